@@ -1,0 +1,2 @@
+//! sims
+fn main() {}

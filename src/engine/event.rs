@@ -1,0 +1,373 @@
+//! What the engine is told, and what it asks for. Both are plain data that can be written to a log and replayed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
+use super::selection::Routing;
+use super::time::Moment;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// Nothing but time has passed: the deadline the engine asked for has come.
+    Wake,
+    /// All endpoints that the configuration names now, names already resolved. Replaces what an earlier one said.
+    Configured(Vec<Configured>),
+    /// What the peer cache on disk held at start.
+    Cached {
+        /// Endpoints that had proven themselves to an earlier run.
+        endpoints: Vec<CachedEndpoint>,
+        /// The cluster size that run had seen last; 0 if unknown.
+        cluster_size: u32,
+    },
+    /// The members that are live now, this node included.
+    Members(BTreeSet<NodeId>),
+    /// A member's record, new or changed. This node's own record is not told.
+    Record(MemberRecord),
+    /// No record of this member exists any more: its grace has ended.
+    Forgotten(NodeId),
+    /// A round trip to a peer, measured by gossip's own ping.
+    PeerRoundTrip {
+        /// The peer.
+        node: NodeId,
+        /// Its answer's delay.
+        rtt: Duration,
+    },
+    /// All connections that members (this node included) say they hold, by endpoint. Replaces the earlier sums.
+    /// Not told where gossip is off.
+    Loads(BTreeMap<EndpointTag, u32>),
+    /// This node's own established connections to an endpoint, when the number changed.
+    Connections {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// How many there are now.
+        open: u32,
+    },
+    /// A probe has ended.
+    Probed(Probed),
+    /// The proxy has seen something of an upstream.
+    Traffic {
+        /// The upstream.
+        endpoint: Endpoint,
+        /// What was seen.
+        saw: Saw,
+    },
+    /// How many clients are held now.
+    Held(u32),
+}
+
+/// An endpoint from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured {
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// [`Source::Local`], [`Source::Static`] or [`Source::External`].
+    pub source: Source,
+    /// It was written as a name, so that a balancer may stand behind it.
+    pub by_name: bool,
+    /// The name its certificate must cover, where it is not the cluster's ordinary one.
+    pub server_name: Option<String>,
+}
+
+/// An endpoint from the peer cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedEndpoint {
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// The node it belonged to, if a member's record named it.
+    pub node: Option<NodeId>,
+    /// How long before the agent's start it was last proven.
+    pub age: Duration,
+}
+
+/// What a member says of itself, as far as the engine needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Who.
+    pub node: NodeId,
+    /// The node's name.
+    pub name: String,
+    /// Which start of that member's gossip; a higher one replaces a lower one whatever their versions.
+    pub generation: u64,
+    /// Grows with each change within a generation.
+    pub version: u64,
+    /// Whether it runs an apiserver.
+    pub role: Role,
+    /// Its agent's state.
+    pub agent: AgentState,
+    /// What it says of its own apiserver; [`None`] for a worker, and before its first probe.
+    pub apiserver: Option<ApiserverState>,
+    /// Where others reach its apiserver. Already filtered by what a record may name.
+    pub endpoints: Vec<Endpoint>,
+    /// What it saw of the endpoints it knows.
+    pub observations: Vec<Observation>,
+}
+
+/// A node's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It runs a kube-apiserver.
+    ControlPlane,
+    /// It does not.
+    Worker,
+}
+
+impl Role {
+    /// The word people see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::ControlPlane => "control-plane",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+/// An agent's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentState {
+    /// In service.
+    Running,
+    /// About to stop. Says nothing about the node's apiserver.
+    Leaving,
+}
+
+/// What a control-plane node says of its own apiserver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApiserverState {
+    /// It serves.
+    Ready,
+    /// It is about to stop, or asks for less.
+    Draining,
+    /// It does not answer.
+    Down,
+}
+
+/// What a member saw of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Which endpoint.
+    pub endpoint: EndpointTag,
+    /// The round trip it estimates from its own samples; [`None`] before there are any.
+    pub rtt: Option<Duration>,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Its own established connections there.
+    pub connections: u32,
+}
+
+/// What the engine holds of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Answers that it is ready.
+    Ready,
+    /// Answers, and asks for less.
+    Draining,
+    /// Has not shown anything yet.
+    Unproven,
+    /// Something speaks against it.
+    Suspect,
+    /// Own probes failed, twice.
+    Down,
+}
+
+impl Verdict {
+    /// The word people see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Ready => "ready",
+            Verdict::Draining => "draining",
+            Verdict::Unproven => "unproven",
+            Verdict::Suspect => "suspect",
+            Verdict::Down => "down",
+        }
+    }
+}
+
+/// A probe's end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The number of the [`ProbeOrder`].
+    pub id: u64,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// When it was sent.
+    pub sent: Moment,
+    /// Whether it went over a connection made for it.
+    pub fresh: bool,
+    /// One network round trip, as well as this probe could tell: a fresh connection's TCP handshake, or request to answer on a kept one.
+    pub rtt: Option<Duration>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// An HTTP answer to `GET /readyz` over TLS that passed verification.
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// The chain was right but outside its validity.
+        expired: bool,
+    },
+    /// TLS was right, what came through it was not HTTP.
+    NotHttp,
+    /// Connection refused or reset by the other side, or closed before an answer.
+    Refused,
+    /// No answer within the probe's time-out.
+    TimedOut,
+    /// What answered does not speak TLS.
+    NotTls,
+    /// Not signed by the cluster's CA; the text says what was wrong.
+    Untrusted(String),
+    /// Signed by the CA, but the name asked for is not covered.
+    WrongName(String),
+    /// A kept connection ended before its answer: no evidence.
+    Stale,
+    /// This node could not even try (descriptors, ports, no route): no evidence against the endpoint.
+    LocalError(String),
+}
+
+/// What the proxy saw of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Saw {
+    /// A dial connected, this long after it was begun.
+    Connected(Duration),
+    /// The first byte came: a TLS handshake record.
+    Answered,
+    /// A dial was refused or reset.
+    Refused,
+    /// A dial had not connected when one begun later did, or within its stay in the race.
+    Overtaken {
+        /// When that was due to be judged.
+        deadline: Moment,
+    },
+    /// Connected, hello forwarded whole, and no byte within the first-byte delay.
+    NoFirstByte {
+        /// When the delay ended.
+        deadline: Moment,
+    },
+    /// Reset or closed before its first byte.
+    ClosedEarly,
+    /// This node could not dial (descriptors, ports, no route).
+    LocalError,
+}
+
+/// What the engine asks its driver to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Probe an endpoint.
+    Probe(ProbeOrder),
+    /// Publish this routing to the proxy; it replaces the one before.
+    Route(Routing),
+    /// Reset the established connections to an endpoint that have received no byte since `silent_since`.
+    Cut {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// When the first failed probe was sent.
+        silent_since: Moment,
+        /// Spread them over this time.
+        over: Duration,
+    },
+    /// Something answers: let held clients dial again.
+    Release,
+    /// Gossip this about the node.
+    Publish {
+        /// What to say.
+        say: OwnReport,
+        /// The state of this node's own apiserver changed: tell every live member at once.
+        urgent: bool,
+    },
+    /// Keep these on disk for the next start.
+    Remember {
+        /// The proven endpoints.
+        endpoints: Vec<Remembered>,
+        /// The cluster's size.
+        cluster_size: u32,
+    },
+    /// A person may want to know.
+    Notice(Notice),
+}
+
+/// A probe to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeOrder {
+    /// Told back in [`Probed`].
+    pub id: u64,
+    /// Where.
+    pub endpoint: Endpoint,
+    /// The name its certificate must cover; [`None`] for the cluster's ordinary one.
+    pub server_name: Option<String>,
+    /// Do not use a kept connection, and drop the one there is.
+    pub fresh: bool,
+    /// Keep the connection afterwards.
+    pub keep: bool,
+    /// What is not TLS is then a failure, not a disproof; for the log only.
+    pub timeout: Duration,
+}
+
+/// What this node says of itself and of what it saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnReport {
+    /// The state of its own apiserver, for control-plane nodes.
+    pub apiserver: Option<ApiserverState>,
+    /// What it saw of the endpoints it knows, nearest first.
+    pub observations: Vec<Observation>,
+}
+
+/// A proven endpoint for the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// The node that names it.
+    pub node: Option<NodeId>,
+    /// How long ago it was last proven, at the time of the effect.
+    pub age: Duration,
+}
+
+/// A change worth a line in the log, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// An endpoint became known.
+    Learnt {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// From where.
+        source: Source,
+    },
+    /// An endpoint is no longer known.
+    Left {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// Why.
+        reason: String,
+    },
+    /// A verdict changed.
+    Verdict {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// Before.
+        from: Verdict,
+        /// Now.
+        to: Verdict,
+        /// From which evidence.
+        reason: String,
+    },
+    /// The best upstream changed.
+    Best {
+        /// The best now; [`None`] when nothing may carry.
+        endpoint: Option<Endpoint>,
+        /// Why it is the best.
+        reason: String,
+    },
+    /// A certificate is outside its validity.
+    Expired(Endpoint),
+}

@@ -1,0 +1,128 @@
+//! Every number of the policy, in one place: name, unit, and why it is what it is.
+//!
+//! `docs/ARCHITECTURE.md` argues for them; nothing elsewhere repeats one.
+
+use std::time::Duration;
+
+/// A client must send its first byte within this time; none: closed, no evidence against anyone.
+pub const CLIENT_FIRST_BYTE: Duration = Duration::from_secs(10);
+/// What is kept of a client's bytes until the upstream's first one. A ClientHello with a post-quantum key share is under 2 KiB.
+pub const REPLAY_BYTES: usize = 16 * 1024;
+/// Replays of one connection's ClientHello.
+pub const REPLAYS_A_CONNECTION: u32 = 2;
+/// Replay tokens at most.
+pub const REPLAY_TOKENS: u32 = 10;
+/// New connections that refill one replay token.
+pub const CONNECTIONS_A_REPLAY_TOKEN: u32 = 10;
+/// A dial stays in the race this long.
+pub const DIAL_STAY: Duration = Duration::from_secs(2);
+/// The second dial begins this many round trips after the first ...
+pub const SECOND_DIAL_ROUND_TRIPS: u32 = 3;
+/// ... but not before this ...
+pub const SECOND_DIAL_LEAST: Duration = Duration::from_millis(10);
+/// ... and not after this (RFC 8305 recommends 250 ms).
+pub const SECOND_DIAL_MOST: Duration = Duration::from_millis(250);
+/// The first byte is expected within this many round trips ...
+pub const FIRST_BYTE_ROUND_TRIPS: u32 = 10;
+/// ... but at least this is granted ...
+pub const FIRST_BYTE_LEAST: Duration = Duration::from_millis(500);
+/// ... and at most this.
+pub const FIRST_BYTE_MOST: Duration = Duration::from_secs(2);
+/// A client is held this long, from its first byte: client-go gives up a TLS handshake at 10 s.
+pub const HOLD: Duration = Duration::from_secs(8);
+/// Clients held at most.
+pub const HELD_CLIENTS: usize = 1024;
+/// Held clients released at a time.
+pub const RELEASE_BATCH: usize = 32;
+/// Between two batches of released clients.
+pub const RELEASE_PAUSE: Duration = Duration::from_millis(10);
+/// An agent that stops serves this long.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// A connection younger than this when the drain ends may finish until it has this age.
+pub const DRAIN_YOUNG: Duration = Duration::from_secs(1);
+/// Upstream side: a backstop for connections that no probe watches.
+pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(5);
+/// Between two keepalive probes: with the kernel's default an idle dead connection took 80 s.
+pub const UPSTREAM_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Unacknowledged data upstream for this long ends the connection.
+pub const UPSTREAM_USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Client side keepalive; no user timeout there, a client may stop reading for as long as it likes.
+pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A probe's time-out; a later 200 is a failure too.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A fresh probe that has not connected by now dials a second time beside the first: a lost SYN is repeated only after 1 s.
+pub const PROBE_SECOND_DIAL: Duration = Duration::from_millis(250);
+/// One node's probes of one endpoint are at least this far apart in quiet ...
+pub const PROBE_INTERVAL_LEAST: Duration = Duration::from_secs(1);
+/// ... and all nodes together make at most this many of them a second.
+pub const PROBES_A_SECOND: u32 = 20;
+/// A control-plane node's probes of its own apiserver.
+pub const PROBE_INTERVAL_LOCAL: Duration = Duration::from_millis(250);
+/// Jitter of every interval, as a share of it.
+pub const PROBE_JITTER: f64 = 0.2;
+/// Above this interval connections are not kept between probes.
+pub const PROBE_KEEP_BELOW: Duration = Duration::from_secs(30);
+/// A kept probe connection is renewed after this, ± the jitter.
+pub const PROBE_RENEW: Duration = Duration::from_secs(300);
+/// The second of two failures that make `down` is sent this long after the first was sent.
+pub const CONFIRM_AFTER: Duration = Duration::from_secs(1);
+/// Unproven endpoints are probed with back-off to this.
+pub const UNPROVEN_BACKOFF_MOST: Duration = Duration::from_secs(300);
+/// The gap between the two successes that end `down` ...
+pub const RECOVERY_GAP: Duration = Duration::from_millis(200);
+/// ... doubled with each return to `down` within this ...
+pub const FLAP_WINDOW: Duration = Duration::from_secs(300);
+/// ... up to this.
+pub const RECOVERY_GAP_MOST: Duration = Duration::from_millis(3200);
+/// A time-out handled later than this after its deadline tells of a stalled agent, not of the endpoint.
+pub const STALE_TIMEOUT: Duration = Duration::from_millis(500);
+/// While clients are held, endpoints are probed at least this far apart ...
+pub const HELD_PROBE_INTERVAL_LEAST: Duration = Duration::from_millis(500);
+/// ... and this many nodes share a second of it.
+pub const HELD_NODES_A_SECOND: u32 = 100;
+/// Confirming probes are spread over one second for this many nodes.
+pub const CONFIRM_NODES_A_SECOND: u32 = 100;
+/// Nodes, first in rendezvous order, that confirm a peer's report.
+pub const CONFIRMING_NODES: usize = 5;
+/// The cluster's size is the largest number of live names in this time.
+pub const SIZE_WINDOW: Duration = Duration::from_secs(900);
+
+/// An established connection is cut only when the first failed probe was sent at least this long ago.
+pub const CUT_AFTER: Duration = Duration::from_secs(3);
+/// Cuts are spread over this.
+pub const CUT_SPREAD: Duration = Duration::from_secs(1);
+
+/// A member's endpoint leaves when no record names it and probes have failed for this long.
+pub const MEMBER_GONE: Duration = Duration::from_secs(60);
+/// A cached endpoint leaves this long after its last proof.
+pub const CACHED_GONE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Endpoints a member may name.
+pub const ENDPOINTS_A_MEMBER: usize = 8;
+/// Endpoints in all.
+pub const ENDPOINTS: usize = 64;
+
+/// An upstream enters the band at or below the larger of this many lowest estimates ...
+pub const BAND_ENTER_FACTOR: f64 = 1.5;
+/// ... and the lowest plus this.
+pub const BAND_ENTER_SLACK: Duration = Duration::from_millis(1);
+/// It leaves above the larger of this many lowest estimates ...
+pub const BAND_LEAVE_FACTOR: f64 = 2.0;
+/// ... and the lowest plus this.
+pub const BAND_LEAVE_SLACK: Duration = Duration::from_millis(2);
+/// Weight at least: an endpoint with much more load than its neighbours.
+pub const WEIGHT_LEAST: f64 = 0.7;
+/// Weight at most: one with much less.
+pub const WEIGHT_MOST: f64 = 1.4;
+/// Share of its weight that an endpoint starts with when it joins or recovers ...
+pub const RAMP_FROM: f64 = 0.1;
+/// ... growing to the whole over this time.
+pub const RAMP: Duration = Duration::from_secs(30);
+/// The routing is renewed this often while a ramp lasts.
+pub const RAMP_STEP: Duration = Duration::from_secs(1);
+/// Nearest peers whose reports stand in for own samples.
+pub const PRIOR_PEERS: usize = 5;
+/// A record is written at most this often but for a change of state.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_secs(10);
+/// Observations in a record, nearest first: a record holds 512 bytes.
+pub const OBSERVATIONS: usize = 16;

@@ -1,0 +1,2 @@
+//! prismesh
+fn main() {}

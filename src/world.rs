@@ -1,0 +1,246 @@
+//! The six seams to the world. Nothing in this crate goes round them: who replaces them runs the agent that ships.
+//!
+//! Timers are tokio's, so that a paused clock drives everything that waits.
+//! The real implementations are in [`real`].
+
+use std::any::Any;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use crate::engine::Moment;
+use crate::engine::event::{ProbeOrder, Probed};
+
+pub mod real;
+
+/// A boxed future, as the seams' methods return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The world as one agent sees it.
+#[derive(Clone)]
+pub struct World {
+    /// UDP.
+    pub datagram: Arc<dyn Datagram>,
+    /// TCP.
+    pub net: Arc<dyn Net>,
+    /// Probes.
+    pub prober: Arc<dyn Prober>,
+    /// Names.
+    pub resolver: Arc<dyn Resolver>,
+    /// Files.
+    pub store: Arc<dyn Store>,
+    /// The time of day.
+    pub wall: Arc<dyn WallClock>,
+    /// The agent's start on tokio's clock.
+    pub clock: Clock,
+}
+
+/// Translates between tokio's clock and the engine's [`Moment`]s.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Clock {
+        Clock { start: Instant::now() }
+    }
+
+    /// The engine's time now.
+    pub fn now(&self) -> Moment {
+        self.moment(Instant::now())
+    }
+
+    /// The engine's time at an instant of tokio's.
+    pub fn moment(&self, at: Instant) -> Moment {
+        Moment::START + at.saturating_duration_since(self.start)
+    }
+
+    /// Tokio's instant of a moment.
+    pub fn instant(&self, at: Moment) -> Instant {
+        self.start + at.since(Moment::START)
+    }
+}
+
+/// Seam: send and receive datagrams.
+pub trait Datagram: Send + Sync {
+    /// Binds a socket. Port 0 takes a free one. An IPv6 wildcard is dual stack; mapped addresses come out canonical.
+    fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn DatagramSocket>>>;
+
+    /// The source address this machine would use towards `to` (nothing is sent).
+    fn source_towards(&self, to: SocketAddr) -> io::Result<IpAddr>;
+}
+
+/// A bound datagram socket.
+pub trait DatagramSocket: Send + Sync {
+    /// Where it is bound.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Sends one datagram.
+    fn send<'a>(&'a self, to: SocketAddr, bytes: &'a [u8]) -> BoxFuture<'a, io::Result<()>>;
+
+    /// Receives one datagram: its length and sender. A longer one than `buffer` is cut off. Cancel-safe.
+    fn receive<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>>;
+}
+
+/// Seam: connect, accept, carry.
+pub trait Net: Send + Sync {
+    /// Listens for connections. Port 0 takes a free one.
+    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+
+    /// Dials. The stream has `TCP_NODELAY` and the upstream side's keepalive and user time-out.
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+
+    /// Carries bytes both ways until both ends have closed, one has failed, or [`Meter::end`] was called.
+    /// Half-closes and resets are passed on as such. Nothing is buffered beyond need.
+    fn carry(&self, client: Box<dyn Stream>, upstream: Box<dyn Stream>, meter: Arc<Meter>) -> BoxFuture<'static, Carried>;
+}
+
+/// A listening socket.
+pub trait Listener: Send + Sync {
+    /// Where it listens.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The next connection and who it is from. The stream has `TCP_NODELAY` and the client side's keepalive. Cancel-safe.
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
+}
+
+/// A byte stream.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + Any {
+    /// Makes dropping it a reset instead of an orderly close.
+    fn reset_on_drop(&mut self);
+
+    /// For a [`Net`] that carries its own streams by other means than reading and writing.
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}
+
+/// How [`Net::carry`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Both ends closed in an orderly way.
+    Closed,
+    /// The client reset or vanished.
+    ClientFailed,
+    /// The upstream reset or vanished.
+    UpstreamFailed,
+    /// [`Meter::end`]: both ends were reset.
+    Ended,
+}
+
+/// What is measured of one carried connection, readable while it is carried.
+#[derive(Debug)]
+pub struct Meter {
+    clock: Clock,
+    to_upstream: AtomicU64,
+    to_client: AtomicU64,
+    last_from_upstream: AtomicU64,
+    ended: tokio_util::sync::CancellationToken,
+}
+
+impl Meter {
+    /// A meter for a connection whose upstream has just sent its first byte.
+    pub fn new(clock: Clock) -> Meter {
+        Meter {
+            clock,
+            to_upstream: AtomicU64::new(0),
+            to_client: AtomicU64::new(0),
+            last_from_upstream: AtomicU64::new(clock.now().as_nanos()),
+            ended: tokio_util::sync::CancellationToken::new(),
+        }
+    }
+
+    /// Counts bytes that the upstream's socket took.
+    pub fn count_to_upstream(&self, bytes: usize) {
+        self.to_upstream.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that came from the upstream, now.
+    pub fn count_to_client(&self, bytes: usize) {
+        self.to_client.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.last_from_upstream.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Bytes carried to the upstream.
+    pub fn to_upstream(&self) -> u64 {
+        self.to_upstream.load(Ordering::Relaxed)
+    }
+
+    /// Bytes carried to the client.
+    pub fn to_client(&self) -> u64 {
+        self.to_client.load(Ordering::Relaxed)
+    }
+
+    /// When the upstream last sent something.
+    pub fn last_from_upstream(&self) -> Moment {
+        Moment::from_nanos(self.last_from_upstream.load(Ordering::Relaxed))
+    }
+
+    /// Asks the carrier to reset both ends.
+    pub fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Completes when [`Meter::end`] was called.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+/// Seam: one probe, its outcome.
+pub trait Prober: Send + Sync {
+    /// Makes one probe. Always ends within the order's time-out, give or take the scheduler.
+    fn probe(&self, order: ProbeOrder) -> BoxFuture<'_, Probed>;
+}
+
+/// Seam: names.
+pub trait Resolver: Send + Sync {
+    /// The addresses of a name and how long they may be kept.
+    fn lookup<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lookup, ResolveError>>;
+}
+
+/// A name's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// At least one.
+    pub addrs: Vec<IpAddr>,
+    /// Ask again after this.
+    pub ttl: Duration,
+}
+
+/// A name could not be resolved; what was known of it stays.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot resolve {name}: {reason}")]
+pub struct ResolveError {
+    /// The name.
+    pub name: String,
+    /// What the resolver said.
+    pub reason: String,
+}
+
+/// Seam: files.
+pub trait Store: Send + Sync {
+    /// Reads a whole file of at most `most` bytes; a longer one is [`io::ErrorKind::FileTooLarge`].
+    fn read<'a>(&'a self, path: &'a Path, most: usize) -> BoxFuture<'a, io::Result<Vec<u8>>>;
+
+    /// Writes a file of mode 0600 whole or not at all: a failed write leaves what was there.
+    /// Missing parent directories are made, with mode 0700.
+    fn write<'a>(&'a self, path: &'a Path, bytes: &'a [u8]) -> BoxFuture<'a, io::Result<()>>;
+
+    /// The permission bits of a file (of a link's target).
+    fn mode(&self, path: &Path) -> io::Result<u32>;
+}
+
+/// Seam: the time of day.
+pub trait WallClock: Send + Sync {
+    /// Now.
+    fn now(&self) -> SystemTime;
+}

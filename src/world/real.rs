@@ -1,0 +1,1 @@
+//! The real world. (filled in by its own change)
