@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -107,7 +107,7 @@ impl Target {
         let first_byte = FirstByte::default();
         let request = async {
             let stream = self.connect(&first_byte).await?;
-            ask(stream, &self.path, collect).await
+            ask(stream, get(&self.path)?, collect).await
         };
         let outcome = match timeout(within, request).await {
             Ok(outcome) => outcome,
@@ -129,14 +129,18 @@ impl Target {
     }
 }
 
-/// Asks for a path and hands the answer's body on.
-pub async fn ask<S, T, F>(stream: S, path: &str, read: impl FnOnce(Incoming) -> F) -> Result<T>
+/// A GET, as `kubectl` and kubelet put it.
+pub fn get(path: &str) -> Result<Request<Full<Bytes>>> {
+    Ok(Request::get(path).header("host", "kubernetes").header("accept", "application/json").body(Full::default())?)
+}
+
+/// Sends a request and hands the answer's body on.
+pub async fn ask<S, T, F>(stream: S, request: Request<Full<Bytes>>, read: impl FnOnce(Incoming) -> F) -> Result<T>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Result<T>>,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header("host", "kubernetes").header("accept", "application/json").body(Empty::<Bytes>::new())?;
     let mut connection = pin!(connection);
     let mut reply = pin!(async {
         let response = sender.send_request(request).await.context("no answer")?;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::apiserver::{self, Manner};
 use super::balancer;
-use super::ca::Ca;
+use super::ca::{Ca, Pair};
 use super::children::{Launch, Process};
 use super::client::Target;
 use super::status::{Status, page};
@@ -29,6 +29,8 @@ pub const ADMIN_PORT: u16 = 7446;
 /// Gossip.
 pub const GOSSIP_PORT: u16 = 7447;
 
+const ETCD_HOST: u8 = 9;
+const ETCD_PORT: u16 = 2379;
 const BALANCER_HOST: u8 = 10;
 const FIRST_APISERVER_HOST: u8 = 11;
 const FIRST_NODE_HOST: u8 = 31;
@@ -36,6 +38,8 @@ const FIRST_NODE_HOST: u8 = 31;
 pub const MOST_NODES: u8 = 200;
 /// A process of ours listens within this, on a machine with much else to do.
 const START: Duration = Duration::from_secs(20);
+/// A real apiserver takes five seconds alone; three share two cores with a demo.
+const START_APISERVER: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -61,22 +65,43 @@ pub struct Plan {
     pub workers: u8,
     /// Whether the nodes know of the external balancer.
     pub external: bool,
+    /// The program with real API servers, to use these instead of the lab's own.
+    pub kubernetes: Option<PathBuf>,
 }
 
 impl Plan {
     /// Three control-plane nodes, two workers, an external balancer.
     pub fn ordinary(program: PathBuf) -> Plan {
-        Plan { program, agents: Agents::Real, control_planes: 3, workers: 2, external: true }
+        Plan { program, agents: Agents::Real, control_planes: 3, workers: 2, external: true, kubernetes: None }
     }
 }
 
 /// An apiserver of the lab.
 #[derive(Debug)]
 pub struct Apiserver {
-    /// How it is started.
-    pub options: apiserver::Options,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The executable.
+    pub program: PathBuf,
+    /// Its command line.
+    pub args: Vec<OsString>,
     /// Its process, while there is one.
     pub process: Option<Process>,
+}
+
+impl Apiserver {
+    /// One of the lab's own.
+    pub fn lab(program: &Path, options: &apiserver::Options) -> Apiserver {
+        let apiserver::Options { name, listen, .. } = options;
+        Apiserver { name: name.clone(), addr: *listen, program: program.to_owned(), args: options.args(), process: None }
+    }
+
+    /// Its process, while there is one.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().with_context(|| format!("{} is not running", self.name))
+    }
 }
 
 /// A node of the lab.
@@ -158,6 +183,10 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// The CA that signed the apiservers.
     pub ca: Ca,
+    /// How clients prove who they are, where apiservers ask.
+    pub client: Option<Pair>,
+    /// What real apiservers keep their objects in.
+    etcd: Option<Process>,
     plan: Plan,
     subnet: Subnet,
     // Last: the processes that write there are gone by then.
@@ -173,10 +202,12 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("prismesh-lab-").tempdir()?;
         let subnet = Subnet::claim()?;
         let ca = Ca::create(dir.path(), "ca")?;
-        let mut cluster = Cluster { apiservers: Vec::new(), balancer: None, nodes: Vec::new(), ca, plan, subnet, dir };
+        let client = plan.kubernetes.as_ref().map(|_| ca.client("demo", "system:masters")).transpose()?;
+        let mut cluster =
+            Cluster { apiservers: Vec::new(), balancer: None, nodes: Vec::new(), ca, client, etcd: None, plan, subnet, dir };
         for index in 0..cluster.plan.control_planes {
-            let options = cluster.apiserver_options(&format!("api-{}", index + 1), FIRST_APISERVER_HOST + index)?;
-            cluster.apiservers.push(Apiserver { options, process: None });
+            let apiserver = cluster.lay_out_apiserver(index)?;
+            cluster.apiservers.push(apiserver);
         }
         cluster.make_keyring("keyring")?;
         for index in 0..cluster.plan.control_planes + cluster.plan.workers {
@@ -199,12 +230,18 @@ impl Cluster {
 
     /// Starts the apiservers and the balancer.
     pub async fn start_servers(&mut self) -> Result<()> {
+        if let Some(program) = self.plan.kubernetes.clone() {
+            let etcd = self.etcd_addr();
+            let args = ["etcd", "--exit-with-stdin", "--listen"].map(OsString::from).into_iter();
+            let args = args.chain([etcd.to_string().into(), "--dir".into(), self.dir.path().join("etcd").into()]).collect();
+            self.etcd.insert(self.launch("etcd", program, args, None)?).ready(START).await?;
+        }
         for index in 0..self.apiservers.len() {
             self.start_apiserver(index)?;
         }
         self.start_balancer()?;
         for apiserver in &mut self.apiservers {
-            apiserver.process.as_mut().context("just started")?.ready(START).await?;
+            apiserver.process()?.ready(START_APISERVER).await?;
         }
         self.balancer.as_mut().context("just started")?.ready(START).await?;
         Ok(())
@@ -229,15 +266,15 @@ impl Cluster {
 
     /// Starts an apiserver; it listens soon.
     pub fn start_apiserver(&mut self, index: usize) -> Result<()> {
-        let options = self.apiservers.get(index).context("no such apiserver")?.options.clone();
-        let process = self.spawn(&options.name, options.args())?;
+        let apiserver = self.apiservers.get(index).context("no such apiserver")?;
+        let process = self.launch(&apiserver.name, apiserver.program.clone(), apiserver.args.clone(), None)?;
         self.apiservers[index].process = Some(process);
         Ok(())
     }
 
     /// Starts the balancer; it listens soon.
     pub fn start_balancer(&mut self) -> Result<()> {
-        let backends = self.apiservers.iter().map(|apiserver| apiserver.options.listen).collect();
+        let backends = self.apiservers.iter().map(|apiserver| apiserver.addr).collect();
         let options = balancer::Options { listen: self.balancer_addr(), backends };
         self.balancer = Some(self.spawn("balancer", options.args())?);
         Ok(())
@@ -254,11 +291,11 @@ impl Cluster {
         let args = match self.plan.agents {
             Agents::Real => node.args(self.dir.path(), &self.ca.certificate()),
             Agents::StandIn => {
-                let backends = self.apiservers.iter().map(|apiserver| apiserver.options.listen).collect();
+                let backends = self.apiservers.iter().map(|apiserver| apiserver.addr).collect();
                 balancer::Options { listen: node.proxy(), backends }.args()
             }
         };
-        let process = self.launch(&node.name, args, socket)?;
+        let process = self.launch(&node.name, self.plan.program.clone(), args, socket)?;
         self.nodes[index].agent = Some(process);
         Ok(())
     }
@@ -266,7 +303,7 @@ impl Cluster {
     /// Waits until every node that has an agent holds every apiserver to be ready.
     pub async fn agreed(&mut self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
-        let apiservers: Vec<SocketAddr> = self.apiservers.iter().map(|apiserver| apiserver.options.listen).collect();
+        let apiservers: Vec<SocketAddr> = self.apiservers.iter().map(|apiserver| apiserver.addr).collect();
         for index in 0..self.nodes.len() {
             while self.nodes[index].agent.is_some() && !self.knows(index, &apiservers).await {
                 let node = &mut self.nodes[index];
@@ -298,12 +335,12 @@ impl Cluster {
     /// A target for clients of a node.
     pub fn through(&self, index: usize, path: &str) -> Result<Target> {
         let node = self.nodes.get(index).context("no such node")?;
-        Target::new(node.proxy(), path, &self.ca.certificate(), None)
+        Target::new(node.proxy(), path, &self.ca.certificate(), self.client.as_ref())
     }
 
     /// A target for clients of the external balancer.
     pub fn direct(&self, path: &str) -> Result<Target> {
-        Target::new(self.balancer_addr(), path, &self.ca.certificate(), None)
+        Target::new(self.balancer_addr(), path, &self.ca.certificate(), self.client.as_ref())
     }
 
     /// The external balancer's address.
@@ -338,26 +375,45 @@ impl Cluster {
 
     /// Starts a child of this executable.
     pub fn spawn(&self, name: &str, args: Vec<OsString>) -> Result<Process> {
-        self.launch(name, args, None)
+        self.launch(name, self.plan.program.clone(), args, None)
     }
 
     /// A child that has ended although nobody asked it to.
     pub fn unexpected_death(&mut self) -> Option<String> {
         let servers = self.apiservers.iter_mut().filter_map(|apiserver| apiserver.process.as_mut());
         let agents = self.nodes.iter_mut().filter_map(|node| node.agent.as_mut());
-        servers.chain(agents).chain(self.balancer.as_mut()).find_map(|process| {
+        servers.chain(agents).chain(self.balancer.as_mut()).chain(self.etcd.as_mut()).find_map(|process| {
             process.died().map(|status| format!("{} ended ({status}):\n{}", process.name(), process.output()))
         })
     }
 
-    fn launch(&self, name: &str, args: Vec<OsString>, socket: Option<OwnedFd>) -> Result<Process> {
-        let program = self.plan.program.clone();
+    fn launch(&self, name: &str, program: PathBuf, args: Vec<OsString>, socket: Option<OwnedFd>) -> Result<Process> {
         Process::start(Launch { name: name.to_owned(), program, args, dir: self.dir.path().to_owned(), socket })
+    }
+
+    fn etcd_addr(&self) -> SocketAddr {
+        self.subnet.at(ETCD_HOST, ETCD_PORT)
+    }
+
+    fn lay_out_apiserver(&self, index: u8) -> Result<Apiserver> {
+        let options = self.apiserver_options(&format!("api-{}", index + 1), FIRST_APISERVER_HOST + index)?;
+        let mut apiserver = Apiserver::lab(&self.plan.program, &options);
+        if let Some(program) = &self.plan.kubernetes {
+            apiserver.program = program.clone();
+            apiserver.args = ["apiserver", "--exit-with-stdin", "--shutdown-delay", "5s"].map(OsString::from).to_vec();
+            let mut flag = |name: &str, value: OsString| apiserver.args.extend([OsString::from(name), value]);
+            flag("--listen", options.listen.to_string().into());
+            flag("--etcd", format!("http://{}", self.etcd_addr()).into());
+            flag("--tls-cert", options.cert.into());
+            flag("--tls-key", options.key.into());
+            flag("--client-ca", self.ca.certificate().into());
+        }
+        Ok(apiserver)
     }
 
     fn lay_out_node(&self, index: u8) -> Node {
         let control_planes = self.plan.control_planes;
-        let apiserver = self.apiservers.get(usize::from(index)).map(|apiserver| apiserver.options.listen);
+        let apiserver = self.apiservers.get(usize::from(index)).map(|apiserver| apiserver.addr);
         let name = if apiserver.is_some() { format!("cp-{}", index + 1) } else { format!("worker-{}", index - control_planes + 1) };
         Node {
             name,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::client::ask;
+use super::client::{ask, get};
 
 /// An agent's answer on loopback takes no longer.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -64,7 +64,7 @@ impl Status {
 pub async fn page(admin: SocketAddr, path: &str) -> Result<String> {
     let asked = async {
         let stream = TcpStream::connect(admin).await?;
-        ask(stream, path, |body| async {
+        ask(stream, get(path)?, |body| async {
             let bytes = Limited::new(body, MOST_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         })

@@ -29,6 +29,11 @@ impl Request {
         self.ended.as_ref().and_then(|(_, outcome)| outcome.as_ref().err())
     }
 
+    /// Whether it was answered well.
+    pub fn answered(&self) -> bool {
+        self.ended.as_ref().is_some_and(|(_, outcome)| outcome.is_ok())
+    }
+
     /// The server that answered.
     pub fn server(&self) -> Option<&str> {
         self.ended.as_ref()?.1.as_ref().ok()?.server.as_deref()
@@ -75,6 +80,12 @@ impl Tally {
         ended.fold((0, 0), |(well, badly), (_, outcome)| if outcome.is_ok() { (well + 1, badly) } else { (well, badly + 1) })
     }
 
+    /// Requests that have been under way for longer than this.
+    pub fn waiting_since(&self, long: Duration) -> usize {
+        let requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.iter().filter(|request| request.ended.is_none() && request.began.elapsed() > long).count()
+    }
+
     /// Requests under way.
     pub fn waiting(&self) -> usize {
         let requests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +95,7 @@ impl Tally {
 
 /// The usual time of these requests: the median of those that were answered.
 pub fn usual(requests: &[Request]) -> Duration {
-    let mut took: Vec<Duration> = requests.iter().filter(|request| request.server().is_some()).map(Request::took).collect();
+    let mut took: Vec<Duration> = requests.iter().filter(|request| request.answered()).map(Request::took).collect();
     took.sort_unstable();
     took.get(took.len() / 2).copied().unwrap_or_default()
 }

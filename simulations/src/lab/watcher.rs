@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::client::{FirstByte, Target, ask, is_reset};
+use super::client::{FirstByte, Target, ask, get, is_reset};
 
 /// Between the end of a stream and the next dial, and between two dials.
 const REDIAL: Duration = Duration::from_millis(50);
@@ -145,7 +145,7 @@ impl Note {
 async fn follow(target: &Target, note: &Note) -> Result<End> {
     let first_byte = FirstByte::default();
     let stream = timeout(OPEN_WITHIN, target.connect(&first_byte)).await??;
-    ask(stream, &target.path, |body| read_lines(body, note)).await
+    ask(stream, get(&target.path)?, |body| read_lines(body, note)).await
 }
 
 async fn read_lines(mut body: Incoming, note: &Note) -> Result<End> {
