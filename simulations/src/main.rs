@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use simulations::lab::{apiserver, balancer, children};
 use simulations::demo;
+use simulations::lab::{apiserver, balancer, children};
 
 /// Demonstrations of prismesh.
 #[derive(Parser)]
@@ -38,8 +38,8 @@ fn main() -> ExitCode {
         children::end_with_stdin();
     }
     match command {
-        Command::Demo(options) => demo::main(options),
-        Command::Agent { args } => agent(args),
+        Command::Demo(options) => demo::main(&options),
+        Command::Agent { args } => agent(&args),
         Command::Apiserver(options) => child(apiserver::serve(options)),
         Command::Balancer(options) => child(balancer::serve(options)),
     }
@@ -59,7 +59,7 @@ fn child(serve: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
 }
 
 #[expect(clippy::print_stderr, reason = "the parent keeps what its children print")]
-fn agent(args: Vec<OsString>) -> ExitCode {
+fn agent(args: &[OsString]) -> ExitCode {
     eprintln!("no agent yet: {args:?}");
     ExitCode::FAILURE
 }

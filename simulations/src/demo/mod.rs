@@ -56,7 +56,7 @@ pub struct Options {
 }
 
 /// Runs the demo. 0: nothing failed through prismesh; 1: something did; 2: it could not begin.
-pub fn main(options: Options) -> ExitCode {
+pub fn main(options: &Options) -> ExitCode {
     let voice = Voice::new();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -68,7 +68,7 @@ pub fn main(options: Options) -> ExitCode {
     let ended = runtime.block_on(async {
         // Dropping the story ends all of its children.
         tokio::select! {
-            ended = run(&options, &voice) => ended,
+            ended = run(options, &voice) => ended,
             signal = interrupted() => signal,
         }
     });

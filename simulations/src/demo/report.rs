@@ -7,6 +7,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::stage::{Stage, Way};
+use crate::lab::tally::Request;
+
+/// A watch whose lines come each 200 ms is not silent before this.
+const WORTH_TELLING: Duration = Duration::from_millis(500);
 
 /// A phase that is over.
 #[derive(Clone, Debug)]
@@ -78,10 +82,10 @@ impl Report {
     /// For people.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        let head = "requests  failed  retried  slowest  watch silent";
-        let _ = writeln!(text, "{:18} | {:^46} | {:^46}", "", "through prismesh", "through the external balancer");
+        let head = "requests  failed  retried  slowest   watch silent";
+        let _ = writeln!(text, "{:18} | {:^47} | {:^47}", "", "through prismesh", "through the external balancer");
         let _ = writeln!(text, "{:18} | {head} | {head}", "phase");
-        let line = "-".repeat(46);
+        let line = "-".repeat(47);
         let _ = writeln!(text, "{}-+-{line}-+-{line}", "-".repeat(18));
         for row in self.phases.iter().chain([&self.total]) {
             let _ = writeln!(text, "{:18} | {} | {}", row.phase, row.prismesh.columns(), row.direct.columns());
@@ -108,15 +112,16 @@ impl Cell {
             requests: requests.len(),
             failed: requests.iter().filter(|request| !request.answered()).count(),
             retried: requests.iter().filter(|request| request.retried).count(),
-            slowest_ms: millis(requests.iter().map(super::super::lab::tally::Request::took).max().unwrap_or_default()),
+            slowest_ms: millis(requests.iter().map(Request::took).max().unwrap_or_default()),
             longest_watch_silence_ms: millis(way.longest_silence(span.from, span.to)),
         }
     }
 
     fn columns(&self) -> String {
         let slowest = format!("{} ms", self.slowest_ms);
-        let silence = Duration::from_millis(self.longest_watch_silence_ms).as_secs_f64();
-        format!("{:8}  {:6}  {:7}  {slowest:>8} {:>10.1} s", self.requests, self.failed, self.retried, silence)
+        let silence = Duration::from_millis(self.longest_watch_silence_ms);
+        let silence = if silence < WORTH_TELLING { "-".to_owned() } else { format!("{:.1} s", silence.as_secs_f64()) };
+        format!("{:8}  {:6}  {:7}  {slowest:>8}  {silence:>12}", self.requests, self.failed, self.retried)
     }
 }
 

@@ -43,7 +43,10 @@ impl Way {
     /// How many of its clients have a watch that was not silent for a second.
     pub fn flowing(&self) -> usize {
         let now = Instant::now();
-        self.watchers.iter().filter(|watcher| watcher.longest_silence(now - Duration::from_secs(1), now) < Duration::from_secs(1)).count()
+        self.watchers
+            .iter()
+            .filter(|watcher| watcher.longest_silence(now - Duration::from_secs(1), now) < Duration::from_secs(1))
+            .count()
     }
 
     /// Its clients.

@@ -17,14 +17,14 @@ const RED: &str = "31";
 const DIM: &str = "2";
 
 /// Prints, in colour on a terminal.
-pub struct Voice {
+pub(super) struct Voice {
     began: Instant,
     colour: bool,
 }
 
 /// What a person would want to hear about after an act.
 #[derive(Clone, Debug)]
-pub enum Goal {
+pub(super) enum Goal {
     /// No node uses it any more.
     Away(String, SocketAddr),
     /// Every node uses it again.
@@ -33,7 +33,7 @@ pub enum Goal {
 
 impl Goal {
     /// What an act should lead to.
-    pub fn of(act: Act, stage: &Stage) -> Option<Goal> {
+    pub(super) fn of(act: Act, stage: &Stage) -> Option<Goal> {
         let apiserver = |index: usize| {
             let apiserver = stage.cluster.apiservers.get(index)?;
             Some((apiserver.name.clone(), apiserver.addr))
@@ -44,13 +44,15 @@ impl Goal {
             Act::BalancerHangs => Some(Goal::Away(balancer.0, balancer.1)),
             Act::BalancerDies => None,
             Act::BalancerBack => Some(Goal::Back(balancer.0, balancer.1)),
-            Act::Kill(index) | Act::Hang(index) | Act::Drain(index) => apiserver(index).map(|(name, addr)| Goal::Away(name, addr)),
+            Act::Kill(index) | Act::Hang(index) | Act::Drain(index) => {
+                apiserver(index).map(|(name, addr)| Goal::Away(name, addr))
+            }
             Act::Start(index) | Act::GoOn(index) => apiserver(index).map(|(name, addr)| Goal::Back(name, addr)),
         }
     }
 
     /// In words, once it is reached.
-    pub fn reached(&self, statuses: &[Status], nodes: usize) -> Option<String> {
+    pub(super) fn reached(&self, statuses: &[Status], nodes: usize) -> Option<String> {
         match self {
             Goal::Away(name, addr) if statuses.len() == nodes && using(statuses, *addr) == 0 => {
                 Some(format!("no node sends anything new to {name} any more"))
@@ -68,42 +70,46 @@ fn using(statuses: &[Status], endpoint: SocketAddr) -> usize {
 
 impl Voice {
     /// Begins the clock.
-    pub fn new() -> Voice {
+    pub(super) fn new() -> Voice {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Voice { began: Instant::now(), colour }
     }
 
     /// A line of its own.
-    pub fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         print(text);
     }
 
     /// Something is done.
-    pub fn announce(&self, text: &str) {
+    pub(super) fn announce(&self, text: &str) {
         print("");
         print(&format!("{}  {}", self.clock(), self.paint(BOLD, text)));
     }
 
     /// Something was noticed.
-    pub fn noticed(&self, after: Duration, text: &str) {
+    pub(super) fn noticed(&self, after: Duration, text: &str) {
         let text = format!("after {:.1} s {text}", after.as_secs_f64());
         print(&format!("{}  {}", self.clock(), self.paint(GREEN, &text)));
     }
 
     /// Something is wrong.
-    pub fn alarm(&self, text: &str) {
+    pub(super) fn alarm(&self, text: &str) {
         print(&self.paint(RED, text));
     }
 
     /// How things stand; `from` is a second ago.
-    pub fn second(&self, stage: &Stage, statuses: &[Status], from: Instant) {
+    pub(super) fn second(&self, stage: &Stage, statuses: &[Status], from: Instant) {
         let nodes = stage.cluster.nodes.len();
         let mut line = self.clock();
         for apiserver in &stage.cluster.apiservers {
             line += &self.usage(&apiserver.name, using(statuses, apiserver.addr), nodes);
         }
         line += &self.usage("balancer", using(statuses, stage.cluster.balancer_addr()), nodes);
-        line += &format!(" │ prismesh {} │ balancer {}", self.last_second(&stage.prismesh, from), self.last_second(&stage.direct, from));
+        line += &format!(
+            " │ prismesh {} │ balancer {}",
+            self.last_second(&stage.prismesh, from),
+            self.last_second(&stage.direct, from)
+        );
         print(&line);
     }
 
@@ -119,16 +125,15 @@ impl Voice {
     fn last_second(&self, way: &Way, from: Instant) -> String {
         let (well, badly) = way.tally.ended_between(from, Instant::now());
         let silent = way.clients() - way.flowing();
-        let mut text = format!("{well:3} ok");
-        let mut also = |number: usize, what: &str, colour: &str| {
-            let part = format!("{number:3} {what}");
-            text += " ";
-            text += &if number == 0 { self.paint(DIM, &part) } else { self.paint(colour, &part) };
-        };
-        also(badly, "failed", RED);
+        let failed = self.paint(if badly == 0 { DIM } else { RED }, &format!("{badly:2} failed"));
+        let mut text = format!("{well:3} ok {failed}");
         // A request that is under way at this instant is not news; one that has been for a while is.
-        also(way.tally.waiting_since(Duration::from_millis(500)), "waiting", YELLOW);
-        also(silent, "watches silent", YELLOW);
+        let waiting = way.tally.waiting_since(Duration::from_millis(500));
+        for (number, what) in [(waiting, "waiting"), (silent, "watches silent")] {
+            if number > 0 {
+                text += &self.paint(YELLOW, &format!(", {number} {what}"));
+            }
+        }
         text
     }
 

@@ -86,7 +86,8 @@ pub struct Options {
 impl Options {
     /// The command line that gives these options.
     pub fn args(&self) -> Vec<OsString> {
-        let manner = clap::ValueEnum::to_possible_value(&self.manner).map_or_else(String::new, |value| value.get_name().to_owned());
+        let manner =
+            clap::ValueEnum::to_possible_value(&self.manner).map_or_else(String::new, |value| value.get_name().to_owned());
         let mut args: Vec<OsString> = vec!["apiserver".into()];
         let mut flag = |name: &str, value: OsString| args.extend([OsString::from(name), value]);
         flag("--name", self.name.clone().into());

@@ -23,6 +23,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -170,7 +171,8 @@ async fn collect(body: Incoming) -> Result<Answer> {
 pub fn is_reset(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        let closed = cause.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_incomplete_message() || error.is_canceled());
+        let closed =
+            cause.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_incomplete_message() || error.is_canceled());
         closed || matches!(io, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe))
     })
 }
@@ -187,28 +189,41 @@ pub struct Habit {
 }
 
 /// Asks again and again until it is dropped; each request is counted.
-pub struct Asking(tokio::task::JoinHandle<()>);
+pub struct Asking {
+    task: tokio::task::JoinHandle<()>,
+    paused: watch::Sender<bool>,
+}
 
 impl Asking {
     /// Starts; clients begin at different times.
     pub fn start(target: Target, habit: Habit, tally: Tally) -> Asking {
-        Asking(tokio::spawn(async move {
-            let begin = Instant::now() + habit.every.mul_f64(rand::random());
-            let mut ticks = interval_at(begin, habit.every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut requests = tokio::task::JoinSet::new();
-            loop {
-                ticks.tick().await;
-                requests.spawn(request(target.clone(), habit, tally.clone()));
-                while requests.try_join_next().is_some() {}
-            }
-        }))
+        let (paused, listen) = watch::channel(false);
+        Asking { task: tokio::spawn(ask_on(target, habit, tally, listen)), paused }
+    }
+
+    /// Begins no more requests; those under way go on.
+    pub fn pause(&mut self) {
+        self.paused.send_replace(true);
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+    }
+}
+
+async fn ask_on(target: Target, habit: Habit, tally: Tally, paused: watch::Receiver<bool>) {
+    let begin = Instant::now() + habit.every.mul_f64(rand::random());
+    let mut ticks = interval_at(begin, habit.every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut requests = tokio::task::JoinSet::new();
+    loop {
+        ticks.tick().await;
+        if !*paused.borrow() {
+            requests.spawn(request(target.clone(), habit, tally.clone()));
+        }
+        while requests.try_join_next().is_some() {}
     }
 }
 

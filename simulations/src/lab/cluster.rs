@@ -72,7 +72,8 @@ pub struct Plan {
 impl Plan {
     /// Three control-plane nodes, two workers, an external balancer.
     pub fn ordinary(program: PathBuf) -> Plan {
-        Plan { program, agents: Agents::Real, control_planes: 3, workers: 2, external: true, kubernetes: None }
+        let agents = if std::env::var_os("STANDIN").is_some() { Agents::StandIn } else { Agents::Real };
+        Plan { program, agents, control_planes: 3, workers: 2, external: true, kubernetes: None }
     }
 }
 
@@ -313,7 +314,11 @@ impl Cluster {
                 }
                 let said = page(node.admin(), "/status").await.unwrap_or_else(|error| format!("{error:#}"));
                 let output = node.agent()?.output();
-                ensure!(Instant::now() < deadline, "{} does not know all apiservers after {within:?}: {said}\n{output}", node.name);
+                ensure!(
+                    Instant::now() < deadline,
+                    "{} does not know all apiservers after {within:?}: {said}\n{output}",
+                    node.name
+                );
                 sleep(LOOK).await;
             }
         }
@@ -414,7 +419,8 @@ impl Cluster {
     fn lay_out_node(&self, index: u8) -> Node {
         let control_planes = self.plan.control_planes;
         let apiserver = self.apiservers.get(usize::from(index)).map(|apiserver| apiserver.addr);
-        let name = if apiserver.is_some() { format!("cp-{}", index + 1) } else { format!("worker-{}", index - control_planes + 1) };
+        let name =
+            if apiserver.is_some() { format!("cp-{}", index + 1) } else { format!("worker-{}", index - control_planes + 1) };
         Node {
             name,
             ip: self.subnet.host(FIRST_NODE_HOST + index),

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Set inside a network of one's own.
+/// Set inside a network of one's own: the file to which the test writes its name as proof that it was begun.
 const INSIDE: &str = "PRISMESH_INSIDE_NETNS";
 /// Set by who demands that tests which drop packets are run.
 const DEMANDED: &str = "PRISMESH_DEMO_NETNS";
@@ -27,20 +27,24 @@ pub enum Place {
 
 /// Runs the test of this name again in a network of its own, unless this already is one.
 pub fn enter(test: &str) -> Result<Place> {
-    if std::env::var_os(INSIDE).is_some() {
+    if let Some(proof) = std::env::var_os(INSIDE) {
         prepare()?;
+        std::fs::write(proof, test).context("cannot say that the test was begun")?;
         return Ok(Place::Inside);
     }
     if let Err(why) = possible() {
         ensure!(std::env::var_os(DEMANDED).is_none_or(|set| set != "1"), "{DEMANDED}=1, but {why:#}");
         return Ok(Place::Forbidden(format!("{why:#}")));
     }
+    // A name that is no test's would run nothing, and pass.
+    let proof = tempfile::NamedTempFile::new()?;
     let status = unshared(&std::env::current_exe()?)
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
+        .env(INSIDE, proof.path())
         .status()
         .context("cannot run unshare")?;
     ensure!(status.success(), "{test} failed in a network of its own ({status}); what it says is above");
+    ensure!(std::fs::read_to_string(proof.path())? == test, "there is no test named {test}");
     Ok(Place::Passed)
 }
 
