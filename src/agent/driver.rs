@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
-use super::endpoints::{Resolved, naming};
+use super::endpoints::naming;
 use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, Notice, OwnReport, Probed, Saw, Verdict};
 use crate::engine::{Effect, Endpoint, Engine, Event, Explained, Routing};
 use crate::gossip::{Gossip, Heard, Say};
+use crate::names::Resolved;
 use crate::proxy::Proxy;
 use crate::world::World;
 

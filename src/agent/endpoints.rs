@@ -1,15 +1,12 @@
 //! From the configuration, and what its names resolve to, to the endpoints that the engine is told.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, Host, HostPort, Target};
 use crate::engine::event::Configured;
 use crate::engine::{Endpoint, Source};
+use crate::names::Resolved;
 use crate::world::Datagram;
-
-/// What names resolve to now.
-pub(super) type Resolved = BTreeMap<HostPort, Vec<SocketAddr>>;
 
 /// The endpoints the configuration names now, and those left out because they are our own proxy.
 pub(super) struct Naming {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 use crate::admin;
@@ -42,9 +42,9 @@ pub struct Agent {
     names: watch::Sender<Vec<HostPort>>,
     config: Arc<ArcSwap<Config>>,
     view: Arc<View>,
-    /// Ends with the agent: the names' keeper and the admin server.
-    _tasks: Vec<AbortOnDrop>,
-    driver: JoinHandle<()>,
+    _names: Names,
+    _admin: AbortOnDropHandle<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 /// Sockets that are bound already, so that nothing about an address can fail any more.
@@ -55,15 +55,6 @@ pub struct Sockets {
     pub admin: Box<dyn Listener>,
     /// Gossip and its keys; [`None`] when it is off.
     pub gossip: Option<(Box<dyn DatagramSocket>, Keyring)>,
-}
-
-/// A task that ends when its owner goes.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Agent {
@@ -81,7 +72,8 @@ impl Agent {
         let (orders, ordered) = mpsc::channel(BACKLOG);
         let (names, targets) = watch::channel(targets(&config));
         let (seeds, seeded) = watch::channel(Vec::new());
-        let (resolved, keeper) = Names::start(world.resolver.clone(), targets);
+        let names_kept = Names::start(world.resolver.clone(), targets);
+        let resolved = names_kept.resolved();
 
         let proxy = Proxy::start(world, sockets.proxy, routes, proxy::Settings { max_connections }, saw);
         let say = first_say(&config);
@@ -108,7 +100,7 @@ impl Agent {
             connections: std::collections::BTreeMap::new(),
             ourselves: Vec::new(),
         };
-        let driver = tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered }));
+        let driver = AbortOnDropHandle::new(tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered })));
         info!(
             node = %config.node, role = role(&config).as_str(), cluster = %config.cluster,
             listen = ?listening, admin = %admin_addr, gossip = ?gossip_addr, "prismesh serves"
@@ -125,8 +117,8 @@ impl Agent {
             counts,
             reload_failures: std::sync::atomic::AtomicU64::new(0),
         });
-        let admin = admin::serve(sockets.admin, view.clone());
-        Ok(Agent { proxy, gossip, orders, names, config, view, _tasks: vec![AbortOnDrop(keeper), AbortOnDrop(admin)], driver })
+        let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone()));
+        Ok(Agent { proxy, gossip, orders, names, config, view, _names: names_kept, _admin: admin, _driver: driver })
     }
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
@@ -171,7 +163,6 @@ impl Agent {
             }
         };
         tokio::join!(self.proxy.stop(policy::DRAIN, hurry.clone()), farewell);
-        self.driver.abort();
     }
 }
 

@@ -85,7 +85,7 @@ async fn serve(
     let mut look = interval(LOOK_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look.reset();
-    let watchdog = service::watchdog_interval();
+    let watchdog = service::watchdog();
     let mut beat = interval(watchdog.unwrap_or(LOOK_INTERVAL));
     loop {
         tokio::select! {
@@ -145,7 +145,7 @@ impl Files {
     async fn read(config: &Config, store: &dyn Store) -> Result<Files, String> {
         let mut seen = Seen { files: config.watched_files().into_iter().map(|path| (path, None)).collect() };
         seen.look(store).await;
-        let trust = Trust::load(store, config).await.map_err(|error| error.to_string())?;
+        let trust = Trust::load(world.store.clone(), world.wall.clone(), config).await.map_err(|error| error.to_string())?;
         let keyring = match &config.gossip {
             None => None,
             Some(gossip) => {
@@ -178,7 +178,7 @@ impl Seen {
 
 async fn bind(config: &Config, world: &World, keyring: Option<Keyring>) -> Result<Sockets, StartError> {
     let machine = |error: sockets::SocketError| StartError::Machine(error.to_string());
-    let mut inherited = Inherited::take();
+    let mut inherited = service::inherited();
     let gossip = match (&config.gossip, keyring) {
         (Some(gossip), Some(keyring)) => {
             Some((sockets::gossip(world, gossip.listen, &mut inherited).await.map_err(machine)?, keyring))
