@@ -54,11 +54,11 @@ pub trait View: Send + Sync {
     /// Whether some upstream can carry. The error says why not.
     fn ready(&self) -> Result<(), String>;
 
-    /// The node and its upstreams, now.
-    fn status(&self) -> Status;
+    /// The node and its upstreams, now. The error says who does not answer.
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>>;
 
-    /// All numbers, now.
-    fn metrics(&self) -> Metrics;
+    /// All numbers, now. The error says who does not answer.
+    fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>>;
 }
 
 /// Serves `view` on `listener` until the task is aborted; its connections end with it.
@@ -124,8 +124,8 @@ async fn answer(request: &Request<Incoming>, view: &dyn View) -> Answer {
                 .unwrap_or_else(|_| Err(format!("no answer from the loops within {} s", HEALTH_WAIT.as_secs()))),
         ),
         "/readyz" => verdict(view.ready()),
-        "/metrics" => scrape(&view.metrics()),
-        "/status" => status(&view.status()),
+        "/metrics" => view.metrics().await.map_or_else(|reason| verdict(Err(reason)), |metrics| scrape(&metrics)),
+        "/status" => view.status().await.map_or_else(|reason| verdict(Err(reason)), |now| status(&now)),
         _ => text(StatusCode::OK, HELP),
     }
 }
