@@ -101,6 +101,17 @@ impl Config {
         }
         Ok(Loaded { config, effective, warnings })
     }
+
+    /// Where the agent that these sources configure serves its status: for tools that only want to talk to it, so nothing else is
+    /// checked.
+    ///
+    /// # Errors
+    ///
+    /// A source cannot be read, or the address is none.
+    pub async fn admin_of(sources: &Sources, store: &dyn Store) -> Result<SocketAddr, ConfigError> {
+        let (effective, _) = sources.merge(store).await?;
+        valid::admin_addr(&effective)
+    }
 }
 
 /// A listen address.

@@ -1,4 +1,5 @@
 //! prismesh: a node-local balancer for the Kubernetes API that learns the control plane by gossip.
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod world;

@@ -30,9 +30,8 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Layer, ConfigError> {
     }
     let mut reading = Reading { path: path.clone(), layer: Layer::default(), at: None, fault: None };
     let options = serde_saphyr::options! { with_snippet: false };
-    let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
-        reading.deserialize(deserializer)
-    });
+    let read =
+        serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| reading.deserialize(deserializer));
     match read {
         Ok(()) => Ok(reading.layer),
         Err(error) => Err(reading.fault.take().unwrap_or_else(|| explain(&reading, text, &error))),
@@ -55,9 +54,7 @@ fn explain(reading: &Reading, text: &str, error: &serde_saphyr::Error) -> Config
             format!("{setting} is a list of texts"),
             format!("write {setting}: [\"{}\"], or an item a line, each after a dash", setting.about().value),
         ),
-        Some(setting) => {
-            (format!("{setting} is a single text"), format!("write {setting}: {}", setting.about().value))
-        }
+        Some(setting) => (format!("{setting} is a single text"), format!("write {setting}: {}", setting.about().value)),
         None => (format!("not valid YAML: {}", plain(error)), "write one setting a line, such as cluster: NAME".to_owned()),
     };
     let right = if brackets { "put quotes around an address in brackets, such as \"[::1]:7445\"".to_owned() } else { right };
@@ -191,7 +188,8 @@ mod tests {
     #[test]
     fn each_value_knows_its_line() {
         let layer = read("# a comment\ncluster: prod\nseed:\n  - a:1\n\n  - \"[::1]:2\"\n").unwrap();
-        let seeds: Vec<String> = layer.values(Setting::Seed).iter().map(|seed| format!("{} {}", seed.origin, seed.text)).collect();
+        let seeds: Vec<String> =
+            layer.values(Setting::Seed).iter().map(|seed| format!("{} {}", seed.origin, seed.text)).collect();
         assert_eq!(seeds, ["p.yaml:4 a:1", "p.yaml:6 [::1]:2"]);
         assert_eq!(layer.value(Setting::Cluster).unwrap().origin.to_string(), "p.yaml:2");
     }
@@ -226,7 +224,10 @@ mod tests {
     #[test]
     fn a_wrong_type_is_refused_in_the_settings_own_words() {
         assert_eq!(refused("cluster: [a]\n"), "p.yaml:1: cluster is a single text; write cluster: ID");
-        assert_eq!(refused("\nseed: a:1\n"), "p.yaml:2: seed is a list of texts; write seed: [\"HOST:PORT\"], or an item a line, each after a dash");
+        assert_eq!(
+            refused("\nseed: a:1\n"),
+            "p.yaml:2: seed is a list of texts; write seed: [\"HOST:PORT\"], or an item a line, each after a dash"
+        );
         assert_eq!(refused("cluster: {a: b}\n"), "p.yaml:1: cluster is a single text; write cluster: ID");
         assert!(refused("seed:\n- [a]\n").starts_with("p.yaml:2: seed is a list"));
         assert!(refused("cluster:\n").starts_with("p.yaml:1: cluster is a single text"));
@@ -235,7 +236,8 @@ mod tests {
 
     #[test]
     fn what_is_no_yaml_is_refused_with_its_line() {
-        for text in ["cluster: a\nnode: \"x\n", "cluster: a\n\tnode: b\n", "- cluster\n", "cluster\n", "cluster: a\ncluster: b\n"] {
+        for text in ["cluster: a\nnode: \"x\n", "cluster: a\n\tnode: b\n", "- cluster\n", "cluster\n", "cluster: a\ncluster: b\n"]
+        {
             let error = refused(text);
             assert!(error.starts_with("p.yaml:"), "{error}");
             assert_eq!(error.lines().count(), 1, "{error}");

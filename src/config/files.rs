@@ -74,7 +74,9 @@ async fn read_file(path: &Path, store: &dyn Store) -> Result<Layer, ConfigError>
 fn unreadable(error: &io::Error, most: usize) -> (String, &'static str) {
     match error.kind() {
         io::ErrorKind::NotFound => ("does not exist".to_owned(), "write the path of a file that is there"),
-        io::ErrorKind::PermissionDenied => ("cannot be read: permission denied".to_owned(), "let the user who runs prismesh read it"),
+        io::ErrorKind::PermissionDenied => {
+            ("cannot be read: permission denied".to_owned(), "let the user who runs prismesh read it")
+        }
         io::ErrorKind::FileTooLarge => (format!("is longer than {most} bytes"), "write the path of the right file"),
         io::ErrorKind::IsADirectory => ("is a directory".to_owned(), "write the path of a file"),
         _ => (format!("cannot be read: {error}"), "write the path of a file that can be read"),
@@ -149,9 +151,12 @@ impl Named<'_> {
         let bytes = self.read(Setting::ProbeKey, path).await?;
         match PrivateKeyDer::from_pem_slice(&bytes) {
             Ok(_) => Ok(()),
-            Err(_) => {
-                Err(self.wrong(Setting::ProbeKey, path, "holds no private key in PEM", "it begins with -----BEGIN PRIVATE KEY-----"))
-            }
+            Err(_) => Err(self.wrong(
+                Setting::ProbeKey,
+                path,
+                "holds no private key in PEM",
+                "it begins with -----BEGIN PRIVATE KEY-----",
+            )),
         }
     }
 
@@ -159,7 +164,12 @@ impl Named<'_> {
         let bytes = self.read(Setting::ProbeTokenFile, path).await?;
         let token = bytes.trim_ascii();
         if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
-            return Err(self.wrong(Setting::ProbeTokenFile, path, "holds no bearer token", "it holds one token and nothing else"));
+            return Err(self.wrong(
+                Setting::ProbeTokenFile,
+                path,
+                "holds no bearer token",
+                "it holds one token and nothing else",
+            ));
         }
         Ok(())
     }

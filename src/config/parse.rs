@@ -351,9 +351,13 @@ mod tests {
     }
 
     fn any_host_port() -> impl Strategy<Value = HostPort> {
-        let ip = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(|six| IpAddr::from(six).to_canonical())];
+        let ip = prop_oneof![
+            any::<[u8; 4]>().prop_map(IpAddr::from),
+            any::<[u8; 16]>().prop_map(|six| IpAddr::from(six).to_canonical())
+        ];
         let ip = ip.prop_filter("a host's address", |ip| dialled_ip(*ip).is_ok());
-        let host = prop_oneof![ip.prop_map(Host::Ip), "[a-z][a-z0-9]{0,9}(\\.[a-z][a-z0-9-]{0,8}[a-z]){0,3}".prop_map(Host::Name)];
+        let host =
+            prop_oneof![ip.prop_map(Host::Ip), "[a-z][a-z0-9]{0,9}(\\.[a-z][a-z0-9-]{0,8}[a-z]){0,3}".prop_map(Host::Name)];
         (host, 1..=u16::MAX).prop_map(|(host, port)| HostPort { host, port })
     }
 

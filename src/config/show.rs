@@ -80,7 +80,11 @@ mod tests {
 
     fn texts(layer: &Layer) -> Vec<(Setting, Vec<String>)> {
         let values = |setting| layer.values(setting).iter().map(|written| written.text.clone()).collect();
-        Setting::ALL.into_iter().filter(|setting| layer.get(*setting).is_some()).map(|setting| (setting, values(setting))).collect()
+        Setting::ALL
+            .into_iter()
+            .filter(|setting| layer.get(*setting).is_some())
+            .map(|setting| (setting, values(setting)))
+            .collect()
     }
 
     proptest! {

@@ -48,7 +48,7 @@ fn parsed<T>(setting: Setting, written: &Written, parse: impl Fn(&str) -> Result
 }
 
 /// The value of a setting that may be missing.
-pub(super) fn one<T>(given: &Layer, setting: Setting, parse: impl Fn(&str) -> Result<T, Wrong>) -> Result<Option<T>, ConfigError> {
+fn one<T>(given: &Layer, setting: Setting, parse: impl Fn(&str) -> Result<T, Wrong>) -> Result<Option<T>, ConfigError> {
     given.value(setting).map(|written| parsed(setting, written, parse)).transpose()
 }
 
@@ -82,8 +82,13 @@ fn listeners(given: &Layer) -> Result<Vec<Listen>, ConfigError> {
     Ok(addrs.into_iter().map(|addr| Listen { addr, written }).collect())
 }
 
+/// Where health, metrics and status are served.
+pub(super) fn admin_addr(given: &Layer) -> Result<SocketAddr, ConfigError> {
+    required(given, Setting::Admin, parse::listen)
+}
+
 fn admin(given: &Layer) -> Result<Listen, ConfigError> {
-    let addr = required(given, Setting::Admin, parse::listen)?;
+    let addr = admin_addr(given)?;
     let taken = all(given, Setting::Listen, parse::listen)?.contains(&addr);
     if taken && addr.port() != 0 {
         let text = given.value(Setting::Admin).map(|written| place(Setting::Admin, written)).unwrap_or_default();
