@@ -1,5 +1,6 @@
 //! prismesh: a node-local balancer for the Kubernetes API that learns the control plane by gossip.
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod names;
