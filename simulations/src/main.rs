@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
     match command {
         Command::Demo(options) => demo::main(&options),
-        Command::Agent { args } => agent(&args),
+        Command::Agent { args } => agent(args),
         Command::Apiserver(options) => child(apiserver::serve(options)),
         Command::Balancer(options) => child(balancer::serve(options)),
     }
@@ -58,8 +58,6 @@ fn child(serve: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the parent keeps what its children print")]
-fn agent(args: &[OsString]) -> ExitCode {
-    eprintln!("no agent yet: {args:?}");
-    ExitCode::FAILURE
+fn agent(args: Vec<OsString>) -> ExitCode {
+    prismesh::cli::main(std::iter::once("prismesh".into()).chain(args))
 }

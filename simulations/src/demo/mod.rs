@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use crate::lab::cluster::{Agents, Cluster, MOST_NODES, Plan};
+use kubernetes::Guests;
 use report::{Report, Span};
 use script::Phase;
 use stage::{Paths, Stage};
@@ -29,6 +30,8 @@ const CONTROL_PLANES: u8 = 3;
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks a second.
 const LOOKS_A_SECOND: u32 = 4;
+/// What was started again is awaited for so long.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// What is still under way when the story is over may end.
 const LAST_ANSWERS: Duration = Duration::from_secs(4);
 
@@ -106,13 +109,8 @@ async fn run(options: &Options, voice: &Voice) -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(|| rand::random_range(1..1000));
     let cluster = Cluster::start(plan).await?;
     introduce(voice, &cluster, options, seed);
-    let mut guests = kubernetes::Guests::default();
-    let paths = if options.kubernetes {
-        guests = kubernetes::welcome(&cluster, voice).await?;
-        kubernetes::paths()
-    } else {
-        Paths { get: "/api/v1/nodes".to_owned(), watch: "/watch".to_owned() }
-    };
+    let guests = if options.kubernetes { Some(Guests::welcome(&cluster, voice).await?) } else { None };
+    let paths = if options.kubernetes { kubernetes::paths() } else { Paths::ordinary() };
     let mut stage = Stage::set(cluster, &paths)?;
     let apiservers: Vec<String> = stage.cluster.apiservers.iter().map(|apiserver| apiserver.name.clone()).collect();
     let mut spans = Vec::new();
@@ -124,7 +122,7 @@ async fn run(options: &Options, voice: &Voice) -> Result<ExitCode> {
     }
     last_answers(&stage).await;
     let report = Report::of(&stage, &spans, seed, options.kubernetes);
-    finish(voice, &stage, &report, &guests, options)
+    finish(voice, &stage, &report, guests.as_ref(), options)
 }
 
 fn introduce(voice: &Voice, cluster: &Cluster, options: &Options, seed: u64) {
@@ -147,15 +145,17 @@ async fn play(voice: &Voice, stage: &mut Stage, phase: &Phase) -> Result<Span> {
     let from = Instant::now();
     stage.act(phase.act)?;
     let mut goal = Goal::of(phase.act, stage);
-    let end = from + phase.lasts;
+    let (end, latest) = (from + phase.lasts, from + BACK_WITHIN.max(phase.lasts));
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut looks = 0;
     loop {
+        // The next thing breaks when the last one is mended: a real apiserver takes its time to start.
+        let until = if matches!(goal, Some(Goal::Back(..))) { latest } else { end };
         tokio::select! {
             _ = ticks.tick() => {}
-            () = sleep_until(end) => break,
+            () = sleep_until(until) => break,
         }
         let statuses = stage.statuses().await;
         if let Some(text) = goal.as_ref().and_then(|goal| goal.reached(&statuses, stage.cluster.nodes.len())) {
@@ -183,14 +183,14 @@ async fn last_answers(stage: &Stage) {
     }
 }
 
-fn finish(voice: &Voice, stage: &Stage, report: &Report, guests: &kubernetes::Guests, options: &Options) -> Result<ExitCode> {
+fn finish(voice: &Voice, stage: &Stage, report: &Report, guests: Option<&Guests>, options: &Options) -> Result<ExitCode> {
     voice.say("");
     voice.say(&report.table());
     if let Some(file) = &options.json {
         let json = serde_json::to_vec_pretty(report)?;
         std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    let guests_failed = guests.tell(voice);
+    let guests_failed = guests.is_some_and(|guests| !guests.tell(voice));
     let (with, without) = (&report.total.prismesh, &report.total.direct);
     let told = format!(
         "Through prismesh {} of {} requests failed; through the external balancer {} of {}.",

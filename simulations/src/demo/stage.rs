@@ -64,6 +64,13 @@ pub struct Paths {
     pub watch: String,
 }
 
+impl Paths {
+    /// What the lab's own apiservers serve.
+    pub fn ordinary() -> Paths {
+        Paths { get: "/api/v1/nodes".to_owned(), watch: "/watch".to_owned() }
+    }
+}
+
 /// Everything that takes part.
 pub struct Stage {
     /// The control plane and the nodes.

@@ -3,6 +3,7 @@
 //! A request *fails* when its client sees an error; whether before the upstream's first byte or after decides whose fault
 //! it is. `retried` ones were reset and succeeded when sent again, as client-go does with what is idempotent.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,9 +15,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,7 +25,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -53,9 +54,28 @@ pub struct Failure {
     pub before_first_byte: bool,
     /// The connection was reset or closed: what client-go repeats.
     pub reset: bool,
+    /// The server asks to try again after this: client-go does.
+    pub again_after: Option<Duration>,
     /// In words.
     pub why: String,
 }
+
+/// An answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// What `Retry-After` says.
+    pub again_after: Option<Duration>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "status {}", self.status)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// A good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,20 +123,26 @@ impl Target {
         Ok(Target { server_name: ServerName::try_from(name)?, ..self.clone() })
     }
 
-    /// One request over a new connection.
+    /// One GET over a new connection.
     pub async fn get(&self, within: Duration) -> Result<Answer, Failure> {
+        self.send(get(&self.path), within).await
+    }
+
+    /// One request over a new connection.
+    pub async fn send(&self, request: Result<Request<Full<Bytes>>>, within: Duration) -> Result<Answer, Failure> {
         let first_byte = FirstByte::default();
-        let request = async {
+        let sent = async {
             let stream = self.connect(&first_byte).await?;
-            ask(stream, get(&self.path)?, collect).await
+            ask(stream, request?, collect).await
         };
-        let outcome = match timeout(within, request).await {
+        let outcome = match timeout(within, sent).await {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!("no answer within {within:?}")),
         };
         outcome.map_err(|error| Failure {
             before_first_byte: first_byte.0.get().is_none(),
             reset: is_reset(&error),
+            again_after: error.downcast_ref::<Refused>().and_then(|refused| refused.again_after),
             why: format!("{error:#}"),
         })
     }
@@ -128,6 +154,12 @@ impl Target {
         let stream = Noting { inner: stream, first: first_byte.clone() };
         self.tls.connect(self.server_name.clone(), stream).await.context("TLS")
     }
+}
+
+/// `Retry-After`, where it is in seconds.
+fn again_after(response: &hyper::Response<Incoming>) -> Option<Duration> {
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// A GET, as `kubectl` and kubelet put it.
@@ -146,7 +178,9 @@ where
     let mut reply = pin!(async {
         let response = sender.send_request(request).await.context("no answer")?;
         let status = response.status();
-        anyhow::ensure!(status.is_success(), "status {status}");
+        if !status.is_success() {
+            return Err(Refused { status, again_after: again_after(&response) }.into());
+        }
         read(response.into_body()).await
     });
     let mut open = true;
@@ -229,12 +263,22 @@ async fn ask_on(target: Target, habit: Habit, tally: Tally, paused: watch::Recei
 
 async fn request(target: Target, habit: Habit, tally: Tally) {
     let id = tally.begin();
-    let mut outcome = target.get(habit.patience).await;
-    let retry = habit.retries && matches!(&outcome, Err(failure) if failure.reset);
-    if retry {
-        outcome = target.get(habit.patience).await;
+    let (mut outcome, mut retried) = (target.get(habit.patience).await, false);
+    if habit.retries {
+        while let Some(pause) = outcome.as_ref().err().and_then(|failure| failure.pause(retried)) {
+            sleep(pause).await;
+            retried = true;
+            outcome = target.get(habit.patience).await;
+        }
     }
-    tally.end(id, outcome, retry);
+    tally.end(id, outcome, retried);
+}
+
+impl Failure {
+    /// How long to wait until a GET is sent again, if it is: once after a reset, and whenever the server asks for it.
+    pub fn pause(&self, retried: bool) -> Option<Duration> {
+        self.again_after.or((self.reset && !retried).then_some(Duration::ZERO))
+    }
 }
 
 /// When the first byte came.

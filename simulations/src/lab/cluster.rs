@@ -72,8 +72,7 @@ pub struct Plan {
 impl Plan {
     /// Three control-plane nodes, two workers, an external balancer.
     pub fn ordinary(program: PathBuf) -> Plan {
-        let agents = if std::env::var_os("STANDIN").is_some() { Agents::StandIn } else { Agents::Real };
-        Plan { program, agents, control_planes: 3, workers: 2, external: true, kubernetes: None }
+        Plan { program, agents: Agents::Real, control_planes: 3, workers: 2, external: true, kubernetes: None }
     }
 }
 
@@ -241,8 +240,8 @@ impl Cluster {
             self.start_apiserver(index)?;
         }
         self.start_balancer()?;
-        for apiserver in &mut self.apiservers {
-            apiserver.process()?.ready(START_APISERVER).await?;
+        for index in 0..self.apiservers.len() {
+            self.apiserver_ready(index).await?;
         }
         self.balancer.as_mut().context("just started")?.ready(START).await?;
         Ok(())
@@ -270,6 +269,23 @@ impl Cluster {
         let apiserver = self.apiservers.get(index).context("no such apiserver")?;
         let process = self.launch(&apiserver.name, apiserver.program.clone(), apiserver.args.clone(), None)?;
         self.apiservers[index].process = Some(process);
+        Ok(())
+    }
+
+    /// Waits until an apiserver that was started says that it is ready.
+    pub async fn apiserver_ready(&mut self, index: usize) -> Result<()> {
+        let ca = self.ca.certificate();
+        let apiserver = self.apiservers.get_mut(index).context("no such apiserver")?;
+        let target = Target::new(apiserver.addr, "/readyz", &ca, None)?;
+        let deadline = Instant::now() + START_APISERVER;
+        while let Err(failure) = target.get(LOOK * 100).await {
+            let process = apiserver.process()?;
+            if let Some(status) = process.ended() {
+                anyhow::bail!("{} ended ({status}):\n{}", process.name(), process.output());
+            }
+            ensure!(Instant::now() < deadline, "{} is not ready: {}\n{}", process.name(), failure.why, process.output());
+            sleep(LOOK).await;
+        }
         Ok(())
     }
 

@@ -107,7 +107,7 @@ fn control_plane_node_that_moves_is_found_and_its_old_address_forgotten() {
         let new = options.listen;
         cluster.apiservers[moving] = Apiserver::lab(&program(), &options);
         cluster.start_apiserver(moving)?;
-        cluster.apiservers[moving].process()?.ready(secs(10)).await?;
+        cluster.apiserver_ready(moving).await?;
         cluster.nodes[moving].ip = cluster.subnet().host(new_host + 1);
         cluster.nodes[moving].apiserver = Some(new);
         let begin = Instant::now();
