@@ -63,3 +63,60 @@ impl View {
         if self.proxy.beat().await { Ok(()) } else { Err("an accept loop does not answer".into()) }
     }
 }
+
+impl admin::View for View {
+    fn healthy(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.alive())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.proxy.routing().upstreams.iter().any(|upstream| upstream.verdict <= Verdict::Draining) {
+            Ok(())
+        } else {
+            Err("no upstream answers".into())
+        }
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
+        Box::pin(async {
+            let knowledge = self.knowledge().await?;
+            let config = self.config.load();
+            let mut notes = knowledge.notes;
+            if config.ca.is_none() {
+                notes.push("no CA: apiservers cannot be told from others".into());
+            }
+            Ok(Status {
+                node: config.node.clone(),
+                role: super::role(&config),
+                cluster: config.cluster.clone(),
+                cluster_size: knowledge.cluster_size,
+                version: env!("CARGO_PKG_VERSION").into(),
+                listen: self.addresses.listen.clone(),
+                admin: self.addresses.admin,
+                gossip: self.gossip.as_ref().and_then(Gossip::advertised).or(self.addresses.gossip),
+                started_s_ago: self.clock.now().since(Moment::START).as_secs_f64(),
+                upstreams: knowledge.endpoints.into_iter().map(upstream).collect(),
+                peers: self.gossip.iter().flat_map(Gossip::members).map(peer).collect(),
+                notes,
+            })
+        })
+    }
+}
+
+fn upstream(explained: Explained) -> UpstreamStatus {
+    UpstreamStatus {
+        endpoint: explained.endpoint,
+        verdict: explained.verdict,
+        sources: explained.sources,
+        rtt_ms: explained.rtt.map(milliseconds),
+        load: explained.load,
+        connections: explained.connections,
+        best: explained.best,
+        carries: explained.carries,
+        reasons: explained.reasons,
+    }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
