@@ -64,6 +64,8 @@ fn of_certificate(error: &CertificateError) -> Outcome {
         CertificateError::NotValidForName => Outcome::WrongName("the certificate does not cover the name".to_owned()),
         CertificateError::NotValidForNameContext { .. } => Outcome::WrongName(bounded(error)),
         CertificateError::UnknownIssuer => Outcome::Untrusted("not signed by the cluster's CA".to_owned()),
+        // What is left behind when a cluster is set up anew: its CA is another, and is called the same.
+        CertificateError::BadSignature => Outcome::Untrusted("not signed by the cluster's CA but by one of its name".to_owned()),
         _ => Outcome::Untrusted(bounded(error)),
     }
 }
