@@ -205,7 +205,17 @@ async fn the_status_is_json_with_the_promised_names() {
     let mut fields: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
     fields.sort_unstable();
     let promised = [
-        "admin", "cluster", "cluster_size", "gossip", "listen", "node", "notes", "peers", "role", "started_s_ago", "upstreams",
+        "admin",
+        "cluster",
+        "cluster_size",
+        "gossip",
+        "listen",
+        "node",
+        "notes",
+        "peers",
+        "role",
+        "started_s_ago",
+        "upstreams",
         "version",
     ];
     assert_eq!(fields, promised);
@@ -233,7 +243,9 @@ async fn metrics_have_conventional_names_units_and_a_help_each() {
     for line in expected {
         assert!(body.lines().any(|found| found.strip_suffix(".0").unwrap_or(found) == line), "{line} is missing in\n{body}");
     }
-    let names = |kind: &str| body.lines().filter_map(|line| line.strip_prefix(kind)?.split(' ').next().map(str::to_owned)).collect::<Vec<_>>();
+    let names = |kind: &str| {
+        body.lines().filter_map(|line| line.strip_prefix(kind)?.split(' ').next().map(str::to_owned)).collect::<Vec<_>>()
+    };
     assert_eq!(names("# HELP "), names("# TYPE "));
     assert!(body.ends_with("# EOF\n"));
 }

@@ -91,7 +91,7 @@ pub(super) fn of_http(error: &hyper::Error, driver: Option<&hyper::Error>) -> Ou
 }
 
 /// On a kept connection only an answer is evidence.
-pub(super) fn on_kept(outcome: Outcome) -> Outcome {
+pub(super) fn on_kept(outcome: &Outcome) -> Outcome {
     match outcome {
         Outcome::NotHttp => Outcome::NotHttp,
         _ => Outcome::Stale,
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn on_a_kept_connection_only_an_answer_is_evidence() {
-        assert_eq!(on_kept(Outcome::Refused), Outcome::Stale);
-        assert_eq!(on_kept(Outcome::NotTls), Outcome::Stale);
-        assert_eq!(on_kept(Outcome::NotHttp), Outcome::NotHttp);
+        assert_eq!(on_kept(&Outcome::Refused), Outcome::Stale);
+        assert_eq!(on_kept(&Outcome::NotTls), Outcome::Stale);
+        assert_eq!(on_kept(&Outcome::NotHttp), Outcome::NotHttp);
     }
 }
