@@ -269,7 +269,8 @@ impl EncodeMetric for Counters {
 const VERDICTS: [Verdict; 5] = [Verdict::Ready, Verdict::Draining, Verdict::Unproven, Verdict::Suspect, Verdict::Down];
 
 fn verdicts(upstreams: &[UpstreamMetrics]) -> Vec<(Labels, f64)> {
-    let each = |upstream| VERDICTS.map(|verdict| (with(upstream, "verdict", verdict.as_str()), flag(upstream.verdict == verdict)));
+    let each =
+        |upstream| VERDICTS.map(|verdict| (with(upstream, "verdict", verdict.as_str()), flag(upstream.verdict == verdict)));
     upstreams.iter().flat_map(each).collect()
 }
 
@@ -286,11 +287,7 @@ fn some(upstreams: &[UpstreamMetrics], value: impl Fn(&UpstreamMetrics) -> Optio
     upstreams.iter().filter_map(|upstream| Some((labels(upstream), value(upstream)?))).collect()
 }
 
-fn by(
-    upstreams: &[UpstreamMetrics],
-    label: &'static str,
-    counts: impl Fn(&UpstreamMetrics) -> &Counts,
-) -> Vec<(Labels, u64)> {
+fn by(upstreams: &[UpstreamMetrics], label: &'static str, counts: impl Fn(&UpstreamMetrics) -> &Counts) -> Vec<(Labels, u64)> {
     let each = |upstream| counts(upstream).iter().map(move |(word, count)| (with(upstream, label, word), *count));
     upstreams.iter().flat_map(each).collect()
 }
