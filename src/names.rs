@@ -42,7 +42,8 @@ pub struct Names {
 impl Names {
     /// Starts to keep `targets` resolved, whatever they are at the time. Needs a running runtime; waits for nothing.
     pub fn start(resolver: Arc<dyn Resolver>, targets: watch::Receiver<Vec<HostPort>>) -> Names {
-        let mut keeper = Keeper { resolver, targets, hosts: BTreeMap::new(), lookups: JoinSet::new(), published: watch::Sender::default() };
+        let mut keeper =
+            Keeper { resolver, targets, hosts: BTreeMap::new(), lookups: JoinSet::new(), published: watch::Sender::default() };
         keeper.retarget();
         let resolved = keeper.published.subscribe();
         Names { resolved, _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())) }
@@ -126,7 +127,7 @@ impl Keeper {
         let Some(known) = self.hosts.get_mut(name).filter(|known| known.due.is_none()) else { return };
         match answer {
             Ok(lookup) if !lookup.addrs.is_empty() => {
-                known.learn(name, lookup);
+                known.learn(name, &lookup);
                 self.publish();
             }
             Ok(_) => known.fail(name, &"the name has no address"),
@@ -136,7 +137,8 @@ impl Keeper {
 
     fn publish(&self) {
         let targets = self.targets.borrow().clone();
-        let resolved: Resolved = targets.into_iter().filter_map(|target| Some((target.clone(), self.addresses(&target)?))).collect();
+        let resolved: Resolved =
+            targets.into_iter().filter_map(|target| Some((target.clone(), self.addresses(&target)?))).collect();
         self.published.send_if_modified(|published| {
             let changed = *published != resolved;
             *published = resolved;
@@ -156,7 +158,7 @@ impl Keeper {
 }
 
 impl Known {
-    fn learn(&mut self, name: &str, lookup: Lookup) {
+    fn learn(&mut self, name: &str, lookup: &Lookup) {
         let addrs: BTreeSet<IpAddr> = lookup.addrs.iter().map(IpAddr::to_canonical).collect();
         let addrs: Vec<IpAddr> = addrs.into_iter().take(ADDRESSES_A_NAME).collect();
         if self.failures > 0 {

@@ -74,7 +74,7 @@ pub fn inherited() -> Inherited {
     for place in 0..passed.len() {
         let name = names.get(place).filter(|name| !name.is_empty() && *name != "unknown").cloned();
         if let Err(error) = inherited.take(&mut passed, place, name) {
-            tracing::warn!(place, %error, "an inherited descriptor is of no use and left alone");
+            tracing::warn!(place, %error, "an inherited descriptor is of no use");
         }
     }
     inherited
@@ -138,6 +138,10 @@ pub fn raise_descriptor_limit() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -163,5 +167,94 @@ mod tests {
         assert_eq!(proxies.len(), 2);
         assert_eq!(inherited.take_tcp("admin", &[address]).len(), 1);
         assert_eq!(inherited.tcp[0].1.local_addr().unwrap(), other, "nobody asked for this one");
+    }
+
+    /// This very test in a process of its own, as a service manager would start it: with these sockets from descriptor 3 on, and
+    /// this said before `exec`. Tells what the process printed.
+    fn started(listener: &TcpListener, datagrams: &UdpSocket, environment: &str) -> String {
+        let script = format!("exec 3<&0 4<&2 2>/dev/null; export {environment}; exec \"$0\" \"$@\"");
+        let output = Command::new("sh")
+            .args(["-c", &script, env::current_exe().unwrap().to_str().unwrap()])
+            .args(["--exact", "service::tests::as_a_child", "--nocapture", "--include-ignored"])
+            .stdin(OwnedFd::from(listener.try_clone().unwrap()))
+            .stderr(OwnedFd::from(datagrams.try_clone().unwrap()))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    #[ignore = "what the tests below start"]
+    fn as_a_child() {
+        let inherited = inherited();
+        for (name, socket) in &inherited.tcp {
+            println!("tcp {name:?} {}", socket.local_addr().unwrap());
+        }
+        for (name, socket) in &inherited.udp {
+            println!("udp {name:?} {}", socket.local_addr().unwrap());
+        }
+        println!("watchdog {:?}", watchdog());
+        ready();
+        reloading();
+        alive();
+        stopping();
+    }
+
+    fn sockets() -> (TcpListener, UdpSocket) {
+        (listener(), UdpSocket::bind("127.0.0.1:0").unwrap())
+    }
+
+    #[test]
+    fn sockets_of_the_service_manager_are_taken_with_their_names() {
+        let (listener, datagrams) = sockets();
+        let told = started(&listener, &datagrams, "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=proxy:gossip");
+        assert!(told.contains(&format!("tcp Some(\"proxy\") {}\n", listener.local_addr().unwrap())), "{told}");
+        assert!(told.contains(&format!("udp Some(\"gossip\") {}\n", datagrams.local_addr().unwrap())), "{told}");
+        let told = started(&listener, &datagrams, "LISTEN_PID=$$ LISTEN_FDS=2");
+        assert!(told.contains("tcp None ") && told.contains("udp None "), "{told}");
+    }
+
+    #[test]
+    fn sockets_that_were_meant_for_another_process_are_left_alone() {
+        let (listener, datagrams) = sockets();
+        for environment in
+            ["LISTEN_PID=1 LISTEN_FDS=2", "LISTEN_FDS=2", "LISTEN_PID=$$ LISTEN_FDS=many", "LISTEN_PID=$$ LISTEN_FDS=9999999999"]
+        {
+            let told = started(&listener, &datagrams, environment);
+            assert!(!told.contains("tcp ") && !told.contains("udp "), "{environment}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_listening_socket_is_left_out() {
+        let (listener, datagrams) = sockets();
+        let told = started(&listener, &datagrams, "LISTEN_PID=$$ LISTEN_FDS=4 LISTEN_FDNAMES=proxy:gossip:admin:");
+        assert_eq!(told.matches("tcp ").count() + told.matches("udp ").count(), 2, "{told}");
+    }
+
+    #[test]
+    fn the_service_manager_is_told_of_each_state() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let (listener, datagrams) = sockets();
+        let environment = format!("NOTIFY_SOCKET={} WATCHDOG_USEC=3000000 WATCHDOG_PID=$$", path.display());
+        assert!(started(&listener, &datagrams, &environment).contains("watchdog Some(1.5s)\n"));
+        let states: Vec<String> = (0..4).map(|_| received(&manager)).collect();
+        assert_eq!((&*states[0], &*states[2], &*states[3]), ("READY=1\n", "WATCHDOG=1\n", "STOPPING=1\n"));
+        assert!(states[1].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{}", states[1]);
+    }
+
+    fn received(manager: &UnixDatagram) -> String {
+        let mut buffer = [0; 256];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_owned()).unwrap()
+    }
+
+    #[test]
+    fn without_a_service_manager_nothing_is_asked_for() {
+        let (listener, datagrams) = sockets();
+        assert!(started(&listener, &datagrams, "LISTEN_FDS=").contains("watchdog None\n"));
     }
 }

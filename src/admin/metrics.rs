@@ -34,14 +34,18 @@ pub struct Metrics {
     pub clients: u64,
     /// Clients held now.
     pub held: u64,
-    /// Holds that have ended, by how: `served`, `expired`, `left`.
-    pub holds: Counts,
+    /// Times a client was held.
+    pub holds: u64,
     /// ClientHellos sent to one more upstream because the first was silent.
     pub replays: u64,
+    /// Replays not made because too many had been made lately.
+    pub replays_refused: u64,
     /// Connections refused, by the limit that was reached.
     pub refusals: Counts,
     /// Failed accepts of the proxy's listeners.
     pub accept_errors: u64,
+    /// Sightings of the proxy that the engine was too busy to take.
+    pub sightings_dropped: u64,
     /// Events that the engine has handled.
     pub engine_events: u64,
     /// Tasks that panicked; the agent went on.
@@ -182,8 +186,10 @@ impl Page<'_> {
     fn proxy(&mut self, metrics: &Metrics) {
         self.gauge("clients", "Client connections that are open", number(metrics.clients));
         self.gauge("clients_held", "Clients that wait because no upstream answers", number(metrics.held));
-        self.counts("holds", "Holds that have ended, by how", words("outcome", &metrics.holds));
+        self.count("holds", "Times a client was held because no upstream answered", metrics.holds);
         self.count("replays", "ClientHellos sent to one more upstream because the first was silent", metrics.replays);
+        self.count("replays_refused", "Replays not made because too many had been made lately", metrics.replays_refused);
+        self.count("sightings_dropped", "Sightings of the proxy that the engine was too busy to take", metrics.sightings_dropped);
         self.counts("refusals", "Connections refused, by the limit that was reached", words("limit", &metrics.refusals));
         self.count("accept_errors", "Failed accepts of the proxy's listeners", metrics.accept_errors);
     }
@@ -263,7 +269,8 @@ impl EncodeMetric for Counters {
 const VERDICTS: [Verdict; 5] = [Verdict::Ready, Verdict::Draining, Verdict::Unproven, Verdict::Suspect, Verdict::Down];
 
 fn verdicts(upstreams: &[UpstreamMetrics]) -> Vec<(Labels, f64)> {
-    let each = |upstream| VERDICTS.map(|verdict| (with(upstream, "verdict", verdict.as_str()), flag(upstream.verdict == verdict)));
+    let each =
+        |upstream| VERDICTS.map(|verdict| (with(upstream, "verdict", verdict.as_str()), flag(upstream.verdict == verdict)));
     upstreams.iter().flat_map(each).collect()
 }
 
@@ -280,11 +287,7 @@ fn some(upstreams: &[UpstreamMetrics], value: impl Fn(&UpstreamMetrics) -> Optio
     upstreams.iter().filter_map(|upstream| Some((labels(upstream), value(upstream)?))).collect()
 }
 
-fn by(
-    upstreams: &[UpstreamMetrics],
-    label: &'static str,
-    counts: impl Fn(&UpstreamMetrics) -> &Counts,
-) -> Vec<(Labels, u64)> {
+fn by(upstreams: &[UpstreamMetrics], label: &'static str, counts: impl Fn(&UpstreamMetrics) -> &Counts) -> Vec<(Labels, u64)> {
     let each = |upstream| counts(upstream).iter().map(move |(word, count)| (with(upstream, label, word), *count));
     upstreams.iter().flat_map(each).collect()
 }

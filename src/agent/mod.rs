@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -24,11 +25,13 @@ use crate::world::{DatagramSocket, Listener, World};
 
 mod driver;
 mod endpoints;
+mod measures;
 pub mod process;
 mod sockets;
 mod view;
 
-use driver::{Counts, Driver, Ears, Order};
+use driver::{Driver, Ears, Order};
+use measures::Tally;
 use view::View;
 
 /// Room for what gossip tells and the proxy saw while the driver is busy; gossip waits beyond it, sightings are dropped and counted.
@@ -80,7 +83,7 @@ impl Agent {
         let gossip = sockets.gossip.map(|(socket, keyring)| {
             Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard)
         });
-        let counts = Arc::new(Counts::default());
+        let tally = Arc::new(Tally::default());
         let config = Arc::new(config);
         let driver = Driver {
             engine: Engine::new(Identity {
@@ -94,7 +97,7 @@ impl Agent {
             routing,
             proxy: proxy.clone(),
             gossip: gossip.clone(),
-            counts: counts.clone(),
+            tally: tally.clone(),
             say,
             seeds,
             connections: std::collections::BTreeMap::new(),
@@ -108,14 +111,12 @@ impl Agent {
         let config = Arc::new(ArcSwap::from(config));
         let view = Arc::new(View {
             addresses: view::Addresses { listen: listening, admin: admin_addr, gossip: gossip_addr },
-            clock: world.clock,
-            prober: world.prober.clone(),
+            world: world.clone(),
             config: config.clone(),
             orders: orders.clone(),
             proxy: proxy.clone(),
             gossip: gossip.clone(),
-            counts,
-            reload_failures: std::sync::atomic::AtomicU64::new(0),
+            tally,
         });
         let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone()));
         Ok(Agent { proxy, gossip, orders, names, config, view, _names: names_kept, _admin: admin, _driver: driver })
@@ -135,7 +136,7 @@ impl Agent {
 
     /// A reload failed: what was there stays, and the metric says so.
     pub fn reload_failed(&self) {
-        self.view.reload_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.view.tally.reload_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The configuration in force.

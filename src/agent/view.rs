@@ -2,22 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::driver::{Counts, Knowledge, Order};
-use crate::admin;
+use super::driver::{Knowledge, Order};
+use super::measures::Tally;
+use crate::admin::{self, Metrics};
 use crate::admin::status::{PeerStatus, Status, UpstreamStatus};
 use crate::config::Config;
-use crate::engine::Explained;
+use crate::engine::{Explained, Moment};
 use crate::engine::event::Verdict;
-use crate::gossip::Gossip;
+use crate::gossip::{Gossip, MemberStatus};
 use crate::proxy::Proxy;
-use crate::world::{BoxFuture, Clock, Prober};
+use crate::world::{BoxFuture, World};
 
 /// A loop that does not take part within this time counts as hung.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
@@ -32,14 +32,12 @@ pub(super) struct Addresses {
 
 pub(super) struct View {
     pub(super) addresses: Addresses,
-    pub(super) clock: Clock,
-    pub(super) prober: Arc<dyn Prober>,
+    pub(super) world: World,
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) proxy: Proxy,
     pub(super) gossip: Option<Gossip>,
-    pub(super) counts: Arc<Counts>,
-    pub(super) reload_failures: AtomicU64,
+    pub(super) tally: Arc<Tally>,
 }
 
 impl View {
@@ -94,12 +92,16 @@ impl admin::View for View {
                 listen: self.addresses.listen.clone(),
                 admin: self.addresses.admin,
                 gossip: self.gossip.as_ref().and_then(Gossip::advertised).or(self.addresses.gossip),
-                started_s_ago: self.clock.now().since(Moment::START).as_secs_f64(),
+                started_s_ago: self.world.clock.now().since(Moment::START).as_secs_f64(),
                 upstreams: knowledge.endpoints.into_iter().map(upstream).collect(),
                 peers: self.gossip.iter().flat_map(Gossip::members).map(peer).collect(),
                 notes,
             })
         })
+    }
+
+    fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
+        Box::pin(async { Ok(self.measure(&self.knowledge().await?)) })
     }
 }
 
@@ -119,4 +121,18 @@ fn upstream(explained: Explained) -> UpstreamStatus {
 
 fn milliseconds(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
+}
+
+fn peer(member: MemberStatus) -> PeerStatus {
+    PeerStatus {
+        node: member.node.to_string(),
+        name: member.name,
+        role: member.role,
+        agent: member.agent,
+        apiserver: member.apiserver,
+        address: member.address,
+        alive: member.alive,
+        rtt_ms: member.rtt_ms,
+        last_heard_s: member.last_heard_s,
+    }
 }

@@ -120,7 +120,7 @@ impl TlsProber {
     ) -> Result<(Connection, connection::Answer), Outcome> {
         if let Some(mut connection) = kept {
             let asked = Instant::now();
-            let answer = connection.ask().await.map_err(outcome::on_kept)?;
+            let answer = connection.ask().await.map_err(|outcome| outcome::on_kept(&outcome))?;
             *rtt = Some(asked.elapsed());
             return Ok((connection, answer));
         }

@@ -64,6 +64,8 @@ fn of_certificate(error: &CertificateError) -> Outcome {
         CertificateError::NotValidForName => Outcome::WrongName("the certificate does not cover the name".to_owned()),
         CertificateError::NotValidForNameContext { .. } => Outcome::WrongName(bounded(error)),
         CertificateError::UnknownIssuer => Outcome::Untrusted("not signed by the cluster's CA".to_owned()),
+        // What is left behind when a cluster is set up anew: its CA is another, and is called the same.
+        CertificateError::BadSignature => Outcome::Untrusted("not signed by the cluster's CA but by one of its name".to_owned()),
         _ => Outcome::Untrusted(bounded(error)),
     }
 }
@@ -89,7 +91,7 @@ pub(super) fn of_http(error: &hyper::Error, driver: Option<&hyper::Error>) -> Ou
 }
 
 /// On a kept connection only an answer is evidence.
-pub(super) fn on_kept(outcome: Outcome) -> Outcome {
+pub(super) fn on_kept(outcome: &Outcome) -> Outcome {
     match outcome {
         Outcome::NotHttp => Outcome::NotHttp,
         _ => Outcome::Stale,
@@ -142,8 +144,8 @@ mod tests {
 
     #[test]
     fn on_a_kept_connection_only_an_answer_is_evidence() {
-        assert_eq!(on_kept(Outcome::Refused), Outcome::Stale);
-        assert_eq!(on_kept(Outcome::NotTls), Outcome::Stale);
-        assert_eq!(on_kept(Outcome::NotHttp), Outcome::NotHttp);
+        assert_eq!(on_kept(&Outcome::Refused), Outcome::Stale);
+        assert_eq!(on_kept(&Outcome::NotTls), Outcome::Stale);
+        assert_eq!(on_kept(&Outcome::NotHttp), Outcome::NotHttp);
     }
 }

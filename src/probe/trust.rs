@@ -85,7 +85,7 @@ impl Trust {
         let mut tls = match &config.probe_credentials {
             Some(ProbeCredentials::Certificate { cert, key }) => {
                 let (certificates, private) = read_identity(&*store, cert, key).await?;
-                builder.with_client_auth_cert(certificates, private).map_err(|error| malformed(CERTIFICATE, cert, error))?
+                builder.with_client_auth_cert(certificates, private).map_err(|error| malformed(CERTIFICATE, cert, &error))?
             }
             _ => builder.with_no_client_auth(),
         };
@@ -147,7 +147,7 @@ async fn read(store: &dyn Store, what: &'static str, path: &Path, most: usize) -
     store.read(path, most).await.map_err(|source| TrustError::Unreadable { what, path: path.to_owned(), source })
 }
 
-fn malformed(what: &'static str, path: &Path, problem: impl ToString) -> TrustError {
+fn malformed(what: &'static str, path: &Path, problem: &(impl ToString + ?Sized)) -> TrustError {
     TrustError::Malformed { what, path: path.to_owned(), problem: problem.to_string() }
 }
 
@@ -158,11 +158,11 @@ async fn read_ca(
 ) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in read_certificates(store, CA, path).await? {
-        roots.add(certificate).map_err(|error| malformed(CA, path, error))?;
+        roots.add(certificate).map_err(|error| malformed(CA, path, &error))?;
     }
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
-        .map_err(|error| malformed(CA, path, error))
+        .map_err(|error| malformed(CA, path, &error))
 }
 
 async fn read_identity(
@@ -173,7 +173,7 @@ async fn read_identity(
     let certificates = read_certificates(store, CERTIFICATE, cert).await?;
     let pem = read(store, KEY, key, PEM_BYTES).await?;
     let private = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|error| malformed(KEY, key, format!("{error}; a PEM private key is expected")))?;
+        .map_err(|error| malformed(KEY, key, &format!("{error}; a PEM private key is expected")))?;
     Ok((certificates, private))
 }
 
@@ -185,7 +185,7 @@ async fn read_certificates(
     let pem = read(store, what, path, PEM_BYTES).await?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
-        .map_err(|error| malformed(what, path, format!("{error}; PEM certificates are expected")))?;
+        .map_err(|error| malformed(what, path, &format!("{error}; PEM certificates are expected")))?;
     if certificates.is_empty() {
         return Err(malformed(what, path, "there is no certificate in it; at least one in PEM is expected"));
     }

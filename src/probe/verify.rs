@@ -5,8 +5,8 @@
 //! more at a time when it was valid: signatures, purposes and names are held to as strictly as ever, and the probe tells
 //! the engine that the certificate has expired.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
@@ -65,7 +65,8 @@ impl ServerCertVerifier for Verifier {
         let at = |time| chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time);
         match at(now) {
             Err(error) if is_about_validity(&error) => {
-                let verified = verify_when_valid(at, validity.not_after, intermediates).map_err(|other| other.unwrap_or(error))?;
+                let verified =
+                    verify_when_valid(at, validity.not_after, intermediates).map_err(|other| other.unwrap_or(error))?;
                 self.seen.expired.store(true, Ordering::Relaxed);
                 Ok(verified)
             }

@@ -183,3 +183,7 @@ async fn ask(dns: &TokioResolver, name: &str) -> Result<Lookup, String> {
     let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or_default();
     Ok(Lookup { addrs, ttl: Duration::from_secs(u64::from(ttl)).clamp(TTL_LEAST, TTL_MOST) })
 }
+
+#[cfg(test)]
+#[path = "resolver_tests.rs"]
+mod tests;
