@@ -60,7 +60,7 @@ pub struct Options {
 
 /// Runs the demo. 0: nothing failed through prismesh; 1: something did; 2: it could not begin.
 pub fn main(options: &Options) -> ExitCode {
-    let voice = Voice::new();
+    let mut voice = Voice::new();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -71,7 +71,7 @@ pub fn main(options: &Options) -> ExitCode {
     let ended = runtime.block_on(async {
         // Dropping the story ends all of its children.
         tokio::select! {
-            ended = run(options, &voice) => ended,
+            ended = run(options, &mut voice) => ended,
             signal = interrupted() => signal,
         }
     });
@@ -95,7 +95,7 @@ async fn interrupted() -> Result<ExitCode> {
     })
 }
 
-async fn run(options: &Options, voice: &Voice) -> Result<ExitCode> {
+async fn run(options: &Options, voice: &mut Voice) -> Result<ExitCode> {
     let program = std::env::current_exe().context("where am I?")?;
     let mut plan = Plan::ordinary(program);
     plan.workers = options.nodes - CONTROL_PLANES;
@@ -113,6 +113,7 @@ async fn run(options: &Options, voice: &Voice) -> Result<ExitCode> {
     let paths = if options.kubernetes { kubernetes::paths() } else { Paths::ordinary() };
     let mut stage = Stage::set(cluster, &paths)?;
     let apiservers: Vec<String> = stage.cluster.apiservers.iter().map(|apiserver| apiserver.name.clone()).collect();
+    voice.begin();
     let mut spans = Vec::new();
     for phase in script::story(seed, &apiservers, options.fast) {
         spans.push(play(voice, &mut stage, &phase).await?);

@@ -75,6 +75,11 @@ impl Voice {
         Voice { began: Instant::now(), colour }
     }
 
+    /// The story begins: its clock stands at zero.
+    pub(super) fn begin(&mut self) {
+        self.began = Instant::now();
+    }
+
     /// A line of its own.
     pub(super) fn say(&self, text: &str) {
         print(text);

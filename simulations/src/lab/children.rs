@@ -68,6 +68,12 @@ impl Process {
                 command
             }
         };
+        for (variable, _) in std::env::vars_os() {
+            // Settings of the agent could come from there too.
+            if variable.to_str().is_some_and(|name| name.starts_with("PRISMESH_")) {
+                command.env_remove(variable);
+            }
+        }
         let child = command
             .args(&args)
             .stdin(Stdio::piped())

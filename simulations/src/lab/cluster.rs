@@ -29,6 +29,8 @@ pub const ADMIN_PORT: u16 = 7446;
 /// Gossip.
 pub const GOSSIP_PORT: u16 = 7447;
 
+/// If set, files of a cluster are kept when it is gone.
+const KEEP: &str = "PRISMESH_LAB_KEEP";
 const ETCD_HOST: u8 = 9;
 const ETCD_PORT: u16 = 2379;
 const BALANCER_HOST: u8 = 10;
@@ -199,7 +201,8 @@ impl Cluster {
         ensure!(plan.control_planes >= 1, "a cluster needs an apiserver");
         let total = plan.control_planes.checked_add(plan.workers).filter(|total| *total <= MOST_NODES);
         ensure!(total.is_some(), "at most {MOST_NODES} nodes");
-        let dir = tempfile::Builder::new().prefix("prismesh-lab-").tempdir()?;
+        let mut dir = tempfile::Builder::new().prefix("prismesh-lab-").tempdir()?;
+        dir.disable_cleanup(std::env::var_os(KEEP).is_some());
         let subnet = Subnet::claim()?;
         let ca = Ca::create(dir.path(), "ca")?;
         let client = plan.kubernetes.as_ref().map(|_| ca.client("demo", "system:masters")).transpose()?;
