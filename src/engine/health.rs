@@ -37,8 +37,9 @@ pub(crate) enum Finding {
 
 impl Finding {
     /// Reads an outcome as the table of answers says. What does not speak TLS is disproven only where just gossip or the
-    /// cache named it (`hearsay`); what a person configured may be a balancer having a bad day.
-    pub(crate) fn of(outcome: &Outcome, hearsay: bool) -> Finding {
+    /// cache named it (`hearsay`); what a person configured may be a balancer having a bad day. A connection that ends
+    /// before its answer says nothing if it was kept; one that was made for the probe (`fresh`) has failed.
+    pub(crate) fn of(outcome: &Outcome, hearsay: bool, fresh: bool) -> Finding {
         match outcome {
             Outcome::Status { code, expired } => match code {
                 200 | 401 | 403 => {
@@ -54,6 +55,7 @@ impl Finding {
             Outcome::NotTls => Finding::Fails("it does not speak TLS".into()),
             Outcome::Untrusted(why) => Finding::Disproves(format!("its certificate is not of this cluster's CA: {why}")),
             Outcome::WrongName(why) => Finding::Disproves(format!("its certificate does not cover the name: {why}")),
+            Outcome::Stale if fresh => Finding::Fails("closed before its answer".into()),
             Outcome::Stale | Outcome::LocalError(_) => Finding::Nothing,
         }
     }
@@ -148,6 +150,11 @@ impl Health {
     /// Whether it has shown to be an apiserver of ours, and nothing to the contrary since.
     pub(crate) fn proven(&self) -> bool {
         self.proven
+    }
+
+    /// The last own probe was answered, and it is not `down`.
+    pub(crate) fn answering(&self) -> bool {
+        matches!(self.base, Base::Answering(_))
     }
 
     /// Why it is known not to be an apiserver of ours.

@@ -32,6 +32,8 @@ pub(crate) struct Known {
     pub(crate) connections: u32,
     /// The verdict that was told last.
     pub(crate) told: Verdict,
+    /// That its certificate is outside its validity was told.
+    pub(crate) told_expired: bool,
     /// When it last joined those that answer.
     pub(crate) ready_since: Option<Moment>,
     /// It is in the band of the nearest.
@@ -52,6 +54,7 @@ impl Known {
             schedule: Schedule::new(now),
             connections: 0,
             told: Verdict::Unproven,
+            told_expired: false,
             ready_since: None,
             near: false,
         }

@@ -237,7 +237,7 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         let Some(probe) = known.schedule.ended(probed.id) else { return };
         let late = now.since(probed.sent) > policy::PROBE_TIMEOUT + policy::STALE_TIMEOUT;
-        let finding = match Finding::of(&probed.outcome, known.is_hearsay()) {
+        let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
             // Whoever was asleep when the answer may have come knows nothing.
             Finding::Fails(_) if late && probed.outcome == event::Outcome::TimedOut => Finding::Nothing,
             finding => finding,

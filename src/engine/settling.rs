@@ -78,9 +78,12 @@ impl Engine {
                 }
                 let reason = known.health.reason();
                 effects.push(Effect::Notice(Notice::Verdict { endpoint: known.endpoint, from, to, reason }));
-                if known.health.expired() {
-                    effects.push(Effect::Notice(Notice::Expired(known.endpoint)));
-                }
+            }
+            if known.health.expired() && !known.told_expired {
+                effects.push(Effect::Notice(Notice::Expired(known.endpoint)));
+            }
+            if known.health.answering() {
+                known.told_expired = known.health.expired();
             }
             if known.health.cut_from().is_some_and(|from| from <= self.now)
                 && let Some(silent_since) = known.health.failing_since()
