@@ -97,6 +97,8 @@ pub(crate) struct Health {
     disproven: Option<String>,
     /// When the first failed probe of the present run of failures was sent.
     first_failed: Option<Moment>,
+    /// When that failure was known.
+    noticed: Option<Moment>,
     /// A probe of the present run, sent after another apiserver had answered, has failed.
     corroborated: bool,
     /// Traffic or peers speak against it.
@@ -120,6 +122,7 @@ impl Health {
             proven: false,
             disproven: None,
             first_failed: None,
+            noticed: None,
             corroborated: false,
             suspicion: None,
             word: None,
@@ -172,6 +175,13 @@ impl Health {
         self.first_failed
     }
 
+    /// When the first failure of the present run was known. Only what another apiserver answers after that tells this
+    /// node's fault from the endpoint's: an answer that came while the failing probe was still on its way may be older
+    /// than what made it fail.
+    pub(crate) fn failure_noticed(&self) -> Option<Moment> {
+        self.noticed
+    }
+
     /// Failures in a row.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
@@ -218,6 +228,7 @@ impl Health {
         }
         self.base = Base::Answering(answer);
         self.first_failed = None;
+        self.noticed = None;
         self.corroborated = false;
         self.failures = 0;
         self.cut_at = None;
@@ -234,10 +245,8 @@ impl Health {
 
     /// An own probe failed. `corroborated`: it was sent after another apiserver had answered this node during this run of failures.
     pub(crate) fn failed(&mut self, now: Moment, sent: Moment, fresh: bool, corroborated: bool, why: String) {
-        self.failures = self.failures.saturating_add(1);
+        let first = self.count_failure(now, sent, corroborated);
         self.reason = why;
-        let first = *self.first_failed.get_or_insert(sent);
-        self.corroborated |= corroborated && sent > first;
         match &mut self.base {
             Base::Unproven => self.base = Base::Failing { before: None },
             Base::Answering(answer) => self.base = Base::Failing { before: Some(*answer) },
@@ -249,9 +258,7 @@ impl Health {
 
     /// An own probe showed that this is no apiserver of ours.
     pub(crate) fn disprove(&mut self, now: Moment, sent: Moment, corroborated: bool, why: String) {
-        self.failures = self.failures.saturating_add(1);
-        let first = *self.first_failed.get_or_insert(sent);
-        self.corroborated |= corroborated && sent > first;
+        self.count_failure(now, sent, corroborated);
         self.proven = false;
         self.disproven = Some(why.clone());
         self.reason = why;
@@ -259,6 +266,14 @@ impl Health {
             Base::Down { first_success } => *first_success = None,
             _ => self.fall(now),
         }
+    }
+
+    /// Returns when the first of the run was sent.
+    fn count_failure(&mut self, now: Moment, sent: Moment, corroborated: bool) -> Moment {
+        self.failures = self.failures.saturating_add(1);
+        self.noticed.get_or_insert(now);
+        self.corroborated |= corroborated;
+        *self.first_failed.get_or_insert(sent)
     }
 
     fn fall(&mut self, now: Moment) {
@@ -297,9 +312,9 @@ impl Health {
         }
     }
 
-    /// Down, and no probe has failed yet that was sent after another apiserver had answered.
+    /// It fails, and no probe has failed yet that was sent after another apiserver had answered.
     pub(crate) fn wants_corroboration(&self) -> bool {
-        matches!(self.base, Base::Down { .. }) && !self.corroborated
+        matches!(self.base, Base::Failing { .. } | Base::Down { .. }) && !self.corroborated
     }
 
     /// From when on silent connections may be cut, if at all. A cut is ordered once for each failed probe: a connection

@@ -97,6 +97,11 @@ impl Known {
         self.health.disproven().is_none() && (self.health.proven() || !self.is_hearsay())
     }
 
+    /// It fails and bears connections that may have to be cut, so that it has to be certain whose fault it is.
+    pub(crate) fn wants_corroboration(&self) -> bool {
+        self.connections > 0 && self.health.wants_corroboration()
+    }
+
     pub(crate) fn pace(&self, cluster_size: u32) -> Pace {
         let fruitless = if self.health.proven() || !self.is_hearsay() { 0 } else { self.health.failures() };
         Pace { local: self.is_local(), fruitless, cluster_size }

@@ -267,8 +267,19 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
         if let Some(at) = known.health.confirm_at().or(known.health.recover_at()) {
             known.schedule.set(at.max(now));
-        } else if known.health.wants_corroboration() && elsewhere > known.health.failing_since() {
+        } else if known.wants_corroboration() && elsewhere > known.health.failure_noticed() {
             known.schedule.bring_forward(now);
+        }
+        if known.wants_corroboration() && elsewhere <= known.health.failure_noticed() {
+            self.call_witness(endpoint);
+        }
+    }
+
+    /// An endpoint that bears connections fails: is it that, or this node? The one that answered last is asked at once.
+    fn call_witness(&mut self, failing: Endpoint) {
+        let others = self.endpoints.values_mut().filter(|known| known.endpoint != failing && known.health.answering());
+        if let Some(witness) = others.max_by_key(|known| known.health.last_answer()).filter(|known| known.schedule.idle()) {
+            witness.schedule.no_later_than(self.now);
         }
     }
 
@@ -276,7 +287,8 @@ impl Engine {
     fn seek_corroboration(&mut self, answering: Endpoint) {
         let now = self.now;
         for known in self.endpoints.values_mut() {
-            if known.endpoint != answering && known.health.wants_corroboration() && known.connections > 0 {
+            let confirmed = known.health.verdict() == Verdict::Down;
+            if known.endpoint != answering && confirmed && known.wants_corroboration() && known.schedule.idle() {
                 known.schedule.bring_forward(now);
             }
         }

@@ -87,6 +87,11 @@ impl Schedule {
         self.under_way.is_none().then_some(self.next)
     }
 
+    /// No probe is under way.
+    pub(crate) fn idle(&self) -> bool {
+        self.under_way.is_none()
+    }
+
     /// Whether the next one needs a connection of its own.
     pub(crate) fn fresh(&self) -> bool {
         self.fresh
