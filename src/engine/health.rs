@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::endpoint::NodeId;
 use super::event::{ApiserverState, Outcome, Verdict};
 use super::policy::{CONFIRM_AFTER, CUT_AFTER, FLAP_WINDOW, RECOVERY_GAP, RECOVERY_GAP_MOST};
 use super::time::Moment;
@@ -83,9 +84,10 @@ struct Doubt {
 /// What the endpoint's own node says against it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Word {
+    by: NodeId,
     state: ApiserverState,
     arrived: Moment,
-    /// It says "ready" again: then the next own answer lifts it, even one that tells nothing of readiness.
+    /// It says so no longer: then the next own answer lifts it, even one that tells nothing of readiness.
     retracted: bool,
 }
 
@@ -285,15 +287,26 @@ impl Health {
     /// Traffic or peers speak against it. Only an answering endpoint is lowered by that. The first doubt counts: an answer
     /// to a probe sent after it lifts it, however many more came in between.
     pub(crate) fn doubt(&mut self, now: Moment, reason: &str) {
-        self.suspicion.get_or_insert_with(|| Doubt { arrived: now, reason: reason.into() });
+        if self.answering() {
+            self.suspicion.get_or_insert_with(|| Doubt { arrived: now, reason: reason.into() });
+        }
     }
 
     /// Its own node says so, and did not before.
-    pub(crate) fn told(&mut self, now: Moment, state: ApiserverState) {
-        self.word = match (state, self.word) {
-            (ApiserverState::Ready, word) => word.map(|word| Word { retracted: true, ..word }),
-            (state, _) => Some(Word { state, arrived: now, retracted: false }),
-        };
+    pub(crate) fn told(&mut self, now: Moment, by: NodeId, state: ApiserverState) {
+        match state {
+            ApiserverState::Ready => self.unsaid(by),
+            ApiserverState::Draining | ApiserverState::Down => {
+                self.word = Some(Word { by, state, arrived: now, retracted: false });
+            }
+        }
+    }
+
+    /// Its own node takes back what it said, or is no longer its node, or is gone.
+    pub(crate) fn unsaid(&mut self, by: NodeId) {
+        if let Some(word) = self.word.as_mut().filter(|word| word.by == by) {
+            word.retracted = true;
+        }
     }
 
     /// When the confirming probe of a first failure is due.

@@ -42,9 +42,6 @@ use known::Known;
 use probing::confirm_spread;
 use reporting::Reporting;
 
-/// Two prompted probes of one endpoint are at least this far apart, however much evidence comes in.
-const PROMPT_GAP: Duration = Duration::from_millis(200);
-
 /// Who this node is, as far as the policy needs to know.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -321,13 +318,15 @@ impl Engine {
         self.rerank = true;
     }
 
-    /// Evidence asks for an own probe soon: spread over the nodes that may have seen the same.
+    /// Evidence asks for an own probe soon: spread over the nodes that may have seen the same. Against what fails already
+    /// it is no news, and the probe that confirms or ends the failure has its time.
     fn prompt(&mut self, endpoint: Endpoint) {
-        let spread = confirm_spread(self.cluster.size());
-        let delay = spread.mul_f64(share(hash(&[self.identity.seed, u64::from(endpoint.tag().0), self.now.as_nanos()])));
-        if let Some(known) = self.endpoints.get_mut(&endpoint) {
-            let earliest = known.schedule.last_sent().map_or(self.now, |sent| sent + PROMPT_GAP);
-            known.schedule.bring_forward(earliest.max(self.now + delay));
+        let size = self.cluster.size();
+        let drawn = share(hash(&[self.identity.seed, u64::from(endpoint.tag().0), self.now.as_nanos()]));
+        let delay = confirm_spread(size).mul_f64(drawn);
+        if let Some(known) = self.endpoints.get_mut(&endpoint).filter(|known| known.health.answering()) {
+            let apart = known.pace(size).interval();
+            known.schedule.prompt(self.now, delay, apart);
         }
     }
 
