@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::engine::{Endpoint, Moment};
 use crate::engine::event::{ProbeOrder, Probed};
+use crate::engine::{Endpoint, Moment};
 
 pub mod real;
 

@@ -1,8 +1,8 @@
 //! All numbers of the agent, gathered for a scrape.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::driver::Knowledge;
 use super::view::View;

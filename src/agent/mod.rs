@@ -17,8 +17,8 @@ use crate::admin;
 use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, OwnReport, Role};
 use crate::engine::{Endpoint, Engine, Identity, Routing, policy};
-use crate::gossip::{self, Gossip, Say};
 use crate::gossip::keyring::Keyring;
+use crate::gossip::{self, Gossip, Say};
 use crate::names::Names;
 use crate::proxy::{self, Proxy};
 use crate::world::{DatagramSocket, Listener, World};
@@ -78,11 +78,11 @@ impl Agent {
         let names_kept = Names::start(world.resolver.clone(), targets);
         let resolved = names_kept.resolved();
 
-        let proxy = Proxy::start(world, sockets.proxy, routes, proxy::Settings { max_connections }, saw);
+        let proxy = Proxy::start(world, sockets.proxy, routes.clone(), proxy::Settings { max_connections }, saw);
         let say = first_say(&config);
-        let gossip = sockets.gossip.map(|(socket, keyring)| {
-            Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard)
-        });
+        let gossip = sockets
+            .gossip
+            .map(|(socket, keyring)| Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard));
         let tally = Arc::new(Tally::default());
         let config = Arc::new(config);
         let driver = Driver {
@@ -103,7 +103,8 @@ impl Agent {
             connections: std::collections::BTreeMap::new(),
             ourselves: Vec::new(),
         };
-        let driver = AbortOnDropHandle::new(tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered })));
+        let driver =
+            AbortOnDropHandle::new(tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered })));
         info!(
             node = %config.node, role = role(&config).as_str(), cluster = %config.cluster,
             listen = ?listening, admin = %admin_addr, gossip = ?gossip_addr, "prismesh serves"
@@ -116,6 +117,7 @@ impl Agent {
             orders: orders.clone(),
             proxy: proxy.clone(),
             gossip: gossip.clone(),
+            routing: routes,
             tally,
         });
         let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone()));
@@ -173,12 +175,7 @@ fn role(config: &Config) -> Role {
 
 /// What the first record says, before anything was probed.
 fn first_say(config: &Config) -> Say {
-    Say {
-        role: role(config),
-        agent: AgentState::Running,
-        endpoints: config.apiservers.clone(),
-        report: OwnReport::default(),
-    }
+    Say { role: role(config), agent: AgentState::Running, endpoints: config.apiservers.clone(), report: OwnReport::default() }
 }
 
 /// Every host that has to be resolved.

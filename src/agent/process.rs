@@ -97,12 +97,14 @@ impl Process<'_> {
         let mut beat = interval(watchdog.unwrap_or(LOOK_INTERVAL));
         loop {
             tokio::select! {
-                () = signals.stop() => return,
-                _ = signals.hangup.recv() => {
-                    service::reloading();
-                    self.reload().await;
-                    service::ready();
-                }
+                told = signals.next() => match told {
+                    Told::Stop => return,
+                    Told::Reload => {
+                        service::reloading();
+                        self.reload().await;
+                        service::ready();
+                    }
+                },
                 _ = look.tick() => {
                     if self.agent.config().fingerprint(&*self.world.store).await != self.fingerprint {
                         self.reload().await;
@@ -145,11 +147,7 @@ impl Process<'_> {
 }
 
 /// Reads what probes trust and what gossip is sealed with.
-async fn secrets(
-    config: &Config,
-    store: &Arc<dyn Store>,
-    wall: &Arc<dyn WallClock>,
-) -> Result<(Trust, Option<Keyring>), String> {
+async fn secrets(config: &Config, store: &Arc<dyn Store>, wall: &Arc<dyn WallClock>) -> Result<(Trust, Option<Keyring>), String> {
     let trust = Trust::load(store.clone(), wall.clone(), config).await.map_err(|error| error.to_string())?;
     let Some(gossip) = &config.gossip else { return Ok((trust, None)) };
     let wrong = |reason: String| format!("keyring {}: {reason}", gossip.keyring.display());
@@ -199,10 +197,23 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
+
+    /// Waits for a signal that says stop.
+    async fn stop(&mut self) {
+        while self.next().await != Told::Stop {}
+    }
+}
+
+/// What a signal says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
 }

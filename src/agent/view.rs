@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::driver::{Knowledge, Order};
 use super::measures::Tally;
-use crate::admin::{self, Metrics};
 use crate::admin::status::{PeerStatus, Status, UpstreamStatus};
+use crate::admin::{self, Metrics};
 use crate::config::Config;
-use crate::engine::{Explained, Moment};
-use crate::engine::event::Verdict;
+use crate::engine::{Explained, Moment, Routing};
 use crate::gossip::{Gossip, MemberStatus};
 use crate::proxy::Proxy;
 use crate::world::{BoxFuture, World};
@@ -37,6 +36,7 @@ pub(super) struct View {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) proxy: Proxy,
     pub(super) gossip: Option<Gossip>,
+    pub(super) routing: watch::Receiver<Arc<Routing>>,
     pub(super) tally: Arc<Tally>,
 }
 
@@ -68,11 +68,7 @@ impl admin::View for View {
     }
 
     fn ready(&self) -> Result<(), String> {
-        if self.proxy.routing().upstreams.iter().any(|upstream| upstream.verdict <= Verdict::Draining) {
-            Ok(())
-        } else {
-            Err("no upstream answers".into())
-        }
+        if self.routing.borrow().answers() { Ok(()) } else { Err("no upstream answers".into()) }
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status, String>> {

@@ -2,21 +2,30 @@
 
 use anyhow::Context as _;
 
+use super::logging;
 use super::output::Failure;
 use super::settings::Settings;
-use super::{logging, seams};
+use crate::agent::process;
 use crate::config::Config;
+use crate::world::real;
+
+/// Threads that carry at most: more buy nothing for an apiserver's traffic, and each costs memory on every node.
+const WORKERS: usize = 4;
 
 pub(super) fn run(settings: Settings) -> Result<(), Failure> {
     let sources = settings.sources();
-    let store = seams::store();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let store = real::Files;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(1, usize::from)))
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let loaded = Config::load(&sources, &*store).await?;
+        let loaded = Config::load(&sources, &store).await?;
         logging::start(&loaded.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(seams::agent(loaded, sources).await?)
+        Ok(process::run(loaded, sources).await?)
     })
 }

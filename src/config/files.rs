@@ -65,7 +65,7 @@ impl Sources {
 async fn read_file(path: &Path, store: &dyn Store) -> Result<Layer, ConfigError> {
     let bytes = store.read(path, FILE_MOST).await.map_err(|error| {
         let (what, right) = unreadable(&error, FILE_MOST);
-        ConfigError::new(path.display(), format!("the configuration {what}"), right)
+        ConfigError::new(path.display(), format!("the configuration file (--config, {}) {what}", Sources::FILE_VARIABLE), right)
     })?;
     file::parse(path, &bytes)
 }
@@ -111,7 +111,7 @@ struct Named<'a> {
 impl Named<'_> {
     fn wrong(&self, setting: Setting, path: &Path, what: &str, right: &str) -> ConfigError {
         let origin = self.given.value(setting).map_or(&Origin::Default, |written| &written.origin);
-        ConfigError::new(format!("{origin}: {setting}"), format!("{} {what}", path.display()), right)
+        ConfigError::new(origin.of(setting), format!("{} {what}", path.display()), right)
     }
 
     async fn read(&self, setting: Setting, path: &Path) -> Result<Vec<u8>, ConfigError> {

@@ -30,6 +30,16 @@ pub enum Origin {
     Flag(Setting),
 }
 
+impl Origin {
+    /// The place of a setting's value: the origin, and the setting's name where the origin does not tell it.
+    pub(super) fn of(&self, setting: Setting) -> String {
+        match self {
+            Origin::Default | Origin::File { .. } => format!("{self}: {setting}"),
+            Origin::Environment(_) | Origin::Flag(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

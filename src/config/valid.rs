@@ -38,13 +38,8 @@ pub(super) fn config(given: &Layer, file: Option<PathBuf>) -> Result<Config, Con
     Ok(config)
 }
 
-/// The place of a value: where it was written, and the setting's name where that does not tell it.
-fn place(setting: Setting, written: &Written) -> String {
-    format!("{}: {setting}", written.origin)
-}
-
 fn parsed<T>(setting: Setting, written: &Written, parse: impl Fn(&str) -> Result<T, Wrong>) -> Result<T, ConfigError> {
-    parse(&written.text).map_err(|wrong| wrong.at(place(setting, written)))
+    parse(&written.text).map_err(|wrong| wrong.at(written.origin.of(setting)))
 }
 
 /// The value of a setting that may be missing.
@@ -70,12 +65,12 @@ fn listeners(given: &Layer) -> Result<Vec<Listen>, ConfigError> {
     let addrs = all(given, Setting::Listen, parse::listen)?;
     for (place_in_list, (addr, text)) in addrs.iter().zip(given.values(Setting::Listen)).enumerate() {
         if addr.port() != 0 && addrs.iter().take(place_in_list).any(|earlier| earlier == addr) {
-            return Err(Wrong::new(format!("{addr} is given twice"), "give each address once").at(place(Setting::Listen, text)));
+            return Err(Wrong::new(format!("{addr} is given twice"), "give each address once").at(text.origin.of(Setting::Listen)));
         }
     }
     if addrs.is_empty() {
         return Err(match given.get(Setting::Listen) {
-            Some(entry) => Wrong::new("no address to listen on", "give at least one").at(format!("{}: listen", entry.origin)),
+            Some(entry) => Wrong::new("no address to listen on", "give at least one").at(entry.origin.of(Setting::Listen)),
             None => missing(Setting::Listen, "clients need one"),
         });
     }
@@ -91,7 +86,7 @@ fn admin(given: &Layer) -> Result<Listen, ConfigError> {
     let addr = admin_addr(given)?;
     let taken = all(given, Setting::Listen, parse::listen)?.contains(&addr);
     if taken && addr.port() != 0 {
-        let text = given.value(Setting::Admin).map(|written| place(Setting::Admin, written)).unwrap_or_default();
+        let text = given.value(Setting::Admin).map(|written| written.origin.of(Setting::Admin)).unwrap_or_default();
         return Err(Wrong::new(format!("{addr} is a listen address too"), "give each its own port").at(text));
     }
     Ok(Listen { addr, written: given.written(Setting::Admin) })
@@ -120,7 +115,7 @@ fn apiservers(given: &Layer) -> Result<Vec<SocketAddr>, ConfigError> {
     if let Some(written) = given.values(Setting::Apiserver).get(policy::ENDPOINTS_A_MEMBER) {
         let most = policy::ENDPOINTS_A_MEMBER;
         return Err(Wrong::new(format!("{} addresses", addrs.len()), format!("give at most {most}: other nodes take no more"))
-            .at(place(Setting::Apiserver, written)));
+            .at(written.origin.of(Setting::Apiserver)));
     }
     Ok(addrs)
 }
@@ -132,7 +127,7 @@ fn local_apiserver(given: &Layer, apiservers: &[SocketAddr]) -> Result<Option<So
             "given without apiserver",
             "give --apiserver, where other nodes reach it, as well; or name it with --endpoint if others should not use it",
         )
-        .at(place(Setting::LocalApiserver, written))),
+        .at(written.origin.of(Setting::LocalApiserver))),
         _ => Ok(local.or_else(|| apiservers.first().copied())),
     }
 }
@@ -142,7 +137,7 @@ fn probe_credentials(given: &Layer) -> Result<Option<ProbeCredentials>, ConfigEr
     let key = one(given, Setting::ProbeKey, parse::path)?;
     let token = one(given, Setting::ProbeTokenFile, parse::path)?;
     let wrong = |setting: Setting, what: &str, right: &str| {
-        let place = given.value(setting).map(|written| place(setting, written)).unwrap_or_default();
+        let place = given.value(setting).map(|written| written.origin.of(setting)).unwrap_or_default();
         Err(ConfigError::new(place, what, right))
     };
     match (cert, key, token) {
@@ -168,7 +163,7 @@ fn check_number_of_endpoints(given: &Layer, config: &Config) -> Result<(), Confi
         return Ok(());
     }
     let setting = if config.endpoints.len() > config.external.len() { Setting::Endpoint } else { Setting::External };
-    let place = given.get(setting).map(|entry| format!("{}: {setting}", entry.origin)).unwrap_or_default();
+    let place = given.get(setting).map(|entry| entry.origin.of(setting)).unwrap_or_default();
     let right = format!("name at most {} with external and endpoint together", policy::ENDPOINTS);
     Err(ConfigError::new(place, format!("{number} endpoints"), right))
 }
@@ -190,7 +185,7 @@ fn check_own_listeners(given: &Layer, config: &Config) -> Result<(), ConfigError
             let own = addr.filter(|addr| config.listen.iter().any(|listen| reaches_listener(listen.addr, *addr)));
             if let Some(addr) = own {
                 let right = "write the apiserver's own address and port, not the one where prismesh listens";
-                return Err(Wrong::new(format!("{addr} is our own proxy listener"), right).at(place(setting, written)));
+                return Err(Wrong::new(format!("{addr} is our own proxy listener"), right).at(written.origin.of(setting)));
             }
         }
     }
@@ -220,7 +215,7 @@ fn check_advertised(given: &Layer, config: &Config) -> Result<(), ConfigError> {
             continue;
         };
         let right = "write the address where other nodes reach it, and this one with --local-apiserver";
-        return Err(Wrong::new(format!("{} {why}", addr.ip()), right).at(place(Setting::Apiserver, written)));
+        return Err(Wrong::new(format!("{} {why}", addr.ip()), right).at(written.origin.of(Setting::Apiserver)));
     }
     Ok(())
 }

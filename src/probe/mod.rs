@@ -76,18 +76,6 @@ impl TlsProber {
         drop(dropped);
     }
 
-    /// This endpoint is probed no more: drops what is kept for it.
-    pub fn forget(&self, endpoint: Endpoint) {
-        let mut state = self.state();
-        state.kept.remove(&endpoint);
-        state.certificates.remove(&endpoint);
-    }
-
-    /// When the certificate that each endpoint showed last ends, in seconds since 1970.
-    pub fn certificates(&self) -> BTreeMap<Endpoint, i64> {
-        self.state().certificates.iter().map(|(endpoint, certificate)| (*endpoint, certificate.not_after)).collect()
-    }
-
     async fn run(&self, order: ProbeOrder) -> Probed {
         let begun = Instant::now();
         let deadline = begun + order.timeout;
@@ -164,5 +152,15 @@ impl TlsProber {
 impl Prober for TlsProber {
     fn probe(&self, order: ProbeOrder) -> BoxFuture<'_, Probed> {
         Box::pin(self.run(order))
+    }
+
+    fn forget(&self, endpoint: Endpoint) {
+        let mut state = self.state();
+        state.kept.remove(&endpoint);
+        state.certificates.remove(&endpoint);
+    }
+
+    fn certificates(&self) -> BTreeMap<Endpoint, i64> {
+        self.state().certificates.iter().map(|(endpoint, certificate)| (*endpoint, certificate.not_after)).collect()
     }
 }
