@@ -6,5 +6,6 @@
 
 mod beyond;
 mod bounds;
+mod misbehaving;
 mod rows;
 mod scene;

@@ -19,6 +19,8 @@ const EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A new connection that is no more than this late is not late.
 pub(crate) const NOT_LATE: Duration = Duration::from_millis(50);
+/// A node's agent did not say.
+const NO_WORD: &str = "no word";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -86,6 +88,11 @@ impl Scene {
         for clients in &mut self.clients {
             clients.before = clients.watcher.current();
         }
+    }
+
+    /// Times count from here on; what is claimed of streams and of what is usual stays.
+    pub(crate) fn mark(&mut self) {
+        self.broke = Instant::now();
     }
 
     /// This node's clients are gone with it.
@@ -251,23 +258,28 @@ impl Scene {
 
     /// Whether no node that has an agent holds this apiserver to be ready.
     pub(crate) async fn off_everywhere(&self, apiserver: usize) -> bool {
-        self.held_ready(apiserver).await == Some(0)
+        self.verdicts(apiserver).await.iter().all(|verdict| verdict != "ready" && verdict != NO_WORD)
     }
 
     /// Whether every node that has an agent holds this apiserver to be ready.
     pub(crate) async fn used_everywhere(&self, apiserver: usize) -> bool {
-        let agents = self.cluster.nodes.iter().filter(|node| node.agent.is_some()).count();
-        self.held_ready(apiserver).await == Some(agents)
+        self.all_hold(apiserver, "ready").await
     }
 
-    /// How many nodes hold it to be ready; [`None`] if one did not say.
-    async fn held_ready(&self, apiserver: usize) -> Option<usize> {
-        let addr = self.cluster.apiservers.get(apiserver)?.addr;
-        let mut ready = 0;
+    /// Whether every node that has an agent holds this of an apiserver.
+    pub(crate) async fn all_hold(&self, apiserver: usize, verdict: &str) -> bool {
+        self.verdicts(apiserver).await.iter().all(|held| held == verdict)
+    }
+
+    /// What the nodes that have an agent hold of an apiserver.
+    pub(crate) async fn verdicts(&self, apiserver: usize) -> Vec<String> {
+        let mut verdicts = Vec::new();
+        let Some(addr) = self.cluster.apiservers.get(apiserver).map(|apiserver| apiserver.addr) else { return verdicts };
         for node in self.cluster.nodes.iter().filter(|node| node.agent.is_some()) {
-            ready += usize::from(node.status().await.ok()?.verdict(addr) == Some("ready"));
+            let verdict = node.status().await.map(|status| status.verdict(addr).unwrap_or("unknown").to_owned());
+            verdicts.push(verdict.unwrap_or_else(|_| NO_WORD.to_owned()));
         }
-        Some(ready)
+        verdicts
     }
 
     /// An apiserver's process.
