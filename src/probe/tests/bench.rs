@@ -156,6 +156,10 @@ pub(super) enum Does {
     Answers(String),
     /// Answers once, then closes.
     AnswersOnce(String),
+    /// Answers the first request and closes at the second.
+    AnswersTheFirst(String),
+    /// Answers, and a moment later says this unasked and closes.
+    AnswersAndSays(String, &'static str),
     /// Answers after a while.
     AnswersAfter(Duration, String),
     /// Answers and goes on sending for ever.
@@ -192,6 +196,7 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
                 let (tls, does, told) = (tls.clone(), does.clone(), told.clone());
                 tokio::spawn(async move {
@@ -235,6 +240,18 @@ async fn perform(mut stream: impl AsyncRead + AsyncWrite + Unpin, does: Does, to
             Does::Answers(answer) => stream.write_all(answer.as_bytes()).await?,
             Does::AnswersOnce(answer) => {
                 stream.write_all(answer.as_bytes()).await?;
+                return stream.shutdown().await;
+            }
+            Does::AnswersTheFirst(answer) => {
+                stream.write_all(answer.as_bytes()).await?;
+                request(&mut stream).await?;
+                return stream.shutdown().await;
+            }
+            Does::AnswersAndSays(answer, farewell) => {
+                stream.write_all(answer.as_bytes()).await?;
+                stream.flush().await?;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                stream.write_all(farewell.as_bytes()).await?;
                 return stream.shutdown().await;
             }
             Does::AnswersAfter(delay, answer) => {
@@ -297,7 +314,9 @@ impl Net for Loopback {
                     return Err(errno.into());
                 }
             }
-            Ok(Box::new(Tcp(TcpStream::connect(to).await?)) as Box<dyn Stream>)
+            let stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(Tcp(stream)) as Box<dyn Stream>)
         })
     }
 
