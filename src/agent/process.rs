@@ -35,12 +35,12 @@ pub enum StartError {
     Machine(String),
 }
 
-/// Runs an agent until it is told to stop. `sources` are loaded again on SIGHUP and when a watched file has changed.
+/// Runs an agent until it is told to stop. `sources` are loaded again on SIGHUP and when a watched file has changed;
+/// `inherited` are sockets that were passed to this process.
 ///
 /// # Errors
 /// Only before it serves; see [`StartError`].
-pub async fn run(loaded: Loaded, sources: Sources) -> Result<(), StartError> {
-    let mut inherited = service::inherited();
+pub async fn run(loaded: Loaded, sources: Sources, mut inherited: Inherited) -> Result<(), StartError> {
     let descriptors = service::raise_descriptor_limit();
     let config = loaded.config;
     let machine = |error: std::io::Error| StartError::Machine(error.to_string());

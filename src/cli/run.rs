@@ -7,6 +7,7 @@ use super::output::Failure;
 use super::settings::Settings;
 use crate::agent::process;
 use crate::config::Config;
+use crate::service;
 use crate::world::real;
 
 /// Threads that carry at most: more buy nothing for an apiserver's traffic, and each costs memory on every node.
@@ -14,6 +15,8 @@ const WORKERS: usize = 4;
 
 pub(super) fn run(settings: Settings) -> Result<(), Failure> {
     let sources = settings.sources();
+    // Before there are other threads: it changes the environment.
+    let inherited = service::inherited();
     let store = real::Files;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(1, usize::from)))
@@ -26,6 +29,6 @@ pub(super) fn run(settings: Settings) -> Result<(), Failure> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(process::run(loaded, sources).await?)
+        Ok(process::run(loaded, sources, inherited).await?)
     })
 }

@@ -108,7 +108,8 @@ impl TlsProber {
     ) -> Result<(Connection, connection::Answer), Outcome> {
         if let Some(mut connection) = kept {
             let asked = Instant::now();
-            let answer = connection.ask().await.map_err(|outcome| outcome::on_kept(&outcome))?;
+            // Whatever ended it (an idle time-out, even with a word of farewell) says nothing about a new one.
+            let answer = connection.ask().await.map_err(|_| Outcome::Stale)?;
             *rtt = Some(asked.elapsed());
             return Ok((connection, answer));
         }

@@ -11,7 +11,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use crate::engine::event::Outcome;
 
-/// What a failed dial says.
+/// What an error of the kernel's says, at a dial or later.
 pub(super) fn of_dial(error: &io::Error) -> Outcome {
     if let Some(errno) = Errno::from_io_error(error) {
         return match errno {
@@ -41,7 +41,7 @@ pub(super) fn of_dial(error: &io::Error) -> Outcome {
 pub(super) fn of_stream(error: &io::Error) -> Outcome {
     match tls_error(error) {
         Some(error) => of_tls(error),
-        None if error.kind() == io::ErrorKind::TimedOut => Outcome::TimedOut,
+        None if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::TimedOut => of_dial(error),
         None => Outcome::Refused,
     }
 }
@@ -90,14 +90,6 @@ pub(super) fn of_http(error: &hyper::Error, driver: Option<&hyper::Error>) -> Ou
     Outcome::NotHttp
 }
 
-/// On a kept connection only an answer is evidence.
-pub(super) fn on_kept(outcome: &Outcome) -> Outcome {
-    match outcome {
-        Outcome::NotHttp => Outcome::NotHttp,
-        _ => Outcome::Stale,
-    }
-}
-
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
@@ -140,12 +132,5 @@ mod tests {
     fn errors_without_a_number_are_told_apart_by_their_kind() {
         assert_eq!(of_dial(&io::ErrorKind::ConnectionRefused.into()), Outcome::Refused);
         assert!(matches!(of_dial(&io::ErrorKind::NetworkUnreachable.into()), Outcome::LocalError(_)));
-    }
-
-    #[test]
-    fn on_a_kept_connection_only_an_answer_is_evidence() {
-        assert_eq!(on_kept(&Outcome::Refused), Outcome::Stale);
-        assert_eq!(on_kept(&Outcome::NotTls), Outcome::Stale);
-        assert_eq!(on_kept(&Outcome::NotHttp), Outcome::NotHttp);
     }
 }

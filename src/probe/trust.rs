@@ -122,7 +122,7 @@ impl Trust {
     /// The `Authorization` header for one connection.
     pub(super) async fn authorization(&self) -> Option<HeaderValue> {
         match &self.token {
-            Some(token) => token.header().await,
+            Some(token) => Some(token.header().await),
             None => None,
         }
     }
@@ -196,26 +196,34 @@ async fn read_certificates(
 struct Token {
     store: Arc<dyn Store>,
     path: PathBuf,
-    last: Mutex<HeaderValue>,
+    last: Mutex<Last>,
+}
+
+struct Last {
+    header: HeaderValue,
+    unreadable: bool,
 }
 
 impl Token {
     async fn load(store: Arc<dyn Store>, path: &Path) -> Result<Token, TrustError> {
         let bytes = read(&*store, TOKEN, path, TOKEN_BYTES).await?;
         let header = bearer(&bytes).ok_or_else(|| malformed(TOKEN, path, "one line of printable ASCII is expected"))?;
-        Ok(Token { store, path: path.to_owned(), last: Mutex::new(header) })
+        Ok(Token { store, path: path.to_owned(), last: Mutex::new(Last { header, unreadable: false }) })
     }
 
     /// What the file says now; where it cannot be read, what it said last: an unreadable token must not make endpoints fail.
-    async fn header(&self) -> Option<HeaderValue> {
+    async fn header(&self) -> HeaderValue {
         let read = timeout(TOKEN_WAIT, self.store.read(&self.path, TOKEN_BYTES)).await;
         let now = read.ok().and_then(Result::ok).and_then(|bytes| bearer(&bytes));
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match now {
-            Some(header) => last.clone_from(&header),
-            None => tracing::debug!(path = %self.path.display(), "the probe token cannot be read; the last one is used"),
+        if now.is_none() && !last.unreadable {
+            tracing::warn!(path = %self.path.display(), "the probe token cannot be read; the last one is used");
         }
-        Some(last.clone())
+        last.unreadable = now.is_none();
+        if let Some(header) = now {
+            last.header = header;
+        }
+        last.header.clone()
     }
 }
 

@@ -56,22 +56,17 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let validity = validity(end_entity)?;
-        self.seen.not_after.store(validity.not_after, Ordering::Relaxed);
-        let Some(chain) = &self.chain else {
-            self.seen.expired.store(!validity.covers(now), Ordering::Relaxed);
-            return Ok(ServerCertVerified::assertion());
-        };
-        let at = |time| chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time);
-        match at(now) {
-            Err(error) if is_about_validity(&error) => {
-                let verified =
-                    verify_when_valid(at, validity.not_after, intermediates).map_err(|other| other.unwrap_or(error))?;
-                self.seen.expired.store(true, Ordering::Relaxed);
-                Ok(verified)
+        let validity = validity(end_entity);
+        let outside = match &self.chain {
+            None => validity.as_ref().is_some_and(|validity| !validity.covers(now)),
+            Some(chain) => {
+                let at = |time| chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time).map(drop);
+                verify_but_for_validity(at, now, validity.as_ref(), intermediates)?
             }
-            other => other,
-        }
+        };
+        self.seen.expired.store(outside, Ordering::Relaxed);
+        self.seen.not_after.store(validity.map_or(0, |validity| validity.not_after), Ordering::Relaxed);
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -97,23 +92,27 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Verifies at each time that could be the last one at which a whole path is valid.
+/// Verifies with `at`, now and, where the validity alone is wrong, at another time. Tells whether that was needed.
 ///
-/// If the validities of a path's certificates overlap at all, the overlap ends where one of them ends, so these few times
-/// are enough. The error is what was wrong beside the validity, if something was.
-fn verify_when_valid(
-    at: impl Fn(UnixTime) -> Result<ServerCertVerified, Error>,
-    not_after: i64,
+/// If the validities of a path's certificates overlap at all, the overlap ends where one of them ends; so it is enough to try
+/// the end of each. The error is what is wrong beside the validity, if something is.
+fn verify_but_for_validity(
+    at: impl Fn(UnixTime) -> Result<(), Error>,
+    now: UnixTime,
+    own: Option<&Validity>,
     intermediates: &[CertificateDer<'_>],
-) -> Result<ServerCertVerified, Option<Error>> {
-    let others = intermediates.iter().take(INTERMEDIATES).filter_map(|certificate| validity(certificate).ok());
-    let mut wrong = None;
-    for ends in std::iter::once(not_after).chain(others.map(|validity| validity.not_after)) {
+) -> Result<bool, Error> {
+    let mut wrong = match at(now) {
+        Err(error) if is_about_validity(&error) => error,
+        verified => return verified.map(|()| false),
+    };
+    let others = intermediates.iter().take(INTERMEDIATES).filter_map(validity);
+    for ends in own.map(|own| own.not_after).into_iter().chain(others.map(|other| other.not_after)) {
         let Ok(ends) = u64::try_from(ends) else { continue };
         match at(UnixTime::since_unix_epoch(Duration::from_secs(ends))) {
-            Ok(verified) => return Ok(verified),
-            Err(error) if is_about_validity(&error) => {}
-            Err(error) => wrong = wrong.or(Some(error)),
+            Ok(()) => return Ok(true),
+            Err(error) if is_about_validity(&wrong) => wrong = error,
+            Err(_) => {}
         }
     }
     Err(wrong)
@@ -143,9 +142,9 @@ impl Validity {
     }
 }
 
-fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, Error> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+/// [`None`] if it cannot be read; whether it is good for anything is not decided here.
+fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let validity = parsed.validity();
-    Ok(Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    Some(Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
 }

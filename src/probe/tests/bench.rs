@@ -156,12 +156,16 @@ pub(super) enum Does {
     Answers(String),
     /// Answers once, then closes.
     AnswersOnce(String),
+    /// Answers the first request and closes at the second.
+    AnswersTheFirst(String),
+    /// Answers, and a moment later says this unasked and closes.
+    AnswersAndSays(String, &'static str),
     /// Answers after a while.
     AnswersAfter(Duration, String),
     /// Answers and goes on sending for ever.
     AnswersWithoutEnd(String, String),
     /// Sends these bytes without having been asked, then waits.
-    Says(&'static [u8]),
+    Says(Vec<u8>),
     /// Closes.
     Closes,
     /// Closes once it has a request.
@@ -192,6 +196,7 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
                 let (tls, does, told) = (tls.clone(), does.clone(), told.clone());
                 tokio::spawn(async move {
@@ -218,11 +223,10 @@ impl Server {
 }
 
 async fn perform(mut stream: impl AsyncRead + AsyncWrite + Unpin, does: Does, told: Arc<Mutex<Vec<String>>>) -> io::Result<()> {
-    match does {
+    match &does {
         Does::Closes => return stream.shutdown().await,
         Does::Says(bytes) => {
-            stream.write_all(bytes).await?;
-            stream.flush().await?;
+            say(&mut stream, bytes).await?;
             while stream.read(&mut [0; 1024]).await? > 0 {}
             return Ok(());
         }
@@ -231,27 +235,50 @@ async fn perform(mut stream: impl AsyncRead + AsyncWrite + Unpin, does: Does, to
     loop {
         let asked = request(&mut stream).await?;
         told.lock().unwrap().push(asked);
-        match &does {
-            Does::Answers(answer) => stream.write_all(answer.as_bytes()).await?,
-            Does::AnswersOnce(answer) => {
-                stream.write_all(answer.as_bytes()).await?;
-                return stream.shutdown().await;
-            }
-            Does::AnswersAfter(delay, answer) => {
-                tokio::time::sleep(*delay).await;
-                stream.write_all(answer.as_bytes()).await?;
-            }
-            Does::AnswersWithoutEnd(answer, more) => {
-                stream.write_all(answer.as_bytes()).await?;
-                loop {
-                    stream.write_all(more.as_bytes()).await?;
-                    tokio::task::yield_now().await;
-                }
-            }
-            Does::Closes | Does::Says(_) | Does::ClosesWhenAsked => return stream.shutdown().await,
+        if !answer(&mut stream, &does).await? {
+            return stream.shutdown().await;
         }
-        stream.flush().await?;
     }
+}
+
+/// Answers one request. Tells whether to go on with the next one.
+async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), does: &Does) -> io::Result<bool> {
+    match does {
+        Does::Closes | Does::Says(_) | Does::ClosesWhenAsked => return Ok(false),
+        Does::Answers(answer) => say(stream, answer.as_bytes()).await?,
+        Does::AnswersOnce(answer) => {
+            stream.write_all(answer.as_bytes()).await?;
+            return Ok(false);
+        }
+        Does::AnswersTheFirst(answer) => {
+            say(stream, answer.as_bytes()).await?;
+            request(stream).await?;
+            return Ok(false);
+        }
+        Does::AnswersAndSays(answer, farewell) => {
+            say(stream, answer.as_bytes()).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            say(stream, farewell.as_bytes()).await?;
+            return Ok(false);
+        }
+        Does::AnswersAfter(delay, answer) => {
+            tokio::time::sleep(*delay).await;
+            say(stream, answer.as_bytes()).await?;
+        }
+        Does::AnswersWithoutEnd(answer, more) => {
+            say(stream, answer.as_bytes()).await?;
+            loop {
+                say(stream, more.as_bytes()).await?;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    Ok(true)
+}
+
+async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 async fn request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
@@ -297,7 +324,9 @@ impl Net for Loopback {
                     return Err(errno.into());
                 }
             }
-            Ok(Box::new(Tcp(TcpStream::connect(to).await?)) as Box<dyn Stream>)
+            let stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(Tcp(stream)) as Box<dyn Stream>)
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{advance, pause, resume};
+use tokio::time::{advance, pause, resume, sleep};
 
 use super::bench::*;
 use crate::engine::event::{Outcome, ProbeOrder};
@@ -49,12 +49,18 @@ async fn what_is_not_to_be_kept_is_not() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_ended_is_stale_and_the_next_probe_is_fresh() {
-    let (_, server, prober) = kept(Does::AnswersOnce(status(200))).await;
-    // The close may reach us with the answer: then the connection was not even kept.
-    let (fresh, outcome) = again(&prober, &server).await;
-    if !fresh {
-        assert_eq!(outcome, Outcome::Stale);
+async fn a_kept_connection_that_ends_before_its_answer_is_stale_and_the_next_probe_is_fresh() {
+    let (_, server, prober) = kept(Does::AnswersTheFirst(status(200))).await;
+    assert_eq!(again(&prober, &server).await, (false, Outcome::Stale));
+    assert_eq!(again(&prober, &server).await, (true, answered(200)));
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ended_while_idle_is_stale_whatever_it_said_at_last() {
+    for farewell in ["", "HTTP/1.0 408 Request Time-out\r\nContent-Length: 0\r\n\r\n", "\0\0\0"] {
+        let (_, server, prober) = kept(Does::AnswersAndSays(status(200), farewell)).await;
+        sleep(Duration::from_millis(60)).await;
+        assert_eq!(again(&prober, &server).await, (false, Outcome::Stale), "{farewell:?}");
         assert_eq!(again(&prober, &server).await, (true, answered(200)));
     }
 }

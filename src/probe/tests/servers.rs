@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use rand::{RngExt as _, SeedableRng as _};
 use rcgen::CertificateParams;
 use rustix::io::Errno;
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::bench::*;
 use crate::engine::event::{Outcome, ProbeOrder};
@@ -51,7 +52,7 @@ async fn closing_at_accept_is_refused() {
 
 #[tokio::test]
 async fn a_tls_alert_at_once_is_refused_and_no_proof_of_a_stranger() {
-    let handshake_failure = Server::plain(Does::Says(&[21, 3, 3, 0, 2, 2, 40])).await;
+    let handshake_failure = Server::plain(Does::Says(vec![21, 3, 3, 0, 2, 2, 40])).await;
     assert_eq!(Bench::without_ca().outcome(handshake_failure.endpoint).await, Outcome::Refused);
 }
 
@@ -65,14 +66,14 @@ async fn what_does_not_begin_as_tls_is_not_tls() {
         &[0xff; 64],
     ];
     for said in bytes {
-        let server = Server::plain(Does::Says(said)).await;
+        let server = Server::plain(Does::Says(said.to_vec())).await;
         assert_eq!(Bench::without_ca().outcome(server.endpoint).await, Outcome::NotTls, "{said:?}");
     }
 }
 
 #[tokio::test]
 async fn a_server_that_never_shakes_hands_is_timed_out() {
-    let server = Server::plain(Does::Says(b"")).await;
+    let server = Server::plain(Does::Says(vec![])).await;
     let begun = Instant::now();
     let probed = Bench::without_ca().prober().await.probe(impatient(server.endpoint)).await;
     assert_eq!(seen(&probed), (true, Outcome::TimedOut));
@@ -194,7 +195,7 @@ async fn what_is_not_http_inside_tls_is_not_http() {
     let bench = Bench::with_ca(&authority);
     let bytes: [&[u8]; 3] = [b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64", b"SSH-2.0-OpenSSH_9.2\r\n", &[0; 64]];
     for said in bytes {
-        let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::Says(said)).await;
+        let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::Says(said.to_vec())).await;
         assert_eq!(bench.outcome(server.endpoint).await, Outcome::NotHttp, "{said:?}");
     }
     let garbled = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::Answers("what?\r\n\r\n".into())).await;
@@ -242,6 +243,32 @@ async fn endless_interim_answers_end_with_the_time_out() {
     assert!(begun.elapsed() < SHORT + Duration::from_secs(1));
 }
 
+#[tokio::test]
+async fn no_bytes_whatever_hang_a_probe_or_prove_an_endpoint() {
+    let authority = Authority::new();
+    let bench = Bench::with_ca(&authority);
+    let mut tries = tokio::task::JoinSet::new();
+    for seed in 0..60 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let mut bytes: Vec<u8> = (0..random.random_range(1..400)).map(|_| random.random()).collect();
+        // Most begin as a TLS record does, so that more than the first check is tried; half come through TLS.
+        if seed % 4 != 0 {
+            let length = u8::try_from(bytes.len() % 200).unwrap();
+            bytes.splice(0..0, [random.random_range(20..25), 3, 3, 0, length, random.random_range(0..25), 0, 0, length / 2]);
+        }
+        let prober = bench.prober().await;
+        let tls = authority.server(&["kubernetes"], VALID).tls();
+        tries.spawn(async move {
+            let says = Does::Says(bytes);
+            let server = if seed % 2 == 0 { Server::plain(says).await } else { Server::tls(tls, says).await };
+            timeout(SHORT * 5, prober.probe(impatient(server.endpoint))).await.unwrap().outcome
+        });
+    }
+    for outcome in tries.join_all().await {
+        assert!(!matches!(outcome, Outcome::Status { .. } | Outcome::LocalError(_) | Outcome::Stale), "{outcome:?}");
+    }
+}
+
 async fn dialled(script: impl IntoIterator<Item = Dial>) -> (Outcome, Option<Duration>, Duration) {
     let authority = Authority::new();
     let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::Answers(status(200))).await;
@@ -272,9 +299,12 @@ async fn the_first_dial_may_still_win() {
 #[tokio::test]
 async fn one_dial_that_fails_does_not_end_the_other() {
     let refused = |after| Dial::Fails(Duration::from_millis(after), Errno::CONNREFUSED);
-    assert_eq!(dialled([Dial::ConnectsAfter(Duration::from_millis(350)), refused(0)]).await.0, answered(200));
-    assert_eq!(dialled([refused(300), Dial::ConnectsAfter(Duration::from_millis(100))]).await.0, answered(200));
-    assert_eq!(dialled([refused(300), refused(100)]).await.0, Outcome::Refused);
+    let (second_fails, first_fails, both_fail) = tokio::join!(
+        dialled([Dial::ConnectsAfter(Duration::from_millis(350)), refused(0)]),
+        dialled([refused(300), Dial::ConnectsAfter(Duration::from_millis(100))]),
+        dialled([refused(300), refused(100)]),
+    );
+    assert_eq!((second_fails.0, first_fails.0, both_fail.0), (answered(200), answered(200), Outcome::Refused));
 }
 
 #[tokio::test]

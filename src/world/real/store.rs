@@ -149,4 +149,36 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"new");
         assert_eq!(Files.mode(&link).unwrap(), 0o600);
     }
+
+    /// A disk of 64 KiB in a mount namespace of its own, where this machine allows one.
+    #[test]
+    fn a_full_disk_costs_the_new_bytes_and_not_the_old_ones() {
+        let disk = tempfile::tempdir().unwrap();
+        let script = "mount -t tmpfs -o size=64k none \"$1\" && cd \"$1\" && FULL=1 exec \"$0\" --exact --ignored --nocapture \
+                      world::real::store::tests::on_a_full_disk";
+        let output = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .args([std::env::current_exe().unwrap().as_os_str(), disk.path().as_os_str()])
+            .output();
+        match output {
+            Ok(output) if String::from_utf8_lossy(&output.stdout).contains("running 1 test") => {
+                assert!(output.status.success(), "{output:?}");
+            }
+            refused => println!("skipped: no mount namespace of our own: {refused:?}"),
+        }
+    }
+
+    #[tokio::test]
+    #[ignore = "what the test above starts"]
+    async fn on_a_full_disk() {
+        if std::env::var_os("FULL").is_none() {
+            return;
+        }
+        let path = Path::new("file");
+        Files.write(path, b"old").await.unwrap();
+        let error = Files.write(path, &[0; 100_000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(Files.read(path, 3).await.unwrap(), b"old");
+        assert_eq!(names_in(Path::new(".")), ["file"]);
+    }
 }
