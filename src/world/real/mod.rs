@@ -1,0 +1,4 @@
+//! The real implementations of the seams.
+pub mod carry;
+pub mod datagram;
+pub mod net;
