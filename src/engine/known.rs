@@ -178,8 +178,8 @@ impl Known {
         if let Some(sent) = self.schedule.last_sent() {
             reasons.push(format!("last probe sent {}", ago(sent)));
         }
-        if let Some(due) = self.schedule.due() {
-            reasons.push(format!("next probe in {}", ms(due.since(now))));
+        if self.schedule.idle() {
+            reasons.push(format!("next probe in {}", ms(self.schedule.due().since(now))));
         }
         reasons
     }

@@ -41,7 +41,7 @@ impl Engine {
                 if let (Some(held), Some(sent)) = (held, known.schedule.last_sent()) {
                     known.schedule.no_later_than(sent + held);
                 }
-                known.schedule.due().filter(|at| *at <= self.now).map(|_| known.endpoint)
+                (known.schedule.due() <= self.now).then_some(known.endpoint)
             })
             .collect();
         for endpoint in due {
