@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, info, warn};
 
-use super::endpoints::{Resolved, naming};
+use super::endpoints::naming;
+use super::measures::Tally;
 use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, Notice, OwnReport, Probed, Saw, Verdict};
 use crate::engine::{Effect, Endpoint, Engine, Event, Explained, Routing};
 use crate::gossip::{Gossip, Heard, Say};
+use crate::names::Resolved;
 use crate::proxy::Proxy;
 use crate::world::World;
 
@@ -48,14 +50,6 @@ pub(super) struct Ears {
     pub(super) orders: mpsc::Receiver<Order>,
 }
 
-/// Counters that the driver keeps for the metrics.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) events: AtomicU64,
-    pub(super) probes: AtomicU64,
-    pub(super) name_conflict: AtomicU64,
-}
-
 pub(super) struct Driver {
     pub(super) engine: Engine,
     pub(super) world: World,
@@ -64,7 +58,7 @@ pub(super) struct Driver {
     pub(super) routing: watch::Sender<Arc<Routing>>,
     pub(super) proxy: Proxy,
     pub(super) gossip: Option<Gossip>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) tally: Arc<Tally>,
     pub(super) say: Say,
     pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
     pub(super) connections: BTreeMap<Endpoint, u32>,
@@ -83,7 +77,10 @@ impl Driver {
         loop {
             let deadline = self.engine.next_deadline().map(|at| self.world.clock.instant(at));
             let event = tokio::select! {
-                Some(done) = probes.recv() => Event::Probed(done),
+                Some(done) = probes.recv() => {
+                    self.tally.probed(done.endpoint, &done.outcome);
+                    Event::Probed(done)
+                }
                 Some(heard) = ears.heard.recv() => match self.hear(heard) {
                     Some(event) => event,
                     None => continue,
@@ -119,8 +116,7 @@ impl Driver {
                     .iter()
                     .map(|(name, addr)| format!("{name} is left out: it resolves to this agent's own listener {addr}"))
                     .collect();
-                let knowledge =
-                    Knowledge { endpoints: self.engine.explain(), cluster_size: self.engine.cluster_size(), notes };
+                let knowledge = Knowledge { endpoints: self.engine.explain(), cluster_size: self.engine.cluster_size(), notes };
                 // Whoever asked may have gone.
                 let _ = asker.send(knowledge);
             }
@@ -174,12 +170,10 @@ impl Driver {
         match heard {
             Heard::Event(event) => Some(event),
             Heard::Conflict { ours, theirs } => {
-                self.counts.name_conflict.store(1, Ordering::Relaxed);
                 error!(node = %self.config.node, %ours, %theirs, "two machines have this node's name; give each its own");
                 None
             }
             Heard::ConflictOver => {
-                self.counts.name_conflict.store(0, Ordering::Relaxed);
                 info!(node = %self.config.node, "no other machine has this node's name any more");
                 None
             }
@@ -187,7 +181,7 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event, probed: &mpsc::Sender<Probed>) {
-        self.counts.events.fetch_add(1, Ordering::Relaxed);
+        self.tally.events.fetch_add(1, Ordering::Relaxed);
         for effect in self.engine.handle(self.world.clock.now(), event) {
             self.carry_out(effect, probed);
         }
@@ -196,7 +190,6 @@ impl Driver {
     fn carry_out(&mut self, effect: Effect, probed: &mpsc::Sender<Probed>) {
         match effect {
             Effect::Probe(order) => {
-                self.counts.probes.fetch_add(1, Ordering::Relaxed);
                 let (prober, probed) = (self.world.prober.clone(), probed.clone());
                 tokio::spawn(async move {
                     // The driver may have gone.
@@ -214,7 +207,13 @@ impl Driver {
                     gossip.remember(endpoints, cluster_size);
                 }
             }
-            Effect::Notice(notice) => log(&notice),
+            Effect::Notice(notice) => {
+                if let Notice::Left { endpoint, .. } = notice {
+                    self.tally.left(endpoint);
+                    self.world.prober.forget(endpoint);
+                }
+                log(&notice);
+            }
         }
     }
 

@@ -1,15 +1,12 @@
 //! From the configuration, and what its names resolve to, to the endpoints that the engine is told.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, Host, HostPort, Target};
 use crate::engine::event::Configured;
 use crate::engine::{Endpoint, Source};
+use crate::names::Resolved;
 use crate::world::Datagram;
-
-/// What names resolve to now.
-pub(super) type Resolved = BTreeMap<HostPort, Vec<SocketAddr>>;
 
 /// The endpoints the configuration names now, and those left out because they are our own proxy.
 pub(super) struct Naming {
@@ -21,12 +18,7 @@ pub(super) struct Naming {
 pub(super) fn naming(config: &Config, resolved: &Resolved, listening: &[SocketAddr], datagram: &dyn Datagram) -> Naming {
     let mut naming = Naming { configured: Vec::new(), ourselves: Vec::new() };
     if let Some(local) = config.local_apiserver {
-        naming.configured.push(Configured {
-            endpoint: local.into(),
-            source: Source::Local,
-            by_name: false,
-            server_name: None,
-        });
+        naming.configured.push(Configured { endpoint: local.into(), source: Source::Local, by_name: false, server_name: None });
     }
     for (source, targets) in [(Source::Static, &config.endpoints), (Source::External, &config.external)] {
         for target in targets {
@@ -37,14 +29,7 @@ pub(super) fn naming(config: &Config, resolved: &Resolved, listening: &[SocketAd
 }
 
 impl Naming {
-    fn add(
-        &mut self,
-        source: Source,
-        target: &Target,
-        resolved: &Resolved,
-        listening: &[SocketAddr],
-        datagram: &dyn Datagram,
-    ) {
+    fn add(&mut self, source: Source, target: &Target, resolved: &Resolved, listening: &[SocketAddr], datagram: &dyn Datagram) {
         for addr in resolved.get(&target.at).into_iter().flatten() {
             if is_ourselves(*addr, listening, datagram) {
                 self.ourselves.push((target.at.clone(), *addr));

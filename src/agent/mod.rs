@@ -5,30 +5,33 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 use crate::admin;
 use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, OwnReport, Role};
 use crate::engine::{Endpoint, Engine, Identity, Routing, policy};
-use crate::gossip::{self, Gossip, Say};
 use crate::gossip::keyring::Keyring;
+use crate::gossip::{self, Gossip, Say};
 use crate::names::Names;
 use crate::proxy::{self, Proxy};
 use crate::world::{DatagramSocket, Listener, World};
 
 mod driver;
 mod endpoints;
+mod measures;
 pub mod process;
 mod sockets;
 mod view;
 
-use driver::{Counts, Driver, Ears, Order};
+use driver::{Driver, Ears, Order};
+use measures::Tally;
 use view::View;
 
 /// Room for what gossip tells and the proxy saw while the driver is busy; gossip waits beyond it, sightings are dropped and counted.
@@ -42,9 +45,9 @@ pub struct Agent {
     names: watch::Sender<Vec<HostPort>>,
     config: Arc<ArcSwap<Config>>,
     view: Arc<View>,
-    /// Ends with the agent: the names' keeper and the admin server.
-    _tasks: Vec<AbortOnDrop>,
-    driver: JoinHandle<()>,
+    _names: Names,
+    _admin: AbortOnDropHandle<()>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 /// Sockets that are bound already, so that nothing about an address can fail any more.
@@ -55,15 +58,6 @@ pub struct Sockets {
     pub admin: Box<dyn Listener>,
     /// Gossip and its keys; [`None`] when it is off.
     pub gossip: Option<(Box<dyn DatagramSocket>, Keyring)>,
-}
-
-/// A task that ends when its owner goes.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Agent {
@@ -81,14 +75,15 @@ impl Agent {
         let (orders, ordered) = mpsc::channel(BACKLOG);
         let (names, targets) = watch::channel(targets(&config));
         let (seeds, seeded) = watch::channel(Vec::new());
-        let (resolved, keeper) = Names::start(world.resolver.clone(), targets);
+        let names_kept = Names::start(world.resolver.clone(), targets);
+        let resolved = names_kept.resolved();
 
-        let proxy = Proxy::start(world, sockets.proxy, routes, proxy::Settings { max_connections }, saw);
+        let proxy = Proxy::start(world, sockets.proxy, routes.clone(), proxy::Settings { max_connections }, saw);
         let say = first_say(&config);
-        let gossip = sockets.gossip.map(|(socket, keyring)| {
-            Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard)
-        });
-        let counts = Arc::new(Counts::default());
+        let gossip = sockets
+            .gossip
+            .map(|(socket, keyring)| Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard));
+        let tally = Arc::new(Tally::default());
         let config = Arc::new(config);
         let driver = Driver {
             engine: Engine::new(Identity {
@@ -102,13 +97,14 @@ impl Agent {
             routing,
             proxy: proxy.clone(),
             gossip: gossip.clone(),
-            counts: counts.clone(),
+            tally: tally.clone(),
             say,
             seeds,
             connections: std::collections::BTreeMap::new(),
             ourselves: Vec::new(),
         };
-        let driver = tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered }));
+        let driver =
+            AbortOnDropHandle::new(tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered })));
         info!(
             node = %config.node, role = role(&config).as_str(), cluster = %config.cluster,
             listen = ?listening, admin = %admin_addr, gossip = ?gossip_addr, "prismesh serves"
@@ -116,17 +112,16 @@ impl Agent {
         let config = Arc::new(ArcSwap::from(config));
         let view = Arc::new(View {
             addresses: view::Addresses { listen: listening, admin: admin_addr, gossip: gossip_addr },
-            clock: world.clock,
-            prober: world.prober.clone(),
+            world: world.clone(),
             config: config.clone(),
             orders: orders.clone(),
             proxy: proxy.clone(),
             gossip: gossip.clone(),
-            counts,
-            reload_failures: std::sync::atomic::AtomicU64::new(0),
+            routing: routes,
+            tally,
         });
-        let admin = admin::serve(sockets.admin, view.clone());
-        Ok(Agent { proxy, gossip, orders, names, config, view, _tasks: vec![AbortOnDrop(keeper), AbortOnDrop(admin)], driver })
+        let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone()));
+        Ok(Agent { proxy, gossip, orders, names, config, view, _names: names_kept, _admin: admin, _driver: driver })
     }
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
@@ -143,7 +138,7 @@ impl Agent {
 
     /// A reload failed: what was there stays, and the metric says so.
     pub fn reload_failed(&self) {
-        self.view.reload_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.view.tally.reload_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The configuration in force.
@@ -171,7 +166,6 @@ impl Agent {
             }
         };
         tokio::join!(self.proxy.stop(policy::DRAIN, hurry.clone()), farewell);
-        self.driver.abort();
     }
 }
 
@@ -181,12 +175,7 @@ fn role(config: &Config) -> Role {
 
 /// What the first record says, before anything was probed.
 fn first_say(config: &Config) -> Say {
-    Say {
-        role: role(config),
-        agent: AgentState::Running,
-        endpoints: config.apiservers.clone(),
-        report: OwnReport::default(),
-    }
+    Say { role: role(config), agent: AgentState::Running, endpoints: config.apiservers.clone(), report: OwnReport::default() }
 }
 
 /// Every host that has to be resolved.

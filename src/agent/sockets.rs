@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use crate::config::{Config, Listen};
 use crate::service::Inherited;
-use crate::world::real::net::{RealDatagramSocket, RealListener};
+use crate::world::real::{RealDatagramSocket, RealListener};
 use crate::world::{DatagramSocket, Listener, World};
 
 /// A socket could not be had. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr}: {reason}; another address is set by {setting}")]
-pub struct SocketError {
+pub(super) struct SocketError {
     addr: SocketAddr,
     reason: std::io::Error,
     setting: &'static str,
@@ -36,17 +36,15 @@ pub(super) async fn proxy(
         listeners.extend(bind(world, *listen, PROXY).await?);
     }
     match (listeners.is_empty(), config.listen.first()) {
-        (true, Some(listen)) => bind(world, Listen { written: true, ..*listen }, PROXY).await.map(|one| one.into_iter().collect()),
+        (true, Some(listen)) => {
+            bind(world, Listen { written: true, ..*listen }, PROXY).await.map(|one| one.into_iter().collect())
+        }
         _ => Ok(listeners),
     }
 }
 
 /// The admin listener.
-pub(super) async fn admin(
-    world: &World,
-    config: &Config,
-    inherited: &mut Inherited,
-) -> Result<Box<dyn Listener>, SocketError> {
+pub(super) async fn admin(world: &World, config: &Config, inherited: &mut Inherited) -> Result<Box<dyn Listener>, SocketError> {
     let addr = config.admin.addr;
     if let Some(listener) = inherited.take_tcp("admin", &[addr]).into_iter().next() {
         return adopt(listener, addr, ADMIN);
@@ -85,11 +83,7 @@ async fn bind(world: &World, listen: Listen, setting: &'static str) -> Result<Op
     }
 }
 
-fn adopt(
-    listener: std::net::TcpListener,
-    addr: SocketAddr,
-    setting: &'static str,
-) -> Result<Box<dyn Listener>, SocketError> {
+fn adopt(listener: std::net::TcpListener, addr: SocketAddr, setting: &'static str) -> Result<Box<dyn Listener>, SocketError> {
     let listener = RealListener::from_std(listener).map_err(|reason| SocketError { addr, reason, setting })?;
     Ok(Box::new(listener))
 }

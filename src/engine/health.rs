@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::endpoint::NodeId;
 use super::event::{ApiserverState, Outcome, Verdict};
 use super::policy::{CONFIRM_AFTER, CUT_AFTER, FLAP_WINDOW, RECOVERY_GAP, RECOVERY_GAP_MOST};
 use super::time::Moment;
@@ -37,8 +38,9 @@ pub(crate) enum Finding {
 
 impl Finding {
     /// Reads an outcome as the table of answers says. What does not speak TLS is disproven only where just gossip or the
-    /// cache named it (`hearsay`); what a person configured may be a balancer having a bad day.
-    pub(crate) fn of(outcome: &Outcome, hearsay: bool) -> Finding {
+    /// cache named it (`hearsay`); what a person configured may be a balancer having a bad day. A connection that ends
+    /// before its answer says nothing if it was kept; one that was made for the probe (`fresh`) has failed.
+    pub(crate) fn of(outcome: &Outcome, hearsay: bool, fresh: bool) -> Finding {
         match outcome {
             Outcome::Status { code, expired } => match code {
                 200 | 401 | 403 => {
@@ -54,6 +56,7 @@ impl Finding {
             Outcome::NotTls => Finding::Fails("it does not speak TLS".into()),
             Outcome::Untrusted(why) => Finding::Disproves(format!("its certificate is not of this cluster's CA: {why}")),
             Outcome::WrongName(why) => Finding::Disproves(format!("its certificate does not cover the name: {why}")),
+            Outcome::Stale if fresh => Finding::Fails("closed before its answer".into()),
             Outcome::Stale | Outcome::LocalError(_) => Finding::Nothing,
         }
     }
@@ -81,9 +84,10 @@ struct Doubt {
 /// What the endpoint's own node says against it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Word {
+    by: NodeId,
     state: ApiserverState,
     arrived: Moment,
-    /// It says "ready" again: then the next own answer lifts it, even one that tells nothing of readiness.
+    /// It says so no longer: then the next own answer lifts it, even one that tells nothing of readiness.
     retracted: bool,
 }
 
@@ -95,6 +99,8 @@ pub(crate) struct Health {
     disproven: Option<String>,
     /// When the first failed probe of the present run of failures was sent.
     first_failed: Option<Moment>,
+    /// When that failure was known.
+    noticed: Option<Moment>,
     /// A probe of the present run, sent after another apiserver had answered, has failed.
     corroborated: bool,
     /// Traffic or peers speak against it.
@@ -118,6 +124,7 @@ impl Health {
             proven: false,
             disproven: None,
             first_failed: None,
+            noticed: None,
             corroborated: false,
             suspicion: None,
             word: None,
@@ -150,6 +157,11 @@ impl Health {
         self.proven
     }
 
+    /// The last own probe was answered, and it is not `down`.
+    pub(crate) fn answering(&self) -> bool {
+        matches!(self.base, Base::Answering(_))
+    }
+
     /// Why it is known not to be an apiserver of ours.
     pub(crate) fn disproven(&self) -> Option<&str> {
         self.disproven.as_deref()
@@ -163,6 +175,13 @@ impl Health {
     /// When the first failed probe of the present run of failures was sent.
     pub(crate) fn failing_since(&self) -> Option<Moment> {
         self.first_failed
+    }
+
+    /// When the first failure of the present run was known. Only what another apiserver answers after that tells this
+    /// node's fault from the endpoint's: an answer that came while the failing probe was still on its way may be older
+    /// than what made it fail.
+    pub(crate) fn failure_noticed(&self) -> Option<Moment> {
+        self.noticed
     }
 
     /// Failures in a row.
@@ -211,6 +230,7 @@ impl Health {
         }
         self.base = Base::Answering(answer);
         self.first_failed = None;
+        self.noticed = None;
         self.corroborated = false;
         self.failures = 0;
         self.cut_at = None;
@@ -227,10 +247,8 @@ impl Health {
 
     /// An own probe failed. `corroborated`: it was sent after another apiserver had answered this node during this run of failures.
     pub(crate) fn failed(&mut self, now: Moment, sent: Moment, fresh: bool, corroborated: bool, why: String) {
-        self.failures = self.failures.saturating_add(1);
+        let first = self.count_failure(now, sent, corroborated);
         self.reason = why;
-        let first = *self.first_failed.get_or_insert(sent);
-        self.corroborated |= corroborated && sent > first;
         match &mut self.base {
             Base::Unproven => self.base = Base::Failing { before: None },
             Base::Answering(answer) => self.base = Base::Failing { before: Some(*answer) },
@@ -242,9 +260,7 @@ impl Health {
 
     /// An own probe showed that this is no apiserver of ours.
     pub(crate) fn disprove(&mut self, now: Moment, sent: Moment, corroborated: bool, why: String) {
-        self.failures = self.failures.saturating_add(1);
-        let first = *self.first_failed.get_or_insert(sent);
-        self.corroborated |= corroborated && sent > first;
+        self.count_failure(now, sent, corroborated);
         self.proven = false;
         self.disproven = Some(why.clone());
         self.reason = why;
@@ -252,6 +268,14 @@ impl Health {
             Base::Down { first_success } => *first_success = None,
             _ => self.fall(now),
         }
+    }
+
+    /// Returns when the first of the run was sent.
+    fn count_failure(&mut self, now: Moment, sent: Moment, corroborated: bool) -> Moment {
+        self.failures = self.failures.saturating_add(1);
+        self.noticed.get_or_insert(now);
+        self.corroborated |= corroborated;
+        *self.first_failed.get_or_insert(sent)
     }
 
     fn fall(&mut self, now: Moment) {
@@ -263,15 +287,26 @@ impl Health {
     /// Traffic or peers speak against it. Only an answering endpoint is lowered by that. The first doubt counts: an answer
     /// to a probe sent after it lifts it, however many more came in between.
     pub(crate) fn doubt(&mut self, now: Moment, reason: &str) {
-        self.suspicion.get_or_insert_with(|| Doubt { arrived: now, reason: reason.into() });
+        if self.answering() {
+            self.suspicion.get_or_insert_with(|| Doubt { arrived: now, reason: reason.into() });
+        }
     }
 
     /// Its own node says so, and did not before.
-    pub(crate) fn told(&mut self, now: Moment, state: ApiserverState) {
-        self.word = match (state, self.word) {
-            (ApiserverState::Ready, word) => word.map(|word| Word { retracted: true, ..word }),
-            (state, _) => Some(Word { state, arrived: now, retracted: false }),
-        };
+    pub(crate) fn told(&mut self, now: Moment, by: NodeId, state: ApiserverState) {
+        match state {
+            ApiserverState::Ready => self.unsaid(by),
+            ApiserverState::Draining | ApiserverState::Down => {
+                self.word = Some(Word { by, state, arrived: now, retracted: false });
+            }
+        }
+    }
+
+    /// Its own node takes back what it said, or is no longer its node, or is gone.
+    pub(crate) fn unsaid(&mut self, by: NodeId) {
+        if let Some(word) = self.word.as_mut().filter(|word| word.by == by) {
+            word.retracted = true;
+        }
     }
 
     /// When the confirming probe of a first failure is due.
@@ -290,9 +325,9 @@ impl Health {
         }
     }
 
-    /// Down, and no probe has failed yet that was sent after another apiserver had answered.
+    /// It fails, and no probe has failed yet that was sent after another apiserver had answered.
     pub(crate) fn wants_corroboration(&self) -> bool {
-        matches!(self.base, Base::Down { .. }) && !self.corroborated
+        matches!(self.base, Base::Failing { .. } | Base::Down { .. }) && !self.corroborated
     }
 
     /// From when on silent connections may be cut, if at all. A cut is ordered once for each failed probe: a connection

@@ -72,6 +72,7 @@ impl Engine {
             if !was_its || named.contains(&known.endpoint) || named.is_empty() {
                 continue;
             }
+            known.health.unsaid(record.node);
             // It moved: its old address goes at once, unless something else names it.
             known.node = None;
             known.cached = None;
@@ -92,11 +93,11 @@ impl Engine {
             self.endpoints.values().filter(|known| known.members.contains(&node)).map(|known| known.endpoint).collect();
         for endpoint in its {
             if let Some(known) = self.endpoints.get_mut(&endpoint) {
-                known.health.told(self.now, state);
+                known.health.told(self.now, node, state);
             }
             match state {
                 ApiserverState::Ready => self.heard_of_recovery(endpoint),
-                _ => self.heard_of_trouble(endpoint),
+                ApiserverState::Draining | ApiserverState::Down => self.look_if_it_is_ours_to(endpoint),
             }
         }
         self.rerank = true;
@@ -113,17 +114,22 @@ impl Engine {
         }
     }
 
-    /// Own fresh success beats any number of peers: only who has none lately lowers the endpoint. Few look at once.
+    /// Own fresh success beats any number of peers: only who has none lately lowers the endpoint.
     fn heard_of_trouble(&mut self, endpoint: Endpoint) {
-        let fresh = 2 * self.probe_interval();
-        let confirms = self.cluster.confirms(endpoint);
-        let now = self.now;
-        let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
-        if known.health.last_answer().is_none_or(|answer| now.since(answer) > fresh) {
+        let (now, fresh) = (self.now, 2 * self.probe_interval());
+        if let Some(known) = self.endpoints.get_mut(&endpoint)
+            && known.health.last_answer().is_none_or(|answer| now.since(answer) > fresh)
+        {
             known.health.doubt(now, "peers report that it fails");
             self.rerank = true;
         }
-        if confirms || known.connections > 0 {
+        self.look_if_it_is_ours_to(endpoint);
+    }
+
+    /// Few confirm what was said, and who has connections to lose.
+    fn look_if_it_is_ours_to(&mut self, endpoint: Endpoint) {
+        let carries = self.endpoints.get(&endpoint).is_some_and(|known| known.connections > 0);
+        if carries || self.cluster.confirms(endpoint) {
             self.prompt(endpoint);
         }
     }
@@ -139,6 +145,7 @@ impl Engine {
         self.cluster.forget(node);
         for known in self.endpoints.values_mut() {
             known.members.remove(&node);
+            known.health.unsaid(node);
         }
         self.refresh_priors();
         self.rerank = true;

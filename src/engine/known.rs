@@ -32,6 +32,8 @@ pub(crate) struct Known {
     pub(crate) connections: u32,
     /// The verdict that was told last.
     pub(crate) told: Verdict,
+    /// That its certificate is outside its validity was told.
+    pub(crate) told_expired: bool,
     /// When it last joined those that answer.
     pub(crate) ready_since: Option<Moment>,
     /// It is in the band of the nearest.
@@ -52,6 +54,7 @@ impl Known {
             schedule: Schedule::new(now),
             connections: 0,
             told: Verdict::Unproven,
+            told_expired: false,
             ready_since: None,
             near: false,
         }
@@ -92,6 +95,11 @@ impl Known {
     /// Whether client bytes may go there: never to what was disproven, and to what gossip named only after proof.
     pub(crate) fn carries(&self) -> bool {
         self.health.disproven().is_none() && (self.health.proven() || !self.is_hearsay())
+    }
+
+    /// It fails and bears connections that may have to be cut, so that it has to be certain whose fault it is.
+    pub(crate) fn wants_corroboration(&self) -> bool {
+        self.connections > 0 && self.health.wants_corroboration()
     }
 
     pub(crate) fn pace(&self, cluster_size: u32) -> Pace {

@@ -42,9 +42,6 @@ use known::Known;
 use probing::confirm_spread;
 use reporting::Reporting;
 
-/// Two prompted probes of one endpoint are at least this far apart, however much evidence comes in.
-const PROMPT_GAP: Duration = Duration::from_millis(200);
-
 /// Who this node is, as far as the policy needs to know.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -237,7 +234,7 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         let Some(probe) = known.schedule.ended(probed.id) else { return };
         let late = now.since(probed.sent) > policy::PROBE_TIMEOUT + policy::STALE_TIMEOUT;
-        let finding = match Finding::of(&probed.outcome, known.is_hearsay()) {
+        let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
             // Whoever was asleep when the answer may have come knows nothing.
             Finding::Fails(_) if late && probed.outcome == event::Outcome::TimedOut => Finding::Nothing,
             finding => finding,
@@ -267,8 +264,19 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
         if let Some(at) = known.health.confirm_at().or(known.health.recover_at()) {
             known.schedule.set(at.max(now));
-        } else if known.health.wants_corroboration() && elsewhere > known.health.failing_since() {
+        } else if known.wants_corroboration() && elsewhere > known.health.failure_noticed() {
             known.schedule.bring_forward(now);
+        }
+        if known.wants_corroboration() && elsewhere <= known.health.failure_noticed() {
+            self.call_witness(endpoint);
+        }
+    }
+
+    /// An endpoint that bears connections fails: is it that, or this node? The one that answered last is asked at once.
+    fn call_witness(&mut self, failing: Endpoint) {
+        let others = self.endpoints.values_mut().filter(|known| known.endpoint != failing && known.health.answering());
+        if let Some(witness) = others.max_by_key(|known| known.health.last_answer()).filter(|known| known.schedule.idle()) {
+            witness.schedule.no_later_than(self.now);
         }
     }
 
@@ -276,7 +284,8 @@ impl Engine {
     fn seek_corroboration(&mut self, answering: Endpoint) {
         let now = self.now;
         for known in self.endpoints.values_mut() {
-            if known.endpoint != answering && known.health.wants_corroboration() && known.connections > 0 {
+            let confirmed = known.health.verdict() == Verdict::Down;
+            if known.endpoint != answering && confirmed && known.wants_corroboration() && known.schedule.idle() {
                 known.schedule.bring_forward(now);
             }
         }
@@ -309,13 +318,15 @@ impl Engine {
         self.rerank = true;
     }
 
-    /// Evidence asks for an own probe soon: spread over the nodes that may have seen the same.
+    /// Evidence asks for an own probe soon: spread over the nodes that may have seen the same. Against what fails already
+    /// it is no news, and the probe that confirms or ends the failure has its time.
     fn prompt(&mut self, endpoint: Endpoint) {
-        let spread = confirm_spread(self.cluster.size());
-        let delay = spread.mul_f64(share(hash(&[self.identity.seed, u64::from(endpoint.tag().0), self.now.as_nanos()])));
-        if let Some(known) = self.endpoints.get_mut(&endpoint) {
-            let earliest = known.schedule.last_sent().map_or(self.now, |sent| sent + PROMPT_GAP);
-            known.schedule.bring_forward(earliest.max(self.now + delay));
+        let size = self.cluster.size();
+        let drawn = share(hash(&[self.identity.seed, u64::from(endpoint.tag().0), self.now.as_nanos()]));
+        let delay = confirm_spread(size).mul_f64(drawn);
+        if let Some(known) = self.endpoints.get_mut(&endpoint).filter(|known| known.health.answering()) {
+            let apart = known.pace(size).interval();
+            known.schedule.prompt(self.now, delay, apart);
         }
     }
 

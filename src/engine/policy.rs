@@ -81,6 +81,8 @@ pub const STALE_TIMEOUT: Duration = Duration::from_millis(500);
 pub const HELD_PROBE_INTERVAL_LEAST: Duration = Duration::from_millis(500);
 /// ... and this many nodes share a second of it.
 pub const HELD_NODES_A_SECOND: u32 = 100;
+/// A probe that evidence prompts comes at least this long after the one before: that one may have said it all.
+pub const PROMPT_GAP: Duration = Duration::from_millis(200);
 /// Confirming probes are spread over one second for this many nodes.
 pub const CONFIRM_NODES_A_SECOND: u32 = 100;
 /// Nodes, first in rendezvous order, that confirm a peer's report.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::policy::{
     CONFIRM_NODES_A_SECOND, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LOCAL,
-    PROBE_JITTER, PROBE_KEEP_BELOW, PROBES_A_SECOND, UNPROVEN_BACKOFF_MOST,
+    PROBE_JITTER, PROBE_KEEP_BELOW, PROBES_A_SECOND, PROMPT_GAP, UNPROVEN_BACKOFF_MOST,
 };
 use super::time::Moment;
 use super::{hash, share};
@@ -72,6 +72,8 @@ pub(crate) struct Schedule {
     /// The next probe is out of turn, and goes over a fresh connection.
     fresh: bool,
     last_sent: Option<Moment>,
+    /// For when evidence last asked for a probe.
+    prompted: Option<Moment>,
     round: u64,
     under_way: Option<UnderWay>,
 }
@@ -79,12 +81,17 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// A first probe now.
     pub(crate) fn new(now: Moment) -> Schedule {
-        Schedule { next: now, fresh: true, last_sent: None, round: 0, under_way: None }
+        Schedule { next: now, fresh: true, last_sent: None, prompted: None, round: 0, under_way: None }
     }
 
     /// When the next probe is due; [`None`] while one is under way.
     pub(crate) fn due(&self) -> Option<Moment> {
         self.under_way.is_none().then_some(self.next)
+    }
+
+    /// No probe is under way.
+    pub(crate) fn idle(&self) -> bool {
+        self.under_way.is_none()
     }
 
     /// Whether the next one needs a connection of its own.
@@ -108,6 +115,18 @@ impl Schedule {
     /// The probe of this number has ended; [`None`] if it is not the one under way.
     pub(crate) fn ended(&mut self, id: u64) -> Option<UnderWay> {
         self.under_way.take_if(|probe| probe.id == id)
+    }
+
+    /// Evidence asks for a probe, `delay` from now and over a fresh connection. Only once an ordinary interval (`apart`), so
+    /// that evidence at most doubles the probing, and what keeps coming in neither draws a shorter delay nor adds a probe.
+    pub(crate) fn prompt(&mut self, now: Moment, delay: Duration, apart: Duration) {
+        if self.prompted.is_some_and(|last| now < last + apart) {
+            return;
+        }
+        let earliest = self.last_sent.map_or(now, |sent| sent + PROMPT_GAP);
+        let at = earliest.max(now + delay);
+        self.prompted = Some(at);
+        self.bring_forward(at);
     }
 
     /// Probes at `at` at the latest, over a fresh connection.

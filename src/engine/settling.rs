@@ -52,7 +52,8 @@ impl Engine {
             let keep = probing::keeps(pace.interval()) && !known.may_be_a_balancer();
             let steady = known.health.verdict() == Verdict::Ready;
             let fresh = known.schedule.fresh() || !keep || !steady;
-            let corroborated = known.health.failing_since().is_some() && answered_elsewhere >= known.health.failing_since();
+            let noticed = known.health.failure_noticed();
+            let corroborated = noticed.is_some() && answered_elsewhere > noticed;
             let seed = hash(&[self.identity.seed, u64::from(endpoint.tag().0)]);
             known.schedule.sent(self.now, UnderWay { id: self.probes, corroborated }, pace, seed);
             effects.push(Effect::Probe(ProbeOrder {
@@ -78,9 +79,12 @@ impl Engine {
                 }
                 let reason = known.health.reason();
                 effects.push(Effect::Notice(Notice::Verdict { endpoint: known.endpoint, from, to, reason }));
-                if known.health.expired() {
-                    effects.push(Effect::Notice(Notice::Expired(known.endpoint)));
-                }
+            }
+            if known.health.expired() && !known.told_expired {
+                effects.push(Effect::Notice(Notice::Expired(known.endpoint)));
+            }
+            if known.health.answering() {
+                known.told_expired = known.health.expired();
             }
             if known.health.cut_from().is_some_and(|from| from <= self.now)
                 && let Some(silent_since) = known.health.failing_since()
