@@ -65,7 +65,9 @@ fn listeners(given: &Layer) -> Result<Vec<Listen>, ConfigError> {
     let addrs = all(given, Setting::Listen, parse::listen)?;
     for (place_in_list, (addr, text)) in addrs.iter().zip(given.values(Setting::Listen)).enumerate() {
         if addr.port() != 0 && addrs.iter().take(place_in_list).any(|earlier| earlier == addr) {
-            return Err(Wrong::new(format!("{addr} is given twice"), "give each address once").at(text.origin.of(Setting::Listen)));
+            return Err(
+                Wrong::new(format!("{addr} is given twice"), "give each address once").at(text.origin.of(Setting::Listen))
+            );
         }
     }
     if addrs.is_empty() {
