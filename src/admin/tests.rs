@@ -80,11 +80,11 @@ impl View for Shown {
     fn ready(&self) -> Result<(), String> {
         self.ready.clone()
     }
-    fn status(&self) -> Status {
-        a_status()
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
+        Box::pin(async { Ok(a_status()) })
     }
-    fn metrics(&self) -> Metrics {
-        some_metrics()
+    fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
+        Box::pin(async { Ok(some_metrics()) })
     }
 }
 

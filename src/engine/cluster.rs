@@ -42,9 +42,15 @@ impl Cluster {
     pub(crate) fn set_live(&mut self, now: Moment, live: BTreeSet<NodeId>) {
         self.live = live;
         self.live.insert(self.me);
-        self.note_size(now, u32::try_from(self.live.len()).unwrap_or(u32::MAX));
+        if !self.hears_nobody() {
+            self.note_size(now, u32::try_from(self.live.len()).unwrap_or(u32::MAX));
+        }
         let live = &self.live;
         self.distance.retain(|node, _| live.contains(node));
+    }
+
+    fn hears_nobody(&self) -> bool {
+        self.live.len() <= 1
     }
 
     fn note_size(&mut self, now: Moment, size: u32) {
@@ -60,11 +66,8 @@ impl Cluster {
 
     /// A size leaves the window's length after a smaller one came in its place. A node that hears nobody keeps what it had:
     /// it must not think that it is alone.
-    fn expire_sizes(&mut self, now: Moment) {
-        if self.live.len() <= 1 {
-            return;
-        }
-        while self.sizes.len() > 1 && now.since(self.sizes[1].0) >= SIZE_WINDOW {
+    pub(crate) fn expire_sizes(&mut self, now: Moment) {
+        while !self.hears_nobody() && self.sizes.len() > 1 && now.since(self.sizes[1].0) >= SIZE_WINDOW {
             self.sizes.pop_front();
         }
     }

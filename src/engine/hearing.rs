@@ -14,7 +14,7 @@ impl Engine {
             let before = std::mem::take(&mut known.configured);
             known.configured = all.iter().filter(|one| one.endpoint == known.endpoint).cloned().collect();
             if !before.is_empty() && known.configured.is_empty() && known.members.is_empty() && known.cached.is_none() {
-                known.dismissed = Some("the configuration no longer names it".into());
+                known.dismissed = true;
             }
             if known.configured != before {
                 known.schedule.bring_forward(self.now);
@@ -67,25 +67,38 @@ impl Engine {
     fn name_endpoints(&mut self, record: &MemberRecord, effects: &mut Vec<Effect>) {
         let serves = record.role == Role::ControlPlane;
         let named: BTreeSet<Endpoint> = record.endpoints.iter().copied().filter(|_| serves).take(ENDPOINTS_A_MEMBER).collect();
-        for known in self.endpoints.values_mut() {
-            let was_its = known.members.remove(&record.node) || known.node == Some(record.node);
-            if !was_its || named.contains(&known.endpoint) || named.is_empty() {
-                continue;
-            }
-            known.health.unsaid(record.node);
-            // It moved: its old address goes at once, unless something else names it.
-            known.node = None;
-            known.cached = None;
-            if known.members.is_empty() && known.configured.is_empty() {
-                known.dismissed = Some(format!("{} now names other addresses", record.name));
-            }
+        for endpoint in self.taken_from(record.node, &named) {
+            self.prompt(endpoint);
         }
         for endpoint in named.into_iter().filter(|endpoint| !self.identity.advertised.contains(endpoint)).collect::<Vec<_>>() {
             if let Some(known) = self.admit(endpoint, Source::Member, false, effects) {
                 known.members.insert(record.node);
-                known.node = Some(record.node);
+                known.node.get_or_insert(record.node);
             }
         }
+    }
+
+    /// Takes from a member what it no longer names, and returns what it moved away from. Only the node that named an
+    /// endpoint first can move it: who claims another's address and drops it again has removed nothing.
+    fn taken_from(&mut self, node: NodeId, named: &BTreeSet<Endpoint>) -> Vec<Endpoint> {
+        let mut moved = Vec::new();
+        for known in self.endpoints.values_mut() {
+            let (listed, its) = (known.members.remove(&node), known.node == Some(node));
+            if !(listed || its) || named.contains(&known.endpoint) {
+                continue;
+            }
+            known.health.unsaid(node);
+            if !its || named.is_empty() {
+                continue;
+            }
+            known.cached = None;
+            known.node = known.members.first().copied();
+            if known.members.is_empty() && known.configured.is_empty() {
+                known.moved = true;
+                moved.push(known.endpoint);
+            }
+        }
+        moved
     }
 
     fn told_by_its_node(&mut self, node: NodeId, state: ApiserverState) {
@@ -178,7 +191,8 @@ impl Engine {
             self.rerank = true;
         }
         let known = self.endpoints.get_mut(&endpoint)?;
-        known.dismissed = None;
+        known.dismissed = false;
+        known.moved = false;
         Some(known)
     }
 

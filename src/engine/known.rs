@@ -23,8 +23,10 @@ pub(crate) struct Known {
     pub(crate) node: Option<NodeId>,
     /// From the disk: how long before the agent's start it was last proven.
     pub(crate) cached: Option<Duration>,
-    /// It is wanted no more, and why; it goes unless it is the last proven one.
-    pub(crate) dismissed: Option<String>,
+    /// The configuration wants it no more; it goes unless it is the last proven one.
+    pub(crate) dismissed: bool,
+    /// Its node says that it has moved. It goes once it does not answer: a forged record must not remove what works.
+    pub(crate) moved: bool,
     pub(crate) health: Health,
     pub(crate) latency: Latency,
     pub(crate) schedule: Schedule,
@@ -48,7 +50,8 @@ impl Known {
             members: BTreeSet::new(),
             node: None,
             cached: None,
-            dismissed: None,
+            dismissed: false,
+            moved: false,
             health: Health::new(),
             latency: Latency::default(),
             schedule: Schedule::new(now),
@@ -116,19 +119,20 @@ impl Known {
     }
 
     /// Why it has to go by now, if it has to.
-    pub(crate) fn leaves(&self, now: Moment) -> Option<String> {
-        if let Some(reason) = &self.dismissed {
-            return Some(reason.clone());
+    pub(crate) fn leaves(&self, now: Moment) -> Option<&'static str> {
+        if self.dismissed {
+            return Some("the configuration no longer names it");
+        }
+        if self.moved && !self.health.answering() {
+            return Some("its node now names other addresses");
         }
         if !self.configured.is_empty() || !self.members.is_empty() {
             return None;
         }
         let unanswered = self.health.failing_since().map_or(Duration::ZERO, |since| now.since(since));
         match self.cached {
-            None if unanswered >= MEMBER_GONE => Some("no record names it and it does not answer".into()),
-            Some(_) if self.proof_age(now).is_some_and(|age| age >= CACHED_GONE) => {
-                Some("cached, and not proven for 7 days".into())
-            }
+            None if unanswered >= MEMBER_GONE => Some("no record names it and it does not answer"),
+            Some(_) if self.proof_age(now).is_some_and(|age| age >= CACHED_GONE) => Some("cached, and not proven for 7 days"),
             _ => None,
         }
     }
@@ -165,15 +169,17 @@ impl Known {
         {
             reasons.push(format!("joined {}: its share still grows", ago(since)));
         }
-        if let Some(why) = &self.dismissed {
+        if let Some(why) = self.leaves(now) {
             reasons.push(format!("kept only as the last proven one: {why}"));
+        } else if self.moved {
+            reasons.push("kept while it answers: its node now names other addresses".into());
         }
         reasons.push(self.latency.explain());
         if let Some(sent) = self.schedule.last_sent() {
             reasons.push(format!("last probe sent {}", ago(sent)));
         }
-        if let Some(due) = self.schedule.due() {
-            reasons.push(format!("next probe in {}", ms(due.since(now))));
+        if self.schedule.idle() {
+            reasons.push(format!("next probe in {}", ms(self.schedule.due().since(now))));
         }
         reasons
     }

@@ -122,6 +122,7 @@ impl Engine {
     /// Takes one event and returns everything that follows from it. `now` never goes back: an earlier one counts as the last.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         self.now = self.now.max(now);
+        self.cluster.expire_sizes(self.now);
         let mut effects = Vec::new();
         match event {
             Event::Wake => {}
@@ -147,7 +148,7 @@ impl Engine {
 
     /// When to call [`Engine::handle`] with [`Event::Wake`], unless something happens before.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let probes = self.endpoints.values().filter_map(|known| known.schedule.due());
+        let probes = self.endpoints.values().map(|known| known.schedule.due());
         let cuts = self.endpoints.values().filter_map(|known| known.health.cut_from()).filter(|at| *at > self.now);
         let ramp = self.ramp_step_due();
         let report = self.reporting.due();
@@ -304,7 +305,11 @@ impl Engine {
                 self.rerank = true;
                 return;
             }
-            Saw::Answered | Saw::LocalError => return,
+            Saw::Answered => {
+                self.answered = true;
+                return;
+            }
+            Saw::LocalError => return,
             Saw::Overtaken { deadline } | Saw::NoFirstByte { deadline } if self.now.since(*deadline) > policy::STALE_TIMEOUT => {
                 return;
             }

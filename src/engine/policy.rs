@@ -53,6 +53,8 @@ pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A fresh probe that has not connected by now dials a second time beside the first: a lost SYN is repeated only after 1 s.
 pub const PROBE_SECOND_DIAL: Duration = Duration::from_millis(250);
+/// A probe whose end was not told by now never ends: another one is sent, and its own says nothing any more.
+pub const PROBE_GIVEN_UP: Duration = Duration::from_secs(10);
 /// One node's probes of one endpoint are at least this far apart in quiet ...
 pub const PROBE_INTERVAL_LEAST: Duration = Duration::from_secs(1);
 /// ... and all nodes together make at most this many of them a second.

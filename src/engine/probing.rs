@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::policy::{
-    CONFIRM_NODES_A_SECOND, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LOCAL,
-    PROBE_JITTER, PROBE_KEEP_BELOW, PROBES_A_SECOND, PROMPT_GAP, UNPROVEN_BACKOFF_MOST,
+    CONFIRM_NODES_A_SECOND, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, PROBE_GIVEN_UP, PROBE_INTERVAL_LEAST,
+    PROBE_INTERVAL_LOCAL, PROBE_JITTER, PROBE_KEEP_BELOW, PROBES_A_SECOND, PROMPT_GAP, UNPROVEN_BACKOFF_MOST,
 };
 use super::time::Moment;
 use super::{hash, share};
@@ -84,9 +84,12 @@ impl Schedule {
         Schedule { next: now, fresh: true, last_sent: None, prompted: None, round: 0, under_way: None }
     }
 
-    /// When the next probe is due; [`None`] while one is under way.
-    pub(crate) fn due(&self) -> Option<Moment> {
-        self.under_way.is_none().then_some(self.next)
+    /// When the next probe is due. While one is under way, when that one is given up: whoever was to tell its end is gone.
+    pub(crate) fn due(&self) -> Moment {
+        match (self.under_way, self.last_sent) {
+            (Some(_), Some(sent)) => self.next.max(sent + PROBE_GIVEN_UP),
+            _ => self.next,
+        }
     }
 
     /// No probe is under way.

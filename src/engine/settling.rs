@@ -21,13 +21,13 @@ impl Engine {
 
     /// Removes what has to go. The last proven one stays, and so does the last of all.
     fn let_go(&mut self, effects: &mut Vec<Effect>) {
-        let leaving: Vec<(Endpoint, String)> =
+        let leaving: Vec<(Endpoint, &str)> =
             self.endpoints.values().filter_map(|known| Some((known.endpoint, known.leaves(self.now)?))).collect();
         for (endpoint, reason) in leaving {
             let proven = self.endpoints.values().filter(|known| known.health.proven()).count();
             let is_proven = self.endpoints.get(&endpoint).is_some_and(|known| known.health.proven());
             if self.endpoints.len() > 1 && !(is_proven && proven == 1) {
-                self.remove(endpoint, &reason, effects);
+                self.remove(endpoint, reason, effects);
             }
         }
     }
@@ -41,7 +41,7 @@ impl Engine {
                 if let (Some(held), Some(sent)) = (held, known.schedule.last_sent()) {
                     known.schedule.no_later_than(sent + held);
                 }
-                known.schedule.due().filter(|at| *at <= self.now).map(|_| known.endpoint)
+                (known.schedule.due() <= self.now).then_some(known.endpoint)
             })
             .collect();
         for endpoint in due {

@@ -392,6 +392,7 @@ impl Bench {
             state_dir: directory.path().to_owned(),
             log_format: LogFormat::Human,
             log: String::new(),
+            file: None,
         };
         Bench { directory, config, net: Arc::default() }
     }
