@@ -3,15 +3,14 @@
 use anyhow::Context as _;
 
 use super::output::{Failure, print, say};
-use super::seams;
 use super::settings::Settings;
-use crate::config::Config;
+use super::{run, seams};
 
 pub(super) fn check(settings: Settings) -> Result<(), Failure> {
     let sources = settings.sources();
     let store = seams::store();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let loaded = runtime.block_on(Config::load(&sources, &*store))?;
+    let loaded = runtime.block_on(run::load(&sources, &*store))?;
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"));
     }

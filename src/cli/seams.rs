@@ -38,6 +38,11 @@ pub(super) mod keyring {
         format!("{}\n", STANDARD.encode(key))
     }
 
+    /// Whether it is a keyring; the error says what is wrong and what would be right.
+    pub(in super::super) fn check(text: &[u8]) -> anyhow::Result<()> {
+        parse(text).map(drop)
+    }
+
     /// Appends a new key, which opens and does not seal.
     pub(in super::super) fn add(old: &[u8]) -> anyhow::Result<String> {
         Ok(parse(old)?.join("\n") + "\n" + &generate())
