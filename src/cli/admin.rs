@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 
 use super::output::Failure;
-use super::seams;
 use crate::config::{Config, Layer, Origin, Setting, Sources};
+use crate::world::real;
 
 /// An agent on this machine answers in milliseconds; one that does not within this is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,7 +94,7 @@ impl Asked {
     pub(super) fn ask(&self) -> Result<Answer, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
         runtime.block_on(async {
-            let admin = local(Config::admin_of(&self.sources(), &*seams::store()).await?);
+            let admin = local(Config::admin_of(&self.sources(), &real::Files).await?);
             let body = match tokio::time::timeout(PATIENCE, get(admin, "/status")).await {
                 Ok(body) => body.with_context(|| format!("cannot ask the agent at {admin}")),
                 Err(_) => Err(anyhow::anyhow!("the agent at {admin} did not answer within {} s", PATIENCE.as_secs())),

@@ -10,7 +10,9 @@ use clap::{Args, Subcommand};
 
 use super::keygen::KEYRING_MOST;
 use super::output::{Failure, print};
-use super::seams::{self, keyring};
+use crate::gossip::keyring::{Edited, Keyring as Keys, KeyringError};
+use crate::world::Store as _;
+use crate::world::real;
 
 /// One step.
 #[derive(Debug, Subcommand)]
@@ -31,16 +33,16 @@ pub(super) struct Keyring {
 }
 
 /// Makes the new content of a keyring from the old.
-type Change = fn(&[u8]) -> anyhow::Result<String>;
+type Change = fn(&[u8]) -> Result<Edited, KeyringError>;
 
 impl Key {
     pub(super) fn execute(self) -> Result<(), Failure> {
         let (file, change, done, next): (_, Change, _, _) = match &self {
             Key::Add(key) => {
-                (&key.file, keyring::add, "has a new key, which opens messages and does not seal yet", Some("promote"))
+                (&key.file, Keys::append, "has a new key, which opens messages and does not seal yet", Some("promote"))
             }
-            Key::Promote(key) => (&key.file, keyring::promote, "seals with the new key; the old one still opens", Some("retire")),
-            Key::Retire(key) => (&key.file, keyring::retire, "has the new key only", None),
+            Key::Promote(key) => (&key.file, Keys::promote, "seals with the new key; the old one still opens", Some("retire")),
+            Key::Retire(key) => (&key.file, Keys::retire, "has the new key only", None),
         };
         rewrite(file, change)?;
         let path = file.display();
@@ -60,11 +62,11 @@ impl Key {
 fn rewrite(path: &Path, change: Change) -> anyhow::Result<()> {
     // Writing replaces the file: without this a link to the keyring would be replaced instead of the keyring.
     let target = std::fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let store = seams::store();
+    let store = real::Files;
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let old = store.read(&target, KEYRING_MOST).await.with_context(|| format!("cannot read {}", path.display()))?;
         let new = change(&old).with_context(|| format!("{} was not changed", path.display()))?;
-        store.write(&target, new.as_bytes()).await.with_context(|| format!("cannot write {}", path.display()))
+        store.write(&target, new.text.as_bytes()).await.with_context(|| format!("cannot write {}", path.display()))
     })
 }

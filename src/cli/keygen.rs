@@ -6,7 +6,9 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use super::output::{Failure, print};
-use super::seams::{self, keyring};
+use crate::gossip::keyring::Keyring;
+use crate::world::Store as _;
+use crate::world::real;
 
 /// Makes a keyring with one new key.
 #[derive(Debug, Args)]
@@ -20,7 +22,7 @@ pub(super) const KEYRING_MOST: usize = 1024 * 1024;
 
 impl Keygen {
     pub(super) fn execute(self) -> Result<(), Failure> {
-        let text = keyring::generate();
+        let text = Keyring::generate();
         let Some(path) = self.file else { return print(&text) };
         make(&path, &text)?;
         print(&format!(
@@ -32,7 +34,7 @@ impl Keygen {
 }
 
 fn make(path: &Path, text: &str) -> anyhow::Result<()> {
-    let store = seams::store();
+    let store = real::Files;
     let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         if store.mode(path).is_ok() {

@@ -17,7 +17,6 @@ mod logging;
 mod output;
 mod peers;
 mod run;
-mod seams;
 mod settings;
 mod status;
 mod table;

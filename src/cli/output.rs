@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::agent::process::StartError;
 use crate::config::ConfigError;
 
 /// Why a command did not go well.
@@ -11,6 +12,9 @@ pub(super) enum Failure {
     /// Wrongly configured or called; nothing was started.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The agent could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// It failed while running.
     #[error("{0:#}")]
     Runtime(#[from] anyhow::Error),
@@ -38,11 +42,11 @@ pub(super) fn say(line: &str) {
 pub(super) fn end(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
-        Err(failure @ Failure::Config(_)) => {
+        Err(failure @ (Failure::Config(_) | Failure::Start(StartError::Configuration(_)))) => {
             say(&failure.to_string());
             ExitCode::from(2)
         }
-        Err(failure @ Failure::Runtime(_)) => {
+        Err(failure @ (Failure::Runtime(_) | Failure::Start(_))) => {
             say(&failure.to_string());
             ExitCode::FAILURE
         }

@@ -2,40 +2,32 @@
 
 use anyhow::Context as _;
 
-use super::keygen::KEYRING_MOST;
 use super::output::Failure;
 use super::settings::Settings;
-use super::{logging, seams};
-use crate::config::{Config, ConfigError, Loaded, Setting, Sources};
-use crate::world::Store;
+use super::{config_check, logging};
+use crate::agent::process;
+use crate::service;
+use crate::world::real;
+
+/// Threads that carry at most: more buy nothing for an apiserver's traffic, and each costs memory on every node.
+const WORKERS: usize = 4;
 
 pub(super) fn run(settings: Settings) -> Result<(), Failure> {
     let sources = settings.sources();
-    let store = seams::store();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    // Before there are other threads: it changes the environment.
+    let inherited = service::inherited();
+    let store = real::Files;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(1, usize::from)))
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let loaded = load(&sources, &*store).await?;
+        let loaded = config_check::load(&sources, &store).await?;
         logging::start(&loaded.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(seams::agent(loaded, sources).await?)
+        Ok(process::run(loaded, sources, inherited).await?)
     })
-}
-
-/// Loads the configuration and looks into the keyring, whose format is gossip's and not the configuration's to know.
-pub(super) async fn load(sources: &Sources, store: &dyn Store) -> Result<Loaded, ConfigError> {
-    let loaded = Config::load(sources, store).await?;
-    let Some(gossip) = &loaded.config.gossip else { return Ok(loaded) };
-    let checked = match store.read(&gossip.keyring, KEYRING_MOST).await {
-        Ok(text) => seams::keyring::check(&text),
-        Err(error) => Err(error.into()),
-    };
-    match checked {
-        Ok(()) => Ok(loaded),
-        Err(error) => {
-            let what = format!("{} is not a keyring: {error}", gossip.keyring.display());
-            Err(loaded.effective.complaint(Setting::Keyring, what, "make one with `prismesh keygen FILE`"))
-        }
-    }
 }
