@@ -211,7 +211,7 @@ fn admin(status: &'static str, body: &'static str) -> SocketAddr {
 }
 
 const STATUS: &str = r#"{"node":"w1","role":"worker","cluster":"prod","cluster_size":5,"version":"0.1.0","listen":["127.0.0.1:7445"],
-"admin":"127.0.0.1:7446","gossip":"[::]:7447","started_s_ago":3.5,"notes":[],"upstreams":[
+"admin":"127.0.0.1:7446","gossip":"[::]:7447","started_s_ago":3.5,"notes":["no CA"],"upstreams":[
 {"endpoint":"10.0.0.11:6443","verdict":"ready","sources":["member","external"],"rtt_ms":0.4123,"load":12,"connections":3,"best":true,"carries":true,"reasons":["near: 0.4 ms"]},
 {"endpoint":"10.0.0.12:6443","verdict":"down","sources":["cached"],"rtt_ms":null,"load":null,"connections":0,"best":false,"reasons":["two probes \u001b[2Jfailed","refused"]}],
 "peers":[{"node":"abcdefgh","name":"cp1","role":"control-plane","agent":"running","apiserver":"ready","address":"10.0.0.11:7447","alive":true,"rtt_ms":0.31,"last_heard_s":0.2,"new":1},
@@ -226,6 +226,7 @@ cluster  prod, 5 nodes
 listen   127.0.0.1:7445
 admin    127.0.0.1:7446
 gossip   [::]:7447
+note     no CA
 
    ENDPOINT        VERDICT  SOURCE           ROUND TRIP  LOAD  CONNECTIONS
 *  10.0.0.11:6443  ready    member,external  0.41 ms     12    3
