@@ -1,10 +1,34 @@
 //! What a person wrote, once it is valid.
+//!
+//! Values come as text from four sources, the file, the environment, the command line and the defaults ([`Sources`]), each text with
+//! its [`Origin`]. They are merged setting by setting, then parsed once into a [`Config`], whose types leave nothing for anybody
+//! downstream to check. Whatever is wrong is told before any port is bound, as one line: where, what, and what would be right.
+//!
+//! A running agent loads the same sources again, and [`Config::reload`] says what of it can be taken up.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+
+use crate::world::Store;
+
+mod error;
+mod file;
+mod files;
+mod layer;
+mod parse;
+mod reload;
+mod setting;
+mod show;
+mod valid;
+
+pub use error::{ConfigError, Wrong};
+pub use layer::{Entry, Layer, Origin, Sources, Written};
+pub use reload::{Reload, restart_needed};
+pub use setting::{About, Setting};
+pub use valid::reaches_listener;
 
 /// A configuration that is valid by its types. Nothing downstream checks again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +67,51 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged: a `tracing` filter.
     pub log: String,
+    /// The file that it was read from, if there was one.
+    pub file: Option<PathBuf>,
+}
+
+/// A configuration and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// Every setting as it was written, defaults included, with its origin.
+    pub effective: Layer,
+    /// What a person should know although it is no error, a line each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads, merges and checks everything that `sources` say, the files that they name included. Nothing is written or bound.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong. Nothing has changed.
+    pub async fn load(sources: &Sources, store: &dyn Store) -> Result<Loaded, ConfigError> {
+        let (effective, mut warnings) = sources.merge(store).await?;
+        let config = valid::config(&effective, sources.file.clone())?;
+        files::check(&config, &effective, store).await?;
+        if config.ca.is_none() {
+            warnings.push(format!(
+                "no CA: what answers cannot be verified, any address that a member names may be taken for an apiserver; \
+                 give --ca, or make {} readable",
+                files::DEFAULT_CA
+            ));
+        }
+        Ok(Loaded { config, effective, warnings })
+    }
+
+    /// Where the agent that these sources configure serves its status: for tools that only want to talk to it, so nothing else is
+    /// checked.
+    ///
+    /// # Errors
+    ///
+    /// A source cannot be read, or the address is none.
+    pub async fn admin_of(sources: &Sources, store: &dyn Store) -> Result<SocketAddr, ConfigError> {
+        let (effective, _) = sources.merge(store).await?;
+        valid::admin_addr(&effective)
+    }
 }
 
 /// A listen address.
@@ -103,6 +172,16 @@ pub struct Target {
     pub server_name: Option<String>,
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at.fmt(f)?;
+        match &self.server_name {
+            Some(name) => write!(f, ",server-name={name}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// How a probe authenticates itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeCredentials {
@@ -125,3 +204,6 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+#[cfg(test)]
+mod tests;

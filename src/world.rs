@@ -4,6 +4,7 @@
 //! The real implementations are in [`real`].
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +17,8 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::engine::Moment;
 use crate::engine::event::{ProbeOrder, Probed};
+use crate::engine::{Endpoint, Moment};
 
 pub mod real;
 
@@ -199,6 +200,14 @@ impl Meter {
 pub trait Prober: Send + Sync {
     /// Makes one probe. Always ends within the order's time-out, give or take the scheduler.
     fn probe(&self, order: ProbeOrder) -> BoxFuture<'_, Probed>;
+
+    /// This endpoint is probed no more: whatever is kept for it may go.
+    fn forget(&self, _endpoint: Endpoint) {}
+
+    /// When the certificate that each endpoint showed last ends, in seconds since 1970; empty where nobody looks.
+    fn certificates(&self) -> BTreeMap<Endpoint, i64> {
+        BTreeMap::new()
+    }
 }
 
 /// Seam: names.

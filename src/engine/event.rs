@@ -309,7 +309,7 @@ pub struct ProbeOrder {
     pub fresh: bool,
     /// Keep the connection afterwards.
     pub keep: bool,
-    /// What is not TLS is then a failure, not a disproof; for the log only.
+    /// An answer later than this is none.
     pub timeout: Duration,
 }
 
@@ -361,11 +361,11 @@ pub enum Notice {
         /// From which evidence.
         reason: String,
     },
-    /// The best upstream changed.
+    /// The best upstreams changed.
     Best {
-        /// The best now; [`None`] when nothing may carry.
-        endpoint: Option<Endpoint>,
-        /// Why it is the best.
+        /// The best now, all equally good; empty when nothing may carry.
+        endpoints: Vec<Endpoint>,
+        /// Why they are the best.
         reason: String,
     },
     /// A certificate is outside its validity.

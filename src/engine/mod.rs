@@ -1,11 +1,368 @@
 //! The engine: all policy, and nothing else.
+//!
+//! A state machine that is told what happened ([`Event`]) and when ([`Moment`]), and answers with what to do ([`Effect`]).
+//! It has no clock, no randomness of its own, no sockets and no tasks; jitter is a hash of the seed it was given, and every
+//! map iterates in key order. So the same events give the same effects, byte for byte: a log of a production agent
+//! replays as a test, and a simulation that drives the engine tests the policy that ships.
+//!
+//! The alternative, policy spread over the tasks that probe, dial and gossip, is how balancers usually grow. Then what the
+//! policy *is* can be found out only by running it, and two tasks' views of an endpoint differ whenever it matters.
+//!
+//! What it promises: nothing is queued inside, [`Engine::next_deadline`] says when it wants to be woken, the routing
+//! never becomes empty once something could carry, and only own probes make an endpoint `down`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+mod cluster;
 pub mod endpoint;
 pub mod event;
+mod health;
+mod hearing;
+mod known;
+mod latency;
 pub mod policy;
+mod probing;
+mod reporting;
 pub mod selection;
+mod settling;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 pub use endpoint::{Endpoint, EndpointTag, NodeId, Source};
 pub use event::{Effect, Event};
 pub use selection::{Routing, Upstream};
 pub use time::Moment;
+
+use cluster::Cluster;
+use event::{Probed, Saw, Verdict};
+use health::Finding;
+use known::Known;
+use probing::confirm_spread;
+use reporting::Reporting;
+
+/// Who this node is, as far as the policy needs to know.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This node's name.
+    pub name: String,
+    /// Where others reach its apiserver; empty on workers.
+    pub advertised: Vec<Endpoint>,
+    /// Seeds the jitter: different on each node.
+    pub seed: u64,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Engine {
+    identity: Identity,
+    now: Moment,
+    cluster: Cluster,
+    endpoints: BTreeMap<Endpoint, Known>,
+    /// Connections by endpoint as all members gossip them; [`None`] where gossip is off.
+    loads: Option<BTreeMap<EndpointTag, u32>>,
+    held: u32,
+    probes: u64,
+    routing: Routing,
+    /// Something that ranking reads has changed.
+    rerank: bool,
+    /// Something has answered since held clients were last released.
+    answered: bool,
+    /// Since when the weights are as they are.
+    ranked_at: Moment,
+    reporting: Reporting,
+    /// Endpoints refused because there were too many.
+    refused: u64,
+}
+
+/// An endpoint as a person sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// What the engine holds of it.
+    pub verdict: Verdict,
+    /// Why it is known.
+    pub sources: Vec<Source>,
+    /// The estimated round trip.
+    pub rtt: Option<Duration>,
+    /// Connections as all members gossip them; [`None`] where gossip is off.
+    pub load: Option<u32>,
+    /// This node's own connections.
+    pub connections: u32,
+    /// It may carry.
+    pub carries: bool,
+    /// No other upstream is better.
+    pub best: bool,
+    /// Why it is where it is, a sentence each.
+    pub reasons: Vec<String>,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new(identity: Identity) -> Engine {
+        Engine {
+            cluster: Cluster::new(NodeId::of(&identity.name)),
+            identity,
+            now: Moment::START,
+            endpoints: BTreeMap::new(),
+            loads: None,
+            held: 0,
+            probes: 0,
+            routing: Routing::default(),
+            rerank: false,
+            answered: false,
+            ranked_at: Moment::START,
+            reporting: Reporting::default(),
+            refused: 0,
+        }
+    }
+
+    /// Takes one event and returns everything that follows from it. `now` never goes back: an earlier one counts as the last.
+    pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        self.cluster.expire_sizes(self.now);
+        let mut effects = Vec::new();
+        match event {
+            Event::Wake => {}
+            Event::Configured(all) => self.configured(&all, &mut effects),
+            Event::Cached { endpoints, cluster_size } => self.cached(&endpoints, cluster_size, &mut effects),
+            Event::Members(live) => self.cluster.set_live(self.now, live),
+            Event::Record(record) => self.record(record, &mut effects),
+            Event::Forgotten(node) => self.forgotten(node),
+            Event::PeerRoundTrip { node, rtt } => self.cluster.measured(node, rtt),
+            Event::Loads(loads) => {
+                self.loads = Some(loads);
+                self.rerank = true;
+            }
+            Event::Connections { endpoint, open } => self.connections(endpoint, open),
+            Event::Probed(probed) => self.probed(&probed),
+            Event::Traffic { endpoint, saw } => self.traffic(endpoint, &saw),
+            Event::Held(clients) => self.held = clients,
+        }
+        self.settle(&mut effects);
+        self.assert_sound();
+        effects
+    }
+
+    /// When to call [`Engine::handle`] with [`Event::Wake`], unless something happens before.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let probes = self.endpoints.values().map(|known| known.schedule.due());
+        let cuts = self.endpoints.values().filter_map(|known| known.health.cut_from()).filter(|at| *at > self.now);
+        let ramp = self.ramp_step_due();
+        let report = self.reporting.due();
+        probes.chain(cuts).chain(ramp).chain(report).min()
+    }
+
+    /// The routing in force.
+    pub fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
+    /// The cluster's size: the largest number of live node names of late.
+    pub fn cluster_size(&self) -> u32 {
+        self.cluster.size()
+    }
+
+    /// How far apart this node's periodic probes of one endpoint are now, without jitter.
+    pub fn probe_interval(&self) -> Duration {
+        probing::interval(self.cluster.size())
+    }
+
+    /// Endpoints that were refused because there were too many.
+    pub fn refused_endpoints(&self) -> u64 {
+        self.refused
+    }
+
+    /// Every endpoint, those that carry in rank order first.
+    pub fn explain(&self) -> Vec<Explained> {
+        let (routing, scores) = selection::rank(&self.candidates());
+        let ranked = routing.upstreams.iter().zip(&scores).filter_map(|(upstream, score)| {
+            let mut explained = self.explain_one(self.endpoints.get(&upstream.endpoint)?);
+            explained.best = upstream.group == 0;
+            explained.reasons.insert(0, score.explain());
+            Some(explained)
+        });
+        let others = self.endpoints.values().filter(|known| !known.carries()).map(|known| self.explain_one(known));
+        ranked.chain(others).collect()
+    }
+
+    fn explain_one(&self, known: &Known) -> Explained {
+        Explained {
+            endpoint: known.endpoint,
+            verdict: known.health.verdict(),
+            sources: known.sources(),
+            rtt: known.latency.estimate(),
+            load: self.loads.as_ref().map(|_| self.load(known)),
+            connections: known.connections,
+            carries: known.carries(),
+            best: false,
+            reasons: known.explain(self.now),
+        }
+    }
+
+    /// The connections an endpoint bears: the whole cluster's where gossip tells, else this node's own.
+    fn load(&self, known: &Known) -> u32 {
+        let Some(loads) = &self.loads else { return known.connections };
+        loads.get(&self.public_tag(known)).copied().unwrap_or(known.connections)
+    }
+
+    /// The name by which the cluster speaks of an endpoint: this node's own apiserver is known to the others by what it
+    /// advertises, not by where this node reaches it.
+    fn public_tag(&self, known: &Known) -> EndpointTag {
+        match self.identity.advertised.first() {
+            Some(advertised) if known.is_local() => advertised.tag(),
+            _ => known.tag,
+        }
+    }
+
+    fn candidates(&self) -> Vec<selection::Candidate> {
+        let carrying = self.endpoints.values().filter(|known| known.carries());
+        carrying.map(|known| known.candidate(self.now, self.load(known))).collect()
+    }
+
+    fn connections(&mut self, endpoint: Endpoint, open: u32) {
+        if let Some(known) = self.endpoints.get_mut(&endpoint) {
+            known.connections = open;
+            self.rerank |= self.loads.is_none();
+        }
+    }
+
+    fn probed(&mut self, probed: &Probed) {
+        let now = self.now;
+        let held = self.held > 0;
+        let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
+        let Some(probe) = known.schedule.ended(probed.id) else { return };
+        let late = now.since(probed.sent) > policy::PROBE_TIMEOUT + policy::STALE_TIMEOUT;
+        let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
+            // Whoever was asleep when the answer may have come knows nothing.
+            Finding::Fails(_) if late && probed.outcome == event::Outcome::TimedOut => Finding::Nothing,
+            finding => finding,
+        };
+        match finding {
+            Finding::Answers(answer) => {
+                if let Some(rtt) = probed.rtt {
+                    known.latency.sample(rtt);
+                }
+                known.health.answered(now, probed.sent, answer, held);
+                self.answered = true;
+                self.seek_corroboration(probed.endpoint);
+            }
+            Finding::Fails(why) => known.health.failed(now, probed.sent, probed.fresh, probe.corroborated, why),
+            Finding::Disproves(why) => known.health.disprove(now, probed.sent, probe.corroborated, why),
+            Finding::Nothing if matches!(probed.outcome, event::Outcome::LocalError(_)) => {}
+            Finding::Nothing => known.schedule.set(now),
+        }
+        self.reschedule(probed.endpoint);
+        self.rerank = true;
+    }
+
+    /// What the outcome of a probe makes of the next one.
+    fn reschedule(&mut self, endpoint: Endpoint) {
+        let elsewhere = self.last_answer_elsewhere(endpoint);
+        let now = self.now;
+        let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
+        if let Some(at) = known.health.confirm_at().or(known.health.recover_at()) {
+            known.schedule.set(at.max(now));
+        } else if known.wants_corroboration() && elsewhere > known.health.failure_noticed() {
+            known.schedule.bring_forward(now);
+        }
+        if known.wants_corroboration() && elsewhere <= known.health.failure_noticed() {
+            self.call_witness(endpoint);
+        }
+    }
+
+    /// An endpoint that bears connections fails: is it that, or this node? The one that answered last is asked at once.
+    fn call_witness(&mut self, failing: Endpoint) {
+        let others = self.endpoints.values_mut().filter(|known| known.endpoint != failing && known.health.answering());
+        if let Some(witness) = others.max_by_key(|known| known.health.last_answer()).filter(|known| known.schedule.idle()) {
+            witness.schedule.no_later_than(self.now);
+        }
+    }
+
+    /// An endpoint has answered: so it is not this node that fails. Those that are `down` are asked once more to make sure.
+    fn seek_corroboration(&mut self, answering: Endpoint) {
+        let now = self.now;
+        for known in self.endpoints.values_mut() {
+            let confirmed = known.health.verdict() == Verdict::Down;
+            if known.endpoint != answering && confirmed && known.wants_corroboration() && known.schedule.idle() {
+                known.schedule.bring_forward(now);
+            }
+        }
+    }
+
+    fn last_answer_elsewhere(&self, endpoint: Endpoint) -> Option<Moment> {
+        let others = self.endpoints.values().filter(|known| known.endpoint != endpoint);
+        others.filter_map(|known| known.health.last_answer()).max()
+    }
+
+    fn traffic(&mut self, endpoint: Endpoint, saw: &Saw) {
+        let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
+        let doubt = match saw {
+            Saw::Connected(rtt) => {
+                known.latency.sample(*rtt);
+                self.rerank = true;
+                return;
+            }
+            Saw::Answered => {
+                self.answered = true;
+                return;
+            }
+            Saw::LocalError => return,
+            Saw::Overtaken { deadline } | Saw::NoFirstByte { deadline } if self.now.since(*deadline) > policy::STALE_TIMEOUT => {
+                return;
+            }
+            Saw::Refused => "a connection was refused",
+            Saw::Overtaken { .. } => "a dial begun later connected before it",
+            Saw::NoFirstByte { .. } => "connected, and no first byte came in time",
+            Saw::ClosedEarly => "closed before its first byte",
+        };
+        known.health.doubt(self.now, doubt);
+        self.prompt(endpoint);
+        self.rerank = true;
+    }
+
+    /// Evidence asks for an own probe soon: spread over the nodes that may have seen the same. Against what fails already
+    /// it is no news, and the probe that confirms or ends the failure has its time.
+    fn prompt(&mut self, endpoint: Endpoint) {
+        let size = self.cluster.size();
+        let drawn = share(hash(&[self.identity.seed, u64::from(endpoint.tag().0), self.now.as_nanos()]));
+        let delay = confirm_spread(size).mul_f64(drawn);
+        if let Some(known) = self.endpoints.get_mut(&endpoint).filter(|known| known.health.answering()) {
+            let apart = known.pace(size).interval();
+            known.schedule.prompt(self.now, delay, apart);
+        }
+    }
+
+    fn assert_sound(&self) {
+        debug_assert!(self.endpoints.len() <= policy::ENDPOINTS + self.configured_count(), "endpoints are bounded");
+        debug_assert!(
+            self.routing.upstreams.iter().all(|upstream| self.endpoints.contains_key(&upstream.endpoint)),
+            "the routing names only what is known"
+        );
+        debug_assert!(
+            self.endpoints.values().all(|known| known.health.verdict() == known.told),
+            "every change of a verdict was told"
+        );
+    }
+
+    fn configured_count(&self) -> usize {
+        self.endpoints.values().filter(|known| !known.is_hearsay()).count()
+    }
+}
+
+/// A well-mixed number from several (the finaliser of `splitmix64`, by Steele, Lea and Flood, 2014).
+pub(crate) fn hash(parts: &[u64]) -> u64 {
+    parts.iter().fold(0x9e37_79b9_7f4a_7c15, |state, part| {
+        let mut mixed = (state ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
+}
+
+/// A hash as a share of one, 0 included, 1 not.
+pub(crate) fn share(hash: u64) -> f64 {
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
+}

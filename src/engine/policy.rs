@@ -53,6 +53,8 @@ pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A fresh probe that has not connected by now dials a second time beside the first: a lost SYN is repeated only after 1 s.
 pub const PROBE_SECOND_DIAL: Duration = Duration::from_millis(250);
+/// A probe whose end was not told by now never ends: another one is sent, and its own says nothing any more.
+pub const PROBE_GIVEN_UP: Duration = Duration::from_secs(10);
 /// One node's probes of one endpoint are at least this far apart in quiet ...
 pub const PROBE_INTERVAL_LEAST: Duration = Duration::from_secs(1);
 /// ... and all nodes together make at most this many of them a second.
@@ -81,6 +83,8 @@ pub const STALE_TIMEOUT: Duration = Duration::from_millis(500);
 pub const HELD_PROBE_INTERVAL_LEAST: Duration = Duration::from_millis(500);
 /// ... and this many nodes share a second of it.
 pub const HELD_NODES_A_SECOND: u32 = 100;
+/// A probe that evidence prompts comes at least this long after the one before: that one may have said it all.
+pub const PROMPT_GAP: Duration = Duration::from_millis(200);
 /// Confirming probes are spread over one second for this many nodes.
 pub const CONFIRM_NODES_A_SECOND: u32 = 100;
 /// Nodes, first in rendezvous order, that confirm a peer's report.
@@ -120,6 +124,8 @@ pub const RAMP_FROM: f64 = 0.1;
 pub const RAMP: Duration = Duration::from_secs(30);
 /// The routing is renewed this often while a ramp lasts.
 pub const RAMP_STEP: Duration = Duration::from_secs(1);
+/// No round trip is longer: nothing of ours waits longer for one, and what is reported may be anything.
+pub const ROUND_TRIP_MOST: Duration = Duration::from_secs(10);
 /// Nearest peers whose reports stand in for own samples.
 pub const PRIOR_PEERS: usize = 5;
 /// A record is written at most this often but for a change of state.

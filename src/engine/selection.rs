@@ -1,4 +1,7 @@
-//! What counts as best.
+//! What counts as best: a rank, and among equals a draw.
+//!
+//! Near is a band and not a winner. A single best upstream would move with every millisecond of noise, and with it all the
+//! connections of a cluster at once; a draw among all that are near enough spreads them and moves nothing.
 
 use std::time::Duration;
 
@@ -6,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, Source};
 use super::event::Verdict;
+use super::policy;
 
 /// The snapshot that the proxy reads for each new connection: upstreams in rank order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,5 +70,272 @@ impl Routing {
     /// The verdict on an endpoint, if it is known and may carry.
     pub fn verdict(&self, endpoint: Endpoint) -> Option<Verdict> {
         self.upstreams.iter().find(|upstream| upstream.endpoint == endpoint).map(|upstream| upstream.verdict)
+    }
+}
+
+impl Routing {
+    /// Whether a proxy would act differently by `self` than by `other`. A round trip that moved a little is no difference.
+    pub(crate) fn differs_from(&self, other: &Routing) -> bool {
+        self.upstreams.len() != other.upstreams.len()
+            || self.upstreams.iter().zip(&other.upstreams).any(|(one, two)| one.differs_from(two))
+    }
+}
+
+impl Upstream {
+    fn differs_from(&self, other: &Upstream) -> bool {
+        /// Delays and round trips within a quarter of one another are the same to a race.
+        fn apart(one: Duration, two: Duration) -> bool {
+            one.max(two) > one.min(two).mul_f64(1.25)
+        }
+        (self.endpoint, self.verdict, self.group, self.weight) != (other.endpoint, other.verdict, other.group, other.weight)
+            || self.sources != other.sources
+            || apart(self.second_dial, other.second_dial)
+            || apart(self.first_byte, other.first_byte)
+            || self.rtt.is_some() != other.rtt.is_some()
+    }
+}
+
+/// The rank of an upstream. The order of the fields is the policy: whether it answers comes before everything; then the
+/// apiserver of this very machine, which no network can take away; then the direct way before the balancer's detour; then
+/// distance. What nobody has measured stands behind everything measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Score {
+    pub(crate) verdict: Verdict,
+    pub(crate) place: Place,
+    pub(crate) path: Path,
+    pub(crate) distance: Distance,
+}
+
+/// On this machine or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Local,
+    Elsewhere,
+}
+
+/// Straight to the apiserver, or through a balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Path {
+    Direct,
+    External,
+}
+
+/// How far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Distance {
+    /// In the band of the nearest.
+    Near,
+    Far(Duration),
+    Unmeasured,
+}
+
+impl Score {
+    /// In words.
+    pub(crate) fn explain(&self) -> String {
+        let place = match (self.place, self.path) {
+            (Place::Local, _) => "on this machine",
+            (Place::Elsewhere, Path::Direct) => "direct",
+            (Place::Elsewhere, Path::External) => "through the external balancer",
+        };
+        let distance = match self.distance {
+            Distance::Near => "in the band of the nearest",
+            Distance::Far(_) => "farther than the band of the nearest",
+            Distance::Unmeasured => "distance not measured",
+        };
+        format!("{}, {place}, {distance}", self.verdict.as_str())
+    }
+}
+
+/// What ranking needs to know of an endpoint that may carry.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) verdict: Verdict,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) rtt: Option<Duration>,
+    /// Connections it bears.
+    pub(crate) load: u32,
+    /// How long ago it joined or recovered; [`None`] if it never was `ready`.
+    pub(crate) ready_for: Option<Duration>,
+    /// It was in the band at the last ranking.
+    pub(crate) was_near: bool,
+}
+
+impl Candidate {
+    fn place(&self) -> Place {
+        if self.sources.contains(&Source::Local) { Place::Local } else { Place::Elsewhere }
+    }
+
+    fn path(&self) -> Path {
+        let direct = |source: &Source| matches!(source, Source::Local | Source::Static | Source::Member);
+        let external = self.sources.contains(&Source::External) && !self.sources.iter().any(direct);
+        if external { Path::External } else { Path::Direct }
+    }
+
+    fn class(&self) -> (Verdict, Place, Path) {
+        (self.verdict, self.place(), self.path())
+    }
+}
+
+/// Ranks the candidates. Beside the routing, the score of each in its order.
+pub(crate) fn rank(candidates: &[Candidate]) -> (Routing, Vec<Score>) {
+    let mut scored: Vec<(Score, &Candidate)> =
+        candidates.iter().map(|candidate| (score(candidate, candidates), candidate)).collect();
+    scored.sort_by_key(|(score, candidate)| (*score, candidate.endpoint));
+    let mut routing = Routing::default();
+    for (group, alike) in (0..).zip(scored.chunk_by(|(one, _), (next, _)| one == next)) {
+        let mean = alike.iter().map(|(_, candidate)| f64::from(candidate.load)).sum::<f64>() / alike.len() as f64;
+        routing.upstreams.extend(alike.iter().map(|(_, candidate)| upstream(candidate, group, mean)));
+    }
+    (routing, scored.into_iter().map(|(score, _)| score).collect())
+}
+
+fn score(candidate: &Candidate, all: &[Candidate]) -> Score {
+    let lowest = all.iter().filter(|other| other.class() == candidate.class()).filter_map(|other| other.rtt).min();
+    let distance = match (candidate.rtt, lowest) {
+        (Some(rtt), Some(lowest)) if within_band(rtt, lowest, candidate.was_near) => Distance::Near,
+        (Some(rtt), _) => Distance::Far(rtt),
+        (None, _) => Distance::Unmeasured,
+    };
+    Score { verdict: candidate.verdict, place: candidate.place(), path: candidate.path(), distance }
+}
+
+/// Entering asks for more than staying, so that noise moves nothing.
+fn within_band(rtt: Duration, lowest: Duration, was_near: bool) -> bool {
+    let (factor, slack) = if was_near {
+        (policy::BAND_LEAVE_FACTOR, policy::BAND_LEAVE_SLACK)
+    } else {
+        (policy::BAND_ENTER_FACTOR, policy::BAND_ENTER_SLACK)
+    };
+    rtt <= lowest.mul_f64(factor).max(lowest + slack)
+}
+
+fn upstream(candidate: &Candidate, group: u32, mean_load: f64) -> Upstream {
+    let rtt = candidate.rtt.unwrap_or(Duration::MAX);
+    Upstream {
+        endpoint: candidate.endpoint,
+        verdict: candidate.verdict,
+        group,
+        weight: weight(candidate, mean_load),
+        rtt: candidate.rtt,
+        second_dial: rtt
+            .saturating_mul(policy::SECOND_DIAL_ROUND_TRIPS)
+            .clamp(policy::SECOND_DIAL_LEAST, policy::SECOND_DIAL_MOST),
+        first_byte: rtt.saturating_mul(policy::FIRST_BYTE_ROUND_TRIPS).clamp(policy::FIRST_BYTE_LEAST, policy::FIRST_BYTE_MOST),
+        sources: candidate.sources.clone(),
+    }
+}
+
+/// A bounded share by load, times the ramp. Load is seconds old and the same everywhere: whoever followed it to the end
+/// would do so together with everyone else, so it only tilts the draw.
+fn weight(candidate: &Candidate, mean_load: f64) -> u32 {
+    let by_load = (mean_load + 1.0) / (f64::from(candidate.load) + 1.0);
+    let weight = by_load.clamp(policy::WEIGHT_LEAST, policy::WEIGHT_MOST) * ramp(candidate.ready_for);
+    // At most 1,400.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by WEIGHT_MOST")]
+    let thousandths = (weight * 1000.0).round() as u32;
+    thousandths.max(1)
+}
+
+fn ramp(ready_for: Option<Duration>) -> f64 {
+    let Some(ready_for) = ready_for else { return 1.0 };
+    let grown = (ready_for.as_secs_f64() / policy::RAMP.as_secs_f64()).min(1.0);
+    policy::RAMP_FROM + (1.0 - policy::RAMP_FROM) * grown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(last: u8, rtt_ms: Option<f64>) -> Candidate {
+        Candidate {
+            endpoint: std::net::SocketAddr::from(([10, 0, 0, last], 6443)).into(),
+            verdict: Verdict::Ready,
+            sources: vec![Source::Member],
+            rtt: rtt_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
+            load: 0,
+            ready_for: None,
+            was_near: false,
+        }
+    }
+
+    fn lasts(routing: &Routing) -> Vec<u8> {
+        routing
+            .upstreams
+            .iter()
+            .map(|upstream| match upstream.endpoint.addr().ip() {
+                std::net::IpAddr::V4(ip) => ip.octets()[3],
+                std::net::IpAddr::V6(_) => 0,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_answering_far_one_outranks_a_near_suspect() {
+        let mut near = candidate(1, Some(0.1));
+        near.verdict = Verdict::Suspect;
+        let (routing, _) = rank(&[near, candidate(2, Some(80.0))]);
+        assert_eq!(lasts(&routing), [2, 1]);
+    }
+
+    #[test]
+    fn the_local_one_comes_first_the_external_one_last_of_the_ready() {
+        let mut local = candidate(1, Some(5.0));
+        local.sources = vec![Source::Local];
+        let mut external = candidate(2, Some(0.1));
+        external.sources = vec![Source::External];
+        let mut down = candidate(4, Some(0.1));
+        down.verdict = Verdict::Down;
+        let (routing, _) = rank(&[down, external, candidate(3, Some(90.0)), local]);
+        assert_eq!(lasts(&routing), [1, 3, 2, 4]);
+    }
+
+    #[test]
+    fn what_nobody_measured_never_outranks_what_somebody_did() {
+        let (routing, _) = rank(&[candidate(1, None), candidate(2, Some(500.0))]);
+        assert_eq!(lasts(&routing), [2, 1]);
+    }
+
+    #[test]
+    fn an_apiserver_20_ms_away_gets_nothing_while_a_near_one_is_ready() {
+        let (routing, _) = rank(&[candidate(1, Some(20.0)), candidate(2, Some(0.3)), candidate(3, Some(0.9))]);
+        for draw in 0..2000 {
+            assert_ne!(routing.order(|n| draw % n)[0].endpoint, candidate(1, None).endpoint);
+        }
+    }
+
+    #[test]
+    fn the_band_is_left_later_than_it_is_entered() {
+        let (near, mut edge) = (candidate(1, Some(10.0)), candidate(2, Some(18.0)));
+        assert_eq!(rank(&[near.clone(), edge.clone()]).1[1].distance, Distance::Far(Duration::from_millis(18)));
+        edge.was_near = true;
+        assert_eq!(rank(&[near, edge]).1[1].distance, Distance::Near);
+    }
+
+    #[test]
+    fn within_the_band_the_draw_follows_the_weights() {
+        let mut loaded = candidate(1, Some(1.0));
+        loaded.load = 1000;
+        let (routing, _) = rank(&[loaded.clone(), candidate(2, Some(1.0))]);
+        let firsts = (0..2100).filter(|n| routing.order(|total| n % total)[0].endpoint == loaded.endpoint).count();
+        assert_eq!(firsts, 700, "0.7 of 2.1: load tilts the draw and never decides it");
+    }
+
+    #[test]
+    fn who_comes_back_starts_with_a_tenth() {
+        let mut back = candidate(1, Some(1.0));
+        back.ready_for = Some(Duration::ZERO);
+        let (routing, _) = rank(&[back, candidate(2, Some(1.0))]);
+        assert_eq!(routing.upstreams.iter().map(|upstream| upstream.weight).collect::<Vec<_>>(), [100, 1000]);
+    }
+
+    #[test]
+    fn every_upstream_is_in_the_order_of_a_connection_once() {
+        let all: Vec<_> = (1..=9).map(|last| candidate(last, Some(1.0))).collect();
+        let (routing, _) = rank(&all);
+        let mut order = routing.order(|n| n - 1);
+        order.sort_by_key(|upstream| upstream.endpoint);
+        order.dedup_by_key(|upstream| upstream.endpoint);
+        assert_eq!(order.len(), 9);
     }
 }

@@ -129,31 +129,29 @@ pub enum Heard {
     ConflictOver,
 }
 
-/// A member, for people.
+/// Another member, for people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MemberStatus {
     /// Its node id.
-    pub id: String,
-    /// Its name; empty while no readable record of it has come.
+    pub node: NodeId,
+    /// Its name.
     pub name: String,
-    /// Whether it is this node.
-    pub own: bool,
     /// Its role.
-    pub role: Option<Role>,
+    pub role: Role,
     /// Its agent's state.
-    pub agent: Option<AgentState>,
+    pub agent: AgentState,
     /// What it says of its apiserver.
     pub apiserver: Option<ApiserverState>,
     /// Its gossip address.
-    pub gossip: Option<SocketAddr>,
+    pub address: SocketAddr,
     /// Where it says its apiserver is reached, whether or not a record may name that.
     pub endpoints: Vec<Endpoint>,
     /// Whether it is live.
     pub alive: bool,
     /// The smoothed round trip to it, in milliseconds.
     pub rtt_ms: Option<f64>,
-    /// Seconds since its heartbeat advanced.
-    pub heard_seconds_ago: f64,
+    /// Seconds since its heartbeat was last seen to advance.
+    pub last_heard_s: Option<f64>,
 }
 
 /// A handle on gossip, cheap to clone. Gossip ends when the last one is dropped.
@@ -223,7 +221,7 @@ impl Gossip {
         let _ = tokio::time::timeout(LEAVE_WITHIN, left).await;
     }
 
-    /// This node and all members it knows, for people.
+    /// All other members whose record this build can read, for people.
     pub fn members(&self) -> Vec<MemberStatus> {
         self.shared.members()
     }
@@ -247,41 +245,22 @@ impl Gossip {
 impl Shared {
     fn members(&self) -> Vec<MemberStatus> {
         let now = Instant::now();
-        let mut all = vec![self.own_status()];
-        all.extend(unpoisoned(&self.book).members.iter().map(|(node, member)| {
-            let record = member.record.as_ref().map(|(_, record)| record);
-            MemberStatus {
-                id: node.to_string(),
-                name: record.map(|record| record.name.clone()).unwrap_or_default(),
-                own: false,
-                role: record.map(|record| record.role),
-                agent: record.map(|record| record.agent),
-                apiserver: record.and_then(|record| record.report.apiserver),
-                gossip: Some(member.addr),
-                endpoints: record.map(|record| record.endpoints.clone()).unwrap_or_default(),
+        let readable = |(node, member): (&NodeId, &book::Member)| {
+            let (_, record) = member.record.as_ref()?;
+            Some(MemberStatus {
+                node: *node,
+                name: record.name.clone(),
+                role: record.role,
+                agent: record.agent,
+                apiserver: record.report.apiserver,
+                address: member.addr,
+                endpoints: record.endpoints.clone(),
                 alive: member.alive,
                 rtt_ms: member.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-                heard_seconds_ago: now.saturating_duration_since(member.heard).as_secs_f64(),
-            }
-        }));
-        all
-    }
-
-    fn own_status(&self) -> MemberStatus {
-        let said = unpoisoned(&self.said).clone();
-        MemberStatus {
-            id: self.node.to_string(),
-            name: self.name.clone(),
-            own: true,
-            role: Some(said.role),
-            agent: Some(said.agent),
-            apiserver: said.report.apiserver,
-            gossip: *unpoisoned(&self.advertised),
-            endpoints: said.endpoints.into_iter().map(Endpoint::from).collect(),
-            alive: true,
-            rtt_ms: None,
-            heard_seconds_ago: 0.0,
-        }
+                last_heard_s: Some(now.saturating_duration_since(member.heard).as_secs_f64()),
+            })
+        };
+        unpoisoned(&self.book).members.iter().filter_map(readable).collect()
     }
 }
 

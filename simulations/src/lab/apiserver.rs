@@ -1,0 +1,258 @@
+//! A stand-in for kube-apiserver: what prismesh can tell of one, and little more. TLS, `/readyz`, a watch that never ends,
+//! a small answer to everything else; and on SIGTERM what kube-apiserver does with a shutdown delay: `/readyz` says 500
+//! while it serves on, then it closes everything.
+//!
+//! Cheap on purpose (one thread, P-256, no files): three of them and a hundred handshakes a second share two cores with
+//! everything else. It can also misbehave, see [`Manner`].
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::Acceptor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio_rustls::LazyConfigAcceptor;
+
+/// Between two lines of a watch.
+pub const WATCH_PERIOD: Duration = Duration::from_millis(200);
+/// A part of a bulk answer.
+const BULK_PART: usize = 32 * 1024;
+
+/// How it behaves below HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Manner {
+    /// As an apiserver does.
+    #[default]
+    Tls,
+    /// HTTP without TLS.
+    Plain,
+    /// Bytes that are neither.
+    Garbage,
+    /// Closes as soon as it has accepted.
+    Close,
+    /// Answers every ClientHello with a TLS alert.
+    Alert,
+}
+
+/// What the hidden subcommand takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// What it calls itself in its answers.
+    #[arg(long)]
+    pub name: String,
+    /// Where it listens.
+    #[arg(long)]
+    pub listen: SocketAddr,
+    /// Its certificate.
+    #[arg(long)]
+    pub cert: PathBuf,
+    /// Its key.
+    #[arg(long)]
+    pub key: PathBuf,
+    /// What `/readyz` answers.
+    #[arg(long, default_value_t = 200)]
+    pub readyz: u16,
+    /// How long `/readyz` takes.
+    #[arg(long, default_value_t = 0)]
+    pub readyz_delay_ms: u64,
+    /// How long it serves on after SIGTERM.
+    #[arg(long, default_value_t = 5000)]
+    pub drain_ms: u64,
+    /// How it behaves below HTTP.
+    #[arg(long, value_enum, default_value_t)]
+    pub manner: Manner,
+    /// Print a line for every ClientHello, with the name asked for.
+    #[arg(long)]
+    pub tell_hellos: bool,
+}
+
+impl Options {
+    /// The command line that gives these options.
+    pub fn args(&self) -> Vec<OsString> {
+        let manner =
+            clap::ValueEnum::to_possible_value(&self.manner).map_or_else(String::new, |value| value.get_name().to_owned());
+        let mut args: Vec<OsString> = vec!["apiserver".into()];
+        let mut flag = |name: &str, value: OsString| args.extend([OsString::from(name), value]);
+        flag("--name", self.name.clone().into());
+        flag("--listen", self.listen.to_string().into());
+        flag("--cert", self.cert.clone().into());
+        flag("--key", self.key.clone().into());
+        flag("--readyz", self.readyz.to_string().into());
+        flag("--readyz-delay-ms", self.readyz_delay_ms.to_string().into());
+        flag("--drain-ms", self.drain_ms.to_string().into());
+        flag("--manner", manner.into());
+        if self.tell_hellos {
+            args.push("--tell-hellos".into());
+        }
+        args
+    }
+}
+
+struct Apiserver {
+    options: Options,
+    draining: AtomicBool,
+}
+
+/// Serves until SIGTERM and the drain, or until standard input ends.
+pub async fn serve(options: Options) -> Result<()> {
+    let certs = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(&options.key)?;
+    let mut tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key)?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // As kube-apiserver, whose clients resume nothing across the servers behind a balancer.
+    tls.send_tls13_tickets = 0;
+    let tls = Arc::new(tls);
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let listener = TcpListener::bind(options.listen).await?;
+    tell(&serde_json::json!({ "ready": options.name, "listen": options.listen }));
+    let server = Arc::new(Apiserver { options, draining: AtomicBool::new(false) });
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&server).connection(stream, Arc::clone(&tls)))),
+                // Out of descriptors, most likely: the next one may do better.
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            },
+            _ = terminated.recv() => drop(tokio::spawn(Arc::clone(&server).drain())),
+        }
+    }
+}
+
+impl Apiserver {
+    async fn drain(self: Arc<Self>) {
+        self.draining.store(true, Ordering::Relaxed);
+        sleep(Duration::from_millis(self.options.drain_ms)).await;
+        std::process::exit(0);
+    }
+
+    async fn connection(self: Arc<Self>, mut stream: TcpStream, tls: Arc<rustls::ServerConfig>) {
+        let _ = stream.set_nodelay(true);
+        match self.options.manner {
+            Manner::Tls => self.tls(stream, tls).await,
+            Manner::Plain => self.http(stream).await,
+            Manner::Garbage => {
+                let _ = stream.write_all(b"SSH-2.0-NotAnApiserver_1.0\r\n").await;
+                let _ = stream.read(&mut [0; 1024]).await;
+            }
+            Manner::Close => {}
+            Manner::Alert => {
+                let _ = stream.read(&mut [0; 4096]).await;
+                // Alert record, TLS 1.2: fatal, handshake_failure (RFC 8446, section 6).
+                let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 40]).await;
+            }
+        }
+    }
+
+    async fn tls(self: Arc<Self>, stream: TcpStream, tls: Arc<rustls::ServerConfig>) {
+        let Ok(hello) = LazyConfigAcceptor::new(Acceptor::default(), stream).await else { return };
+        if self.options.tell_hellos {
+            tell(&serde_json::json!({ "hello": hello.client_hello().server_name() }));
+        }
+        if let Ok(stream) = hello.into_stream(tls).await {
+            self.http(stream).await;
+        }
+    }
+
+    async fn http(self: Arc<Self>, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {
+        let service = service_fn(|request| {
+            let server = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(server.answer(&request).await) }
+        });
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Answer> {
+        match request.uri().path() {
+            "/readyz" => {
+                sleep(Duration::from_millis(self.options.readyz_delay_ms)).await;
+                let code = if self.draining.load(Ordering::Relaxed) { 500 } else { self.options.readyz };
+                let text = if code == 200 { "ok" } else { "[-]shutdown failed: reason withheld" };
+                whole(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Bytes::from(text))
+            }
+            "/watch" => Response::new(Either::Right(Endless::watch(&self.options.name))),
+            "/bulk" => {
+                let bytes = request.uri().query().and_then(|query| query.strip_prefix("bytes=")?.parse().ok()).unwrap_or(0);
+                Response::new(Either::Right(Endless::Bulk { sent: 0, bytes }))
+            }
+            path => {
+                let text = serde_json::json!({ "server": self.options.name, "path": path }).to_string();
+                whole(StatusCode::OK, Bytes::from(text))
+            }
+        }
+    }
+}
+
+type Answer = Either<Full<Bytes>, Endless>;
+
+fn whole(status: StatusCode, text: Bytes) -> Response<Answer> {
+    let mut response = Response::new(Either::Left(Full::new(text)));
+    *response.status_mut() = status;
+    response
+}
+
+/// The byte at a place of a bulk answer: a client can tell a lost, a doubled and a changed one.
+pub fn bulk_byte(place: u64) -> u8 {
+    u8::try_from((place ^ (place >> 8) ^ (place >> 16)) & 0xff).unwrap_or_default()
+}
+
+/// An answer that is made as it is read.
+enum Endless {
+    Watch { name: String, line: u64, ticks: Pin<Box<Interval>> },
+    Bulk { sent: u64, bytes: u64 },
+}
+
+impl Endless {
+    fn watch(name: &str) -> Endless {
+        let mut ticks = interval(WATCH_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Endless::Watch { name: name.to_owned(), line: 0, ticks: Box::pin(ticks) }
+    }
+}
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Endless::Watch { name, line, ticks } => {
+                ready!(ticks.poll_tick(cx));
+                *line += 1;
+                let text = format!("{}\n", serde_json::json!({ "server": name, "line": line }));
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from(text)))))
+            }
+            Endless::Bulk { sent, bytes } => {
+                let part = (*bytes - *sent).min(BULK_PART as u64);
+                if part == 0 {
+                    return Poll::Ready(None);
+                }
+                let data: Bytes = (*sent..*sent + part).map(bulk_byte).collect();
+                *sent += part;
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+        }
+    }
+}
+
+/// A line for the parent.
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
+pub(super) fn tell(line: &serde_json::Value) {
+    println!("{line}");
+}

@@ -1,0 +1,248 @@
+//! The engine's driver: one task that brings it events in order and carries out its effects.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, error, info, warn};
+
+use super::endpoints::naming;
+use super::measures::Tally;
+use crate::config::{Config, HostPort};
+use crate::engine::event::{AgentState, Notice, OwnReport, Probed, Saw, Verdict};
+use crate::engine::{Effect, Endpoint, Engine, Event, Explained, Routing};
+use crate::gossip::{Gossip, Heard, Say};
+use crate::names::Resolved;
+use crate::proxy::Proxy;
+use crate::world::World;
+
+/// How often the proxy's connection counts are read.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What others ask of the driver.
+pub(super) enum Order {
+    /// What the engine knows.
+    Explain(oneshot::Sender<Knowledge>),
+    /// A new configuration is in force.
+    Configure(Arc<Config>),
+    /// The agent is about to stop.
+    Leave,
+}
+
+/// What the engine knows, for people.
+#[derive(Debug)]
+pub(super) struct Knowledge {
+    pub(super) endpoints: Vec<Explained>,
+    pub(super) cluster_size: u32,
+    /// Things worth knowing that are no endpoint.
+    pub(super) notes: Vec<String>,
+}
+
+/// Where the driver hears from everyone.
+pub(super) struct Ears {
+    pub(super) heard: mpsc::Receiver<Heard>,
+    pub(super) saw: mpsc::Receiver<(Endpoint, Saw)>,
+    pub(super) resolved: watch::Receiver<Resolved>,
+    pub(super) orders: mpsc::Receiver<Order>,
+}
+
+pub(super) struct Driver {
+    pub(super) engine: Engine,
+    pub(super) world: World,
+    pub(super) config: Arc<Config>,
+    pub(super) listening: Vec<SocketAddr>,
+    pub(super) routing: watch::Sender<Arc<Routing>>,
+    pub(super) proxy: Proxy,
+    pub(super) gossip: Option<Gossip>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) say: Say,
+    pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
+    pub(super) connections: BTreeMap<Endpoint, u32>,
+    /// Endpoints left out because they are our own listener; each is warned of once.
+    pub(super) ourselves: Vec<(HostPort, SocketAddr)>,
+}
+
+impl Driver {
+    /// Runs until all who could ask are gone.
+    pub(super) async fn run(mut self, mut ears: Ears) {
+        let (probed, mut probes) = mpsc::channel::<Probed>(crate::engine::policy::ENDPOINTS);
+        let mut held = self.proxy.held();
+        let mut count = interval(COUNT_INTERVAL);
+        count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.configured(&ears.resolved.borrow_and_update().clone(), &probed);
+        loop {
+            let deadline = self.engine.next_deadline().map(|at| self.world.clock.instant(at));
+            let event = tokio::select! {
+                Some(done) = probes.recv() => {
+                    self.tally.probed(done.endpoint, &done.outcome);
+                    Event::Probed(done)
+                }
+                Some(heard) = ears.heard.recv() => match self.hear(heard) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Some((endpoint, saw)) = ears.saw.recv() => Event::Traffic { endpoint, saw },
+                Ok(()) = held.changed() => Event::Held(*held.borrow_and_update()),
+                Ok(()) = ears.resolved.changed() => {
+                    let resolved = ears.resolved.borrow_and_update().clone();
+                    self.configured(&resolved, &probed);
+                    continue;
+                }
+                _ = count.tick() => {
+                    self.count_connections(&probed);
+                    continue;
+                }
+                order = ears.orders.recv() => {
+                    let Some(order) = order else { return };
+                    let resolved = ears.resolved.borrow().clone();
+                    self.obey(order, &resolved, &probed);
+                    continue;
+                }
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)), if deadline.is_some() => Event::Wake,
+            };
+            self.tell(event, &probed);
+        }
+    }
+
+    fn obey(&mut self, order: Order, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
+        match order {
+            Order::Explain(asker) => {
+                let notes = self
+                    .ourselves
+                    .iter()
+                    .map(|(name, addr)| format!("{name} is left out: it resolves to this agent's own listener {addr}"))
+                    .collect();
+                let knowledge = Knowledge { endpoints: self.engine.explain(), cluster_size: self.engine.cluster_size(), notes };
+                // Whoever asked may have gone.
+                let _ = asker.send(knowledge);
+            }
+            Order::Configure(config) => {
+                self.config = config;
+                self.configured(resolved, probed);
+            }
+            Order::Leave => {
+                self.say.agent = AgentState::Leaving;
+                if let Some(gossip) = &self.gossip {
+                    gossip.say(self.say.clone(), true);
+                }
+            }
+        }
+    }
+
+    fn configured(&mut self, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
+        let naming = naming(&self.config, resolved, &self.listening, &*self.world.datagram);
+        for (name, addr) in &naming.ourselves {
+            if !self.ourselves.contains(&(name.clone(), *addr)) {
+                warn!(endpoint = %name, address = %addr, "left out: it is this agent's own listener");
+            }
+        }
+        self.ourselves = naming.ourselves;
+        let seeds = self.config.gossip.iter().flat_map(|gossip| &gossip.seeds);
+        let seeds: Vec<SocketAddr> = seeds.filter_map(|seed| resolved.get(seed)).flatten().copied().collect();
+        self.seeds.send_if_modified(|before| {
+            let news = *before != seeds;
+            *before = seeds;
+            news
+        });
+        self.tell(Event::Configured(naming.configured), probed);
+    }
+
+    fn count_connections(&mut self, probed: &mpsc::Sender<Probed>) {
+        let now = self.proxy.connections();
+        let gone = self.connections.keys().filter(|endpoint| !now.contains_key(endpoint)).map(|endpoint| (*endpoint, 0));
+        let changes: Vec<(Endpoint, u32)> = now
+            .iter()
+            .map(|(endpoint, open)| (*endpoint, *open))
+            .chain(gone)
+            .filter(|(endpoint, open)| self.connections.get(endpoint).copied().unwrap_or(0) != *open)
+            .collect();
+        self.connections = now;
+        for (endpoint, open) in changes {
+            self.tell(Event::Connections { endpoint, open }, probed);
+        }
+    }
+
+    fn hear(&self, heard: Heard) -> Option<Event> {
+        match heard {
+            Heard::Event(event) => Some(event),
+            Heard::Conflict { ours, theirs } => {
+                error!(node = %self.config.node, %ours, %theirs, "two machines have this node's name; give each its own");
+                None
+            }
+            Heard::ConflictOver => {
+                info!(node = %self.config.node, "no other machine has this node's name any more");
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event, probed: &mpsc::Sender<Probed>) {
+        self.tally.events.fetch_add(1, Ordering::Relaxed);
+        for effect in self.engine.handle(self.world.clock.now(), event) {
+            self.carry_out(effect, probed);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, probed: &mpsc::Sender<Probed>) {
+        match effect {
+            Effect::Probe(order) => {
+                let (prober, probed) = (self.world.prober.clone(), probed.clone());
+                tokio::spawn(async move {
+                    // The driver may have gone.
+                    let _ = probed.send(prober.probe(order).await).await;
+                });
+            }
+            Effect::Route(routing) => {
+                self.routing.send_replace(Arc::new(routing));
+            }
+            Effect::Cut { endpoint, silent_since, over } => self.proxy.cut(endpoint, silent_since, over),
+            Effect::Release => self.proxy.release(),
+            Effect::Publish { say, urgent } => self.publish(say, urgent),
+            Effect::Remember { endpoints, cluster_size } => {
+                if let Some(gossip) = &self.gossip {
+                    gossip.remember(endpoints, cluster_size);
+                }
+            }
+            Effect::Notice(notice) => {
+                if let Notice::Left { endpoint, .. } = notice {
+                    self.tally.left(endpoint);
+                    self.world.prober.forget(endpoint);
+                }
+                log(&notice);
+            }
+        }
+    }
+
+    fn publish(&mut self, report: OwnReport, urgent: bool) {
+        self.say.report = report;
+        if let Some(gossip) = &self.gossip {
+            gossip.say(self.say.clone(), urgent);
+        }
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Learnt { endpoint, source } => info!(%endpoint, source = source.as_str(), "endpoint learnt"),
+        Notice::Left { endpoint, reason } => info!(%endpoint, reason, "endpoint left"),
+        Notice::Verdict { endpoint, from, to: to @ Verdict::Down, reason } => {
+            warn!(%endpoint, from = from.as_str(), to = to.as_str(), reason, "verdict changed");
+        }
+        Notice::Verdict { endpoint, from, to, reason } => {
+            info!(%endpoint, from = from.as_str(), to = to.as_str(), reason, "verdict changed");
+        }
+        Notice::Best { endpoints, reason } if endpoints.is_empty() => warn!(reason, "no upstream"),
+        Notice::Best { endpoints, reason } => {
+            let best: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
+            info!(best = best.join(" "), reason, "best upstream changed");
+        }
+        Notice::Expired(endpoint) => {
+            warn!(%endpoint, "its certificate is outside its validity; it is used only when nothing better answers");
+        }
+    }
+    debug!(?notice);
+}

@@ -1,0 +1,120 @@
+//! All numbers of the agent, gathered for a scrape.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::driver::Knowledge;
+use super::view::View;
+use crate::admin::metrics::{Counts, GossipMetrics, Metrics, UpstreamMetrics};
+use crate::engine::event::Outcome;
+use crate::engine::{Endpoint, Explained, Moment};
+use crate::gossip::{DropReason, Gossip};
+
+/// What the driver counts.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) events: AtomicU64,
+    pub(super) reload_failures: AtomicU64,
+    probes: Mutex<BTreeMap<Endpoint, Counts>>,
+}
+
+impl Tally {
+    pub(super) fn probed(&self, endpoint: Endpoint, outcome: &Outcome) {
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        *probes.entry(endpoint).or_default().entry(word(outcome)).or_default() += 1;
+    }
+
+    /// What is not known any more is not counted any more.
+    pub(super) fn left(&self, endpoint: Endpoint) {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner).remove(&endpoint);
+    }
+
+    fn probes(&self, endpoint: Endpoint) -> Counts {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner).get(&endpoint).cloned().unwrap_or_default()
+    }
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Status { code: 200, .. } => "ready",
+        Outcome::Status { code: 401 | 403, .. } => "readiness-unknown",
+        Outcome::Status { code: 429 | 500 | 503, .. } => "draining",
+        Outcome::Status { .. } => "other-status",
+        Outcome::NotHttp => "not-http",
+        Outcome::Refused => "refused",
+        Outcome::TimedOut => "timed-out",
+        Outcome::NotTls => "not-tls",
+        Outcome::Untrusted(_) => "untrusted",
+        Outcome::WrongName(_) => "wrong-name",
+        Outcome::Stale => "stale",
+        Outcome::LocalError(_) => "local-error",
+    }
+}
+
+impl View {
+    pub(super) fn measure(&self, knowledge: &Knowledge) -> Metrics {
+        let proxy = self.proxy.stats();
+        let expiry = self.world.prober.certificates();
+        let upstreams = knowledge.endpoints.iter().map(|explained| {
+            let mut measured = self.upstream(explained);
+            measured.certificate_not_after = expiry.get(&explained.endpoint).copied();
+            if let Some(counts) = proxy.upstreams.get(&explained.endpoint) {
+                measured.connections = u64::from(counts.open);
+                measured.dials = counts.dials.iter().map(|(end, count)| (end.as_str(), *count)).collect();
+                measured.dials.insert("no-first-byte", counts.no_first_byte);
+                measured.dials.insert("closed-early", counts.closed_early);
+                measured.bytes_to_upstream = counts.to_upstream;
+                measured.bytes_to_client = counts.to_client;
+                measured.cuts = counts.cuts;
+            }
+            measured
+        });
+        Metrics {
+            upstreams: upstreams.collect(),
+            cluster_size: knowledge.cluster_size,
+            uptime: self.world.clock.now().since(Moment::START),
+            clients: proxy.clients as u64,
+            held: u64::from(proxy.held),
+            holds: proxy.holds,
+            replays: proxy.replays,
+            replays_refused: proxy.replays_refused,
+            refusals: proxy.turned_away.iter().map(|(why, count)| (why.as_str(), *count)).collect(),
+            accept_errors: proxy.accept_errors,
+            sightings_dropped: proxy.sightings_dropped,
+            engine_events: self.tally.events.load(Ordering::Relaxed),
+            panics: proxy.panics,
+            reload_failures: self.tally.reload_failures.load(Ordering::Relaxed),
+            ca_missing: self.config.load().ca.is_none(),
+            gossip: self.gossip.as_ref().map(gossip),
+        }
+    }
+
+    fn upstream(&self, explained: &Explained) -> UpstreamMetrics {
+        UpstreamMetrics {
+            best: explained.best,
+            load: explained.load.map(u64::from),
+            rtt: explained.rtt,
+            probes: self.tally.probes(explained.endpoint),
+            ..UpstreamMetrics::new(explained.endpoint, explained.verdict)
+        }
+    }
+}
+
+fn gossip(gossip: &Gossip) -> GossipMetrics {
+    let stats = gossip.stats();
+    let members = gossip.members();
+    let heard = members.iter().filter_map(|member| member.last_heard_s).min_by(f64::total_cmp);
+    GossipMetrics {
+        members: 1 + members.iter().filter(|member| member.alive).count() as u64,
+        datagrams_in: stats.datagrams_in.get(),
+        datagrams_out: stats.datagrams_out.get(),
+        bytes_in: stats.bytes_in.get(),
+        bytes_out: stats.bytes_out.get(),
+        dropped: DropReason::ALL.iter().map(|reason| (reason.as_str(), stats.dropped(*reason))).collect(),
+        since_heard: heard.map(std::time::Duration::from_secs_f64),
+        name_conflict: stats.name_conflict.get() > 0,
+        digest_bytes: u64::try_from(stats.digest_bytes.get()).unwrap_or(0),
+        restarts: stats.restarts.get(),
+    }
+}

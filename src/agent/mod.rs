@@ -1,0 +1,205 @@
+//! The one place that knows everyone: owns the engine, brings it what happened, and turns its effects into work.
+//!
+//! [`Agent`] runs over any [`World`]; [`process`] is the agent as a process of a real machine, with sockets, signals and
+//! files. No policy is in here: where a fix looks like one, it belongs into the engine.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::info;
+
+use crate::admin;
+use crate::config::{Config, HostPort};
+use crate::engine::event::{AgentState, OwnReport, Role};
+use crate::engine::{Endpoint, Engine, Identity, Routing, policy};
+use crate::gossip::keyring::Keyring;
+use crate::gossip::{self, Gossip, Say};
+use crate::names::Names;
+use crate::proxy::{self, Proxy};
+use crate::world::{DatagramSocket, Listener, World};
+
+mod driver;
+mod endpoints;
+mod measures;
+pub mod process;
+mod sockets;
+mod view;
+
+use driver::{Driver, Ears, Order};
+use measures::Tally;
+use view::View;
+
+/// Room for what gossip tells and the proxy saw while the driver is busy; gossip waits beyond it, sightings are dropped and counted.
+const BACKLOG: usize = 1024;
+
+/// An agent in service.
+pub struct Agent {
+    proxy: Proxy,
+    gossip: Option<Gossip>,
+    orders: mpsc::Sender<Order>,
+    names: watch::Sender<Vec<HostPort>>,
+    config: Arc<ArcSwap<Config>>,
+    view: Arc<View>,
+    _names: Names,
+    _admin: AbortOnDropHandle<()>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// Sockets that are bound already, so that nothing about an address can fail any more.
+pub struct Sockets {
+    /// Where clients connect.
+    pub proxy: Vec<Box<dyn Listener>>,
+    /// Health, metrics, status.
+    pub admin: Box<dyn Listener>,
+    /// Gossip and its keys; [`None`] when it is off.
+    pub gossip: Option<(Box<dyn DatagramSocket>, Keyring)>,
+}
+
+impl Agent {
+    /// Starts an agent. It serves from now on, with whatever it knows; `max_connections` is its limit.
+    ///
+    /// # Errors
+    /// A socket that does not know its own address; nothing was started.
+    pub fn start(config: Config, world: &World, sockets: Sockets, max_connections: usize) -> std::io::Result<Agent> {
+        let listening = sockets.proxy.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
+        let admin_addr = sockets.admin.local_addr()?;
+        let gossip_addr = sockets.gossip.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
+        let (routing, routes) = watch::channel(Arc::new(Routing::default()));
+        let (saw, sights) = mpsc::channel(BACKLOG);
+        let (heard, hearing) = mpsc::channel(BACKLOG);
+        let (orders, ordered) = mpsc::channel(BACKLOG);
+        let (names, targets) = watch::channel(targets(&config));
+        let (seeds, seeded) = watch::channel(Vec::new());
+        let names_kept = Names::start(world.resolver.clone(), targets);
+        let resolved = names_kept.resolved();
+
+        let proxy = Proxy::start(world, sockets.proxy, routes.clone(), proxy::Settings { max_connections }, saw);
+        let say = first_say(&config);
+        let gossip = sockets
+            .gossip
+            .map(|(socket, keyring)| Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard));
+        let tally = Arc::new(Tally::default());
+        let config = Arc::new(config);
+        let driver = Driver {
+            engine: Engine::new(Identity {
+                name: config.node.clone(),
+                advertised: config.apiservers.iter().copied().map(Endpoint::from).collect(),
+                seed: rand::random(),
+            }),
+            world: world.clone(),
+            config: config.clone(),
+            listening: listening.clone(),
+            routing,
+            proxy: proxy.clone(),
+            gossip: gossip.clone(),
+            tally: tally.clone(),
+            say,
+            seeds,
+            connections: std::collections::BTreeMap::new(),
+            ourselves: Vec::new(),
+        };
+        let driver =
+            AbortOnDropHandle::new(tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered })));
+        info!(
+            node = %config.node, role = role(&config).as_str(), cluster = %config.cluster,
+            listen = ?listening, admin = %admin_addr, gossip = ?gossip_addr, "prismesh serves"
+        );
+        let config = Arc::new(ArcSwap::from(config));
+        let view = Arc::new(View {
+            addresses: view::Addresses { listen: listening, admin: admin_addr, gossip: gossip_addr },
+            world: world.clone(),
+            config: config.clone(),
+            orders: orders.clone(),
+            proxy: proxy.clone(),
+            gossip: gossip.clone(),
+            routing: routes,
+            tally,
+        });
+        let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone()));
+        Ok(Agent { proxy, gossip, orders, names, config, view, _names: names_kept, _admin: admin, _driver: driver })
+    }
+
+    /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
+    pub async fn reload(&self, config: Config, keyring: Option<Keyring>) {
+        if let (Some(gossip), Some(keyring)) = (&self.gossip, keyring) {
+            gossip.reload(keyring, config.allow.clone());
+        }
+        self.names.send_replace(targets(&config));
+        let config = Arc::new(config);
+        self.config.store(config.clone());
+        // The driver ends only with the agent.
+        let _ = self.orders.send(Order::Configure(config)).await;
+    }
+
+    /// A reload failed: what was there stays, and the metric says so.
+    pub fn reload_failed(&self) {
+        self.view.tally.reload_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Whether the engine's driver and the accept loops take part.
+    ///
+    /// # Errors
+    /// Which of them does not, in words.
+    pub async fn healthy(&self) -> Result<(), String> {
+        self.view.alive().await
+    }
+
+    /// Says good-bye, serves on until the drain ends or `hurry` is cancelled, and stops.
+    pub async fn stop(self, hurry: CancellationToken) {
+        let _ = self.orders.send(Order::Leave).await;
+        let farewell = async {
+            if let Some(gossip) = &self.gossip {
+                tokio::select! {
+                    () = gossip.leave() => {}
+                    () = hurry.cancelled() => {}
+                }
+            }
+        };
+        tokio::join!(self.proxy.stop(policy::DRAIN, hurry.clone()), farewell);
+    }
+}
+
+fn role(config: &Config) -> Role {
+    if config.apiservers.is_empty() { Role::Worker } else { Role::ControlPlane }
+}
+
+/// What the first record says, before anything was probed.
+fn first_say(config: &Config) -> Say {
+    Say { role: role(config), agent: AgentState::Running, endpoints: config.apiservers.clone(), report: OwnReport::default() }
+}
+
+/// Every host that has to be resolved.
+fn targets(config: &Config) -> Vec<HostPort> {
+    let seeds = config.gossip.iter().flat_map(|gossip| &gossip.seeds);
+    let endpoints = config.external.iter().chain(&config.endpoints).map(|target| &target.at);
+    seeds.chain(endpoints).cloned().collect()
+}
+
+fn gossip_settings(
+    config: &Config,
+    socket: Box<dyn DatagramSocket>,
+    keyring: Keyring,
+    seeds: watch::Receiver<Vec<SocketAddr>>,
+) -> gossip::Settings {
+    gossip::Settings {
+        cluster: config.cluster.clone(),
+        name: config.node.clone(),
+        socket,
+        advertise: config.gossip.as_ref().and_then(|gossip| gossip.advertise),
+        apiservers: config.apiservers.clone(),
+        keyring,
+        seeds,
+        allow: config.allow.clone(),
+        state_dir: config.state_dir.clone(),
+    }
+}

@@ -1,0 +1,219 @@
+//! The agent as a process: real sockets, signals, systemd, and files that change under it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Agent, Sockets, sockets};
+use crate::config::{Config, Loaded, Sources};
+use crate::gossip::keyring::Keyring;
+use crate::probe::{TlsProber, Trust};
+use crate::service::{self, Inherited};
+use crate::world::{Clock, Net, Store, WallClock, World, real};
+
+/// Files are looked at this often; SIGHUP looks at once.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// Descriptors that are not counted on for connections: 64 for probes, gossip, cache and admin, the rest for races.
+const RESERVED_DESCRIPTORS: u64 = 256;
+/// Connections at most, whatever the limit of descriptors: each needs two.
+const MOST_CONNECTIONS: u64 = 20_000;
+/// A keyring is smaller than this.
+const KEYRING_MOST: usize = 1 << 20;
+
+/// Why a process could not start. Nothing was left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What a person wrote, or a file it names, is wrong.
+    #[error("{0}")]
+    Configuration(String),
+    /// This machine would not let us.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// Runs an agent until it is told to stop. `sources` are loaded again on SIGHUP and when a watched file has changed;
+/// `inherited` are sockets that were passed to this process.
+///
+/// # Errors
+/// Only before it serves; see [`StartError`].
+pub async fn run(loaded: Loaded, sources: Sources, mut inherited: Inherited) -> Result<(), StartError> {
+    let descriptors = service::raise_descriptor_limit();
+    let config = loaded.config;
+    let machine = |error: std::io::Error| StartError::Machine(error.to_string());
+    let store: Arc<dyn Store> = Arc::new(real::Files);
+    let wall: Arc<dyn WallClock> = Arc::new(real::SystemClock);
+    let net: Arc<dyn Net> = Arc::new(real::RealNet);
+    let clock = Clock::start();
+    let (trust, keyring) = secrets(&config, &store, &wall).await.map_err(StartError::Configuration)?;
+    let prober = Arc::new(TlsProber::new(net.clone(), clock, trust));
+    let world = World {
+        datagram: Arc::new(real::RealDatagram),
+        net,
+        prober: prober.clone(),
+        resolver: Arc::new(real::SystemResolver::default()),
+        store,
+        wall,
+        clock,
+    };
+    let sockets = bind(&config, &world, keyring, &mut inherited).await?;
+    let most = config.max_connections.unwrap_or_else(|| most_connections(descriptors));
+    let mut signals = Signals::new().map_err(machine)?;
+    let fingerprint = config.fingerprint(&*world.store).await;
+    let agent = Agent::start(config, &world, sockets, most).map_err(machine)?;
+    service::ready();
+    Process { agent: &agent, world: &world, prober: &prober, sources: &sources, fingerprint }.serve(&mut signals).await;
+    service::stopping();
+    info!("stopping: serving on until the drain ends");
+    let hurry = CancellationToken::new();
+    let second = hurry.clone();
+    let _waiting = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        signals.stop().await;
+        second.cancel();
+    }));
+    agent.stop(hurry).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// A running agent and what it is fed from.
+struct Process<'a> {
+    agent: &'a Agent,
+    world: &'a World,
+    prober: &'a TlsProber,
+    sources: &'a Sources,
+    fingerprint: [u8; 32],
+}
+
+impl Process<'_> {
+    /// Serves until a signal says stop.
+    async fn serve(&mut self, signals: &mut Signals) {
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let watchdog = service::watchdog();
+        let mut beat = interval(watchdog.unwrap_or(LOOK_INTERVAL));
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Stop => return,
+                    Told::Reload => {
+                        service::reloading();
+                        self.reload().await;
+                        service::ready();
+                    }
+                },
+                _ = look.tick() => {
+                    if self.agent.config().fingerprint(&*self.world.store).await != self.fingerprint {
+                        self.reload().await;
+                    }
+                }
+                _ = beat.tick(), if watchdog.is_some() => match self.agent.healthy().await {
+                    Ok(()) => service::alive(),
+                    Err(reason) => error!(reason, "not telling the watchdog that all is well"),
+                },
+            }
+        }
+    }
+
+    /// A good configuration replaces what was there; a bad one is told, counted and forgotten until a file changes again.
+    async fn reload(&mut self) {
+        let before = self.agent.config();
+        let loaded = async {
+            let loaded = Config::load(self.sources, &*self.world.store).await.map_err(|error| error.to_string())?;
+            let reload = before.reload(loaded.config);
+            let secrets = secrets(&reload.config, &self.world.store, &self.world.wall).await?;
+            Ok::<_, String>((reload, secrets))
+        };
+        match loaded.await {
+            Ok((reload, (trust, keyring))) => {
+                for setting in reload.restart {
+                    warn!(setting, "changed, but it takes a restart to apply");
+                }
+                self.prober.replace(trust);
+                self.fingerprint = reload.config.fingerprint(&*self.world.store).await;
+                self.agent.reload(reload.config, keyring).await;
+                info!("configuration reloaded");
+            }
+            Err(reason) => {
+                self.fingerprint = before.fingerprint(&*self.world.store).await;
+                self.agent.reload_failed();
+                error!(reason, "reload failed: everything stays as it was");
+            }
+        }
+    }
+}
+
+/// Reads what probes trust and what gossip is sealed with.
+async fn secrets(config: &Config, store: &Arc<dyn Store>, wall: &Arc<dyn WallClock>) -> Result<(Trust, Option<Keyring>), String> {
+    let trust = Trust::load(store.clone(), wall.clone(), config).await.map_err(|error| error.to_string())?;
+    let Some(gossip) = &config.gossip else { return Ok((trust, None)) };
+    let wrong = |reason: String| format!("keyring {}: {reason}", gossip.keyring.display());
+    let text = store.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| wrong(error.to_string()))?;
+    let keyring = Keyring::parse(&text).map_err(|error| wrong(error.to_string()))?;
+    Ok((trust, Some(keyring)))
+}
+
+async fn bind(
+    config: &Config,
+    world: &World,
+    keyring: Option<Keyring>,
+    inherited: &mut Inherited,
+) -> Result<Sockets, StartError> {
+    let machine = |error: sockets::SocketError| StartError::Machine(error.to_string());
+    let gossip = match (&config.gossip, keyring) {
+        (Some(gossip), Some(keyring)) => {
+            Some((sockets::gossip(world, gossip.listen, inherited).await.map_err(machine)?, keyring))
+        }
+        _ => None,
+    };
+    Ok(Sockets {
+        proxy: sockets::proxy(world, config, inherited).await.map_err(machine)?,
+        admin: sockets::admin(world, config, inherited).await.map_err(machine)?,
+        gossip,
+    })
+}
+
+fn most_connections(descriptors: u64) -> usize {
+    let most = MOST_CONNECTIONS.min(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2);
+    usize::try_from(most).unwrap_or(usize::MAX).max(1)
+}
+
+/// The signals that a service gets.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits for a signal that says stop.
+    async fn stop(&mut self) {
+        while self.next().await != Told::Stop {}
+    }
+}
+
+/// What a signal says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
+}

@@ -1,0 +1,134 @@
+//! What the admin server shows: gathered from everyone at the moment it is asked for.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use super::driver::{Knowledge, Order};
+use super::measures::Tally;
+use crate::admin::status::{PeerStatus, Status, UpstreamStatus};
+use crate::admin::{self, Metrics};
+use crate::config::Config;
+use crate::engine::{Explained, Moment, Routing};
+use crate::gossip::{Gossip, MemberStatus};
+use crate::proxy::Proxy;
+use crate::world::{BoxFuture, World};
+
+/// A loop that does not take part within this time counts as hung.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where this agent listens, ports as they really are.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) admin: SocketAddr,
+    pub(super) gossip: Option<SocketAddr>,
+}
+
+pub(super) struct View {
+    pub(super) addresses: Addresses,
+    pub(super) world: World,
+    pub(super) config: Arc<ArcSwap<Config>>,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) proxy: Proxy,
+    pub(super) gossip: Option<Gossip>,
+    pub(super) routing: watch::Receiver<Arc<Routing>>,
+    pub(super) tally: Arc<Tally>,
+}
+
+impl View {
+    /// Asks the driver, which answers between two events.
+    async fn knowledge(&self) -> Result<Knowledge, String> {
+        let (asker, answer) = oneshot::channel();
+        let asked = async {
+            self.orders.send(Order::Explain(asker)).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(ALIVE_WITHIN, asked).await {
+            Ok(Some(knowledge)) => Ok(knowledge),
+            Ok(None) => Err("the engine's driver has ended".into()),
+            Err(_) => Err("the engine's driver does not answer".into()),
+        }
+    }
+
+    /// Whether the driver and the accept loops take part.
+    pub(super) async fn alive(&self) -> Result<(), String> {
+        self.knowledge().await?;
+        if self.proxy.beat().await { Ok(()) } else { Err("an accept loop does not answer".into()) }
+    }
+}
+
+impl admin::View for View {
+    fn healthy(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.alive())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.routing.borrow().answers() { Ok(()) } else { Err("no upstream answers".into()) }
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Status, String>> {
+        Box::pin(async {
+            let knowledge = self.knowledge().await?;
+            let config = self.config.load();
+            let mut notes = knowledge.notes;
+            if config.ca.is_none() {
+                notes.push("no CA: apiservers cannot be told from others".into());
+            }
+            Ok(Status {
+                node: config.node.clone(),
+                role: super::role(&config),
+                cluster: config.cluster.clone(),
+                cluster_size: knowledge.cluster_size,
+                version: env!("CARGO_PKG_VERSION").into(),
+                listen: self.addresses.listen.clone(),
+                admin: self.addresses.admin,
+                gossip: self.gossip.as_ref().and_then(Gossip::advertised).or(self.addresses.gossip),
+                started_s_ago: self.world.clock.now().since(Moment::START).as_secs_f64(),
+                upstreams: knowledge.endpoints.into_iter().map(upstream).collect(),
+                peers: self.gossip.iter().flat_map(Gossip::members).map(peer).collect(),
+                notes,
+            })
+        })
+    }
+
+    fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
+        Box::pin(async { Ok(self.measure(&self.knowledge().await?)) })
+    }
+}
+
+fn upstream(explained: Explained) -> UpstreamStatus {
+    UpstreamStatus {
+        endpoint: explained.endpoint,
+        verdict: explained.verdict,
+        sources: explained.sources,
+        rtt_ms: explained.rtt.map(milliseconds),
+        load: explained.load,
+        connections: explained.connections,
+        best: explained.best,
+        carries: explained.carries,
+        reasons: explained.reasons,
+    }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
+
+fn peer(member: MemberStatus) -> PeerStatus {
+    PeerStatus {
+        node: member.node.to_string(),
+        name: member.name,
+        role: member.role,
+        agent: member.agent,
+        apiserver: member.apiserver,
+        address: member.address,
+        alive: member.alive,
+        rtt_ms: member.rtt_ms,
+        last_heard_s: member.last_heard_s,
+    }
+}

@@ -1,0 +1,44 @@
+//! `prismesh explain`: for each endpoint why it stands where it stands, from which evidence.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::admin::{AgentStatus, Asked};
+use super::output::{Failure, harmless, print};
+use super::table::milliseconds;
+
+/// Shows the reasons.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    #[command(flatten)]
+    asked: Asked,
+}
+
+impl Explain {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        let answer = self.asked.ask()?;
+        if self.asked.json {
+            let upstreams = answer.json.get("upstreams").cloned().unwrap_or_else(|| serde_json::json!([]));
+            return print(&format!("{upstreams:#}\n"));
+        }
+        print(&people(&answer.status))
+    }
+}
+
+fn people(status: &AgentStatus) -> String {
+    if status.upstreams.is_empty() {
+        return "No endpoint is known: give --seed, --external or --endpoint.\n".to_owned();
+    }
+    let mut text = String::new();
+    for (place, upstream) in status.upstreams.iter().enumerate() {
+        let best = if upstream.best { ", best" } else { "" };
+        let head = format!("{}. {}  {}{best}", place + 1, upstream.endpoint, upstream.verdict);
+        let more = format!("known from {}, round trip {}", upstream.sources.join(", "), milliseconds(upstream.rtt_ms));
+        let _ = writeln!(text, "{}\n     {}", harmless(&head), harmless(&more));
+        for reason in &upstream.reasons {
+            let _ = writeln!(text, "   - {}", harmless(reason));
+        }
+    }
+    text
+}

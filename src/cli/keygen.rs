@@ -1,0 +1,48 @@
+//! `prismesh keygen`: a new keyring.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+
+use super::output::{Failure, print};
+use crate::gossip::keyring::Keyring;
+use crate::world::Store as _;
+use crate::world::real;
+
+/// Makes a keyring with one new key.
+#[derive(Debug, Args)]
+pub(super) struct Keygen {
+    /// The file to make, with mode 0600; one that is there is never overwritten. Without it the keyring goes to standard output
+    file: Option<PathBuf>,
+}
+
+/// A keyring is at most this long, in bytes.
+pub(super) const KEYRING_MOST: usize = 1024 * 1024;
+
+impl Keygen {
+    pub(super) fn execute(self) -> Result<(), Failure> {
+        let text = Keyring::generate();
+        let Some(path) = self.file else { return print(&text) };
+        make(&path, &text)?;
+        print(&format!(
+            "{path} holds a new key, readable by its owner only.\n\
+             Next: copy it to every node by a safe way (mode 0600) and give it as --keyring FILE. Who has it can read and write gossip.\n",
+            path = path.display()
+        ))
+    }
+}
+
+fn make(path: &Path, text: &str) -> anyhow::Result<()> {
+    let store = real::Files;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        if store.mode(path).is_ok() {
+            return Err(anyhow!(
+                "{0} is there already and was not touched; to change its keys: prismesh key add {0}",
+                path.display()
+            ));
+        }
+        store.write(path, text.as_bytes()).await.with_context(|| format!("cannot write {}", path.display()))
+    })
+}

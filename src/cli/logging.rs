@@ -1,0 +1,20 @@
+//! Logs, to standard error.
+
+use std::io::{self, IsTerminal};
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+/// Starts logging as the configuration says. Where a subscriber is already in place, as in a test, it stays.
+pub(super) fn start(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder().parse(&config.log).context("the log filter")?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // An error means that a subscriber is in place.
+    let _ = match config.log_format {
+        LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The files that a configuration names: there, readable, of the right kind, and not open to others where they are secret.
+
+use std::io;
+use std::path::Path;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::error::ConfigError;
+use super::file::FILE_MOST;
+use super::layer::{Layer, Origin, Sources};
+use super::setting::Setting;
+use super::{Config, ProbeCredentials};
+use crate::world::Store;
+
+/// Where kubeadm keeps the cluster's CA.
+pub(super) const DEFAULT_CA: &str = "/etc/kubernetes/pki/ca.crt";
+/// A PEM file, keyring or token is at most this long, in bytes.
+const SECRET_MOST: usize = 1024 * 1024;
+/// Permission bits of a group and of others.
+const NOT_THE_OWNER: u32 = 0o077;
+
+impl Sources {
+    /// All sources merged, and what a person should know although it is no error.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is not a configuration, or a variable is not text. Values have not been looked at.
+    pub async fn merge(&self, store: &dyn Store) -> Result<(Layer, Vec<String>), ConfigError> {
+        let mut merged = self.defaults();
+        if let Some(path) = &self.file {
+            merged = merged.under(read_file(path, store).await?);
+        }
+        merged = merged.under(self.environment_layer()?).under(self.flags.clone());
+        if merged.get(Setting::Ca).is_none() && store.read(Path::new(DEFAULT_CA), SECRET_MOST).await.is_ok() {
+            merged.put(Setting::Ca, &Origin::Default, [DEFAULT_CA]);
+        }
+        if merged.get(Setting::LocalApiserver).is_none()
+            && let Some(first) = merged.values(Setting::Apiserver).first().cloned()
+        {
+            merged.put(Setting::LocalApiserver, &Origin::Default, [first.text]);
+        }
+        let unknown = self.unknown_variables();
+        let warnings = unknown.into_iter().map(|name| format!("environment {name}: no setting of this name; it is ignored"));
+        Ok((merged, warnings.collect()))
+    }
+
+    fn defaults(&self) -> Layer {
+        let mut layer = Layer::default();
+        let mut put = |setting, texts: &[&str]| layer.put(setting, &Origin::Default, texts.iter().copied());
+        if let Some(hostname) = &self.hostname {
+            put(Setting::Node, &[hostname]);
+        }
+        put(Setting::Listen, &["127.0.0.1:7445", "[::1]:7445"]);
+        put(Setting::Admin, &["127.0.0.1:7446"]);
+        put(Setting::GossipListen, &["[::]:7447"]);
+        put(Setting::ServerName, &["kubernetes"]);
+        put(Setting::StateDir, &["/var/lib/prismesh"]);
+        put(Setting::LogFormat, &["human"]);
+        put(Setting::Log, &["info"]);
+        layer
+    }
+}
+
+async fn read_file(path: &Path, store: &dyn Store) -> Result<Layer, ConfigError> {
+    let bytes = store.read(path, FILE_MOST).await.map_err(|error| {
+        let (what, right) = unreadable(&error, FILE_MOST);
+        ConfigError::new(path.display(), format!("the configuration file (--config, {}) {what}", Sources::FILE_VARIABLE), right)
+    })?;
+    Layer::from_yaml(path, &bytes)
+}
+
+/// What is wrong with a file that could not be read, and what would be right.
+fn unreadable(error: &io::Error, most: usize) -> (String, &'static str) {
+    match error.kind() {
+        io::ErrorKind::NotFound => ("does not exist".to_owned(), "write the path of a file that is there"),
+        io::ErrorKind::PermissionDenied => {
+            ("cannot be read: permission denied".to_owned(), "let the user who runs prismesh read it")
+        }
+        io::ErrorKind::FileTooLarge => (format!("is longer than {most} bytes"), "write the path of the right file"),
+        io::ErrorKind::IsADirectory => ("is a directory".to_owned(), "write the path of a file"),
+        _ => (format!("cannot be read: {error}"), "write the path of a file that can be read"),
+    }
+}
+
+/// Checks the files that a configuration names.
+pub(super) async fn check(config: &Config, given: &Layer, store: &dyn Store) -> Result<(), ConfigError> {
+    let named = Named { given, store };
+    if let Some(gossip) = &config.gossip {
+        named.keyring(&gossip.keyring).await?;
+    }
+    if let Some(ca) = &config.ca {
+        named.certificates(Setting::Ca, ca).await?;
+    }
+    match &config.probe_credentials {
+        Some(ProbeCredentials::Certificate { cert, key }) => {
+            named.certificates(Setting::ProbeCert, cert).await?;
+            named.private_key(key).await
+        }
+        Some(ProbeCredentials::Token(token)) => named.token(token).await,
+        None => Ok(()),
+    }
+}
+
+/// Files with the settings that name them.
+struct Named<'a> {
+    given: &'a Layer,
+    store: &'a dyn Store,
+}
+
+impl Named<'_> {
+    fn wrong(&self, setting: Setting, path: &Path, what: &str, right: &str) -> ConfigError {
+        self.given.complaint(setting, format!("{} {what}", path.display()), right)
+    }
+
+    async fn read(&self, setting: Setting, path: &Path) -> Result<Vec<u8>, ConfigError> {
+        self.store.read(path, SECRET_MOST).await.map_err(|error| {
+            let (what, right) = unreadable(&error, SECRET_MOST);
+            self.wrong(setting, path, &what, right)
+        })
+    }
+
+    /// A missing file is told before its permissions are, and both before its content.
+    async fn keyring(&self, path: &Path) -> Result<(), ConfigError> {
+        let bytes = self.read(Setting::Keyring, path).await?;
+        let mode = self.store.mode(path).map_err(|error| {
+            let (what, right) = unreadable(&error, SECRET_MOST);
+            self.wrong(Setting::Keyring, path, &what, right)
+        })?;
+        if mode & NOT_THE_OWNER != 0 {
+            let what = format!("is open to others (mode {:04o})", mode & 0o7777);
+            return Err(self.wrong(Setting::Keyring, path, &what, &format!("chmod 600 {}", path.display())));
+        }
+        if bytes.trim_ascii().is_empty() {
+            return Err(self.wrong(Setting::Keyring, path, "is empty", "make a key with `prismesh keygen`"));
+        }
+        Ok(())
+    }
+
+    async fn certificates(&self, setting: Setting, path: &Path) -> Result<(), ConfigError> {
+        let bytes = self.read(setting, path).await?;
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        match found {
+            Ok(certificates) if !certificates.is_empty() => Ok(()),
+            _ => Err(self.wrong(setting, path, "holds no certificate in PEM", "it begins with -----BEGIN CERTIFICATE-----")),
+        }
+    }
+
+    async fn private_key(&self, path: &Path) -> Result<(), ConfigError> {
+        let bytes = self.read(Setting::ProbeKey, path).await?;
+        match PrivateKeyDer::from_pem_slice(&bytes) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.wrong(
+                Setting::ProbeKey,
+                path,
+                "holds no private key in PEM",
+                "it begins with -----BEGIN PRIVATE KEY-----",
+            )),
+        }
+    }
+
+    async fn token(&self, path: &Path) -> Result<(), ConfigError> {
+        let bytes = self.read(Setting::ProbeTokenFile, path).await?;
+        let token = bytes.trim_ascii();
+        if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+            return Err(self.wrong(
+                Setting::ProbeTokenFile,
+                path,
+                "holds no bearer token",
+                "it holds one token and nothing else",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! The other members, as far as the policy needs them: how many, how near, and what they last said.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::endpoint::{Endpoint, EndpointTag, NodeId};
+use super::event::{MemberRecord, Verdict};
+use super::hash;
+use super::latency::median;
+use super::policy::{CONFIRMING_NODES, PRIOR_PEERS, ROUND_TRIP_MOST, SIZE_WINDOW};
+use super::time::Moment;
+
+/// Weight of a new gossip round trip in a peer's distance.
+const PEER_GAIN: f64 = 0.25;
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    me: NodeId,
+    live: BTreeSet<NodeId>,
+    records: BTreeMap<NodeId, MemberRecord>,
+    distance: BTreeMap<NodeId, Duration>,
+    /// Sizes within the window and when they came, each larger than all after it.
+    sizes: VecDeque<(Moment, u32)>,
+}
+
+impl Cluster {
+    pub(crate) fn new(me: NodeId) -> Cluster {
+        Cluster {
+            me,
+            live: BTreeSet::from([me]),
+            records: BTreeMap::new(),
+            distance: BTreeMap::new(),
+            sizes: VecDeque::from([(Moment::START, 1)]),
+        }
+    }
+
+    /// The size another run saw last.
+    pub(crate) fn remember_size(&mut self, now: Moment, size: u32) {
+        self.note_size(now, size);
+    }
+
+    pub(crate) fn set_live(&mut self, now: Moment, live: BTreeSet<NodeId>) {
+        self.live = live;
+        self.live.insert(self.me);
+        if !self.hears_nobody() {
+            self.note_size(now, u32::try_from(self.live.len()).unwrap_or(u32::MAX));
+        }
+        let live = &self.live;
+        self.distance.retain(|node, _| live.contains(node));
+    }
+
+    fn hears_nobody(&self) -> bool {
+        self.live.len() <= 1
+    }
+
+    fn note_size(&mut self, now: Moment, size: u32) {
+        self.expire_sizes(now);
+        let mut since = now;
+        while let Some((then, _)) = self.sizes.pop_back_if(|(_, smaller)| *smaller < size) {
+            since = then;
+        }
+        if self.sizes.back().is_none_or(|(_, last)| *last > size) {
+            self.sizes.push_back((since, size));
+        }
+    }
+
+    /// A size leaves the window's length after a smaller one came in its place. A node that hears nobody keeps what it had:
+    /// it must not think that it is alone.
+    pub(crate) fn expire_sizes(&mut self, now: Moment) {
+        while !self.hears_nobody() && self.sizes.len() > 1 && now.since(self.sizes[1].0) >= SIZE_WINDOW {
+            self.sizes.pop_front();
+        }
+    }
+
+    /// The largest number of live nodes of late, this one included: at least 1.
+    pub(crate) fn size(&self) -> u32 {
+        self.sizes.front().map_or(1, |(_, size)| *size).max(1)
+    }
+
+    /// Whether a record is of another node and newer than what is there.
+    pub(crate) fn is_news(&self, record: &MemberRecord) -> bool {
+        let newer = |before: &MemberRecord| (record.generation, record.version) > (before.generation, before.version);
+        record.node != self.me && self.records.get(&record.node).is_none_or(newer)
+    }
+
+    /// Takes a record and returns the one it replaces.
+    pub(crate) fn merge(&mut self, record: MemberRecord) -> Option<MemberRecord> {
+        self.records.insert(record.node, record)
+    }
+
+    pub(crate) fn forget(&mut self, node: NodeId) -> Option<MemberRecord> {
+        self.distance.remove(&node);
+        self.records.remove(&node)
+    }
+
+    pub(crate) fn measured(&mut self, node: NodeId, rtt: Duration) {
+        let rtt = rtt.min(ROUND_TRIP_MOST);
+        let distance = self.distance.entry(node).or_insert(rtt);
+        *distance = distance.mul_f64(1.0 - PEER_GAIN) + rtt.mul_f64(PEER_GAIN);
+    }
+
+    /// The median of what the nearest peers report of an endpoint.
+    pub(crate) fn prior(&self, endpoint: EndpointTag) -> Option<Duration> {
+        let mut reports: Vec<(Duration, Duration)> = self
+            .records
+            .values()
+            .filter(|record| self.live.contains(&record.node))
+            .filter_map(|record| {
+                let seen = record.observations.iter().find(|seen| seen.endpoint == endpoint)?;
+                Some((self.distance.get(&record.node).copied().unwrap_or(Duration::MAX), seen.rtt?))
+            })
+            .collect();
+        reports.sort_unstable();
+        reports.truncate(PRIOR_PEERS);
+        median(reports.into_iter().map(|(_, rtt)| rtt).collect())
+    }
+
+    /// Live peers that hold this endpoint to be ready.
+    pub(crate) fn peers_holding_ready(&self, endpoint: EndpointTag) -> usize {
+        self.records
+            .values()
+            .filter(|record| self.live.contains(&record.node))
+            .filter(|record| record.observations.iter().any(|seen| seen.endpoint == endpoint && seen.verdict == Verdict::Ready))
+            .count()
+    }
+
+    /// Whether this node is among the first in rendezvous order for an endpoint: those confirm what a peer reports.
+    pub(crate) fn confirms(&self, endpoint: Endpoint) -> bool {
+        let tag = endpoint.tag().0;
+        let place = |node: &NodeId| hash(&[u64::from(tag), node_bits(*node)]);
+        let mine = place(&self.me);
+        self.live.iter().filter(|node| place(node) < mine).count() < CONFIRMING_NODES
+    }
+}
+
+fn node_bits(node: NodeId) -> u64 {
+    node.as_str().bytes().fold(0, |bits, byte| (bits << 8) | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(count: usize) -> BTreeSet<NodeId> {
+        (0..count).map(|n| NodeId::of(&format!("node-{n}"))).collect()
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_size_is_the_largest_of_the_last_15_minutes() {
+        let mut cluster = Cluster::new(NodeId::of("node-0"));
+        cluster.set_live(at(1), nodes(40));
+        cluster.set_live(at(10), nodes(3));
+        assert_eq!(cluster.size(), 40);
+        cluster.set_live(at(900), nodes(3));
+        assert_eq!(cluster.size(), 40, "the window is not over yet");
+        cluster.set_live(at(911), nodes(3));
+        assert_eq!(cluster.size(), 3);
+    }
+
+    #[test]
+    fn a_node_that_hears_nobody_keeps_the_last_size() {
+        let mut cluster = Cluster::new(NodeId::of("node-0"));
+        cluster.remember_size(at(0), 50);
+        for minute in 0..60 {
+            cluster.set_live(at(60 * minute), nodes(1));
+        }
+        assert_eq!(cluster.size(), 50);
+    }
+
+    #[test]
+    fn five_nodes_confirm_a_report_whoever_they_are() {
+        let endpoint = Endpoint::from("10.0.0.1:6443".parse::<std::net::SocketAddr>().unwrap());
+        let confirming = (0..30).filter(|n| {
+            let mut cluster = Cluster::new(NodeId::of(&format!("node-{n}")));
+            cluster.set_live(at(0), nodes(30));
+            cluster.confirms(endpoint)
+        });
+        assert_eq!(confirming.count(), CONFIRMING_NODES);
+    }
+}

@@ -1,0 +1,210 @@
+//! What comes, what stays, what goes: configuration, cache and records make and unmake endpoints.
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
+use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Observation, Role, Verdict};
+use super::known::Known;
+use super::policy::{ENDPOINTS, ENDPOINTS_A_MEMBER, OBSERVATIONS};
+
+impl Engine {
+    pub(super) fn configured(&mut self, all: &[Configured], effects: &mut Vec<Effect>) {
+        for known in self.endpoints.values_mut() {
+            let before = std::mem::take(&mut known.configured);
+            known.configured = all.iter().filter(|one| one.endpoint == known.endpoint).cloned().collect();
+            if !before.is_empty() && known.configured.is_empty() && known.members.is_empty() && known.cached.is_none() {
+                known.dismissed = true;
+            }
+            if known.configured != before {
+                known.schedule.bring_forward(self.now);
+            }
+        }
+        for one in all {
+            if let Some(known) = self.admit(one.endpoint, one.source, true, effects) {
+                known.configured = all.iter().filter(|other| other.endpoint == one.endpoint).cloned().collect();
+            }
+        }
+        self.rerank = true;
+    }
+
+    pub(super) fn cached(&mut self, all: &[CachedEndpoint], cluster_size: u32, effects: &mut Vec<Effect>) {
+        self.cluster.remember_size(self.now, cluster_size);
+        for one in all {
+            if self.identity.advertised.contains(&one.endpoint) {
+                continue;
+            }
+            if let Some(known) = self.admit(one.endpoint, Source::Cached, false, effects) {
+                known.cached = Some(one.age);
+                known.node = known.node.or(one.node);
+            }
+        }
+    }
+
+    pub(super) fn record(&mut self, mut record: MemberRecord, effects: &mut Vec<Effect>) {
+        if !self.cluster.is_news(&record) {
+            return;
+        }
+        record.observations.truncate(OBSERVATIONS);
+        record.endpoints.truncate(ENDPOINTS_A_MEMBER);
+        self.name_endpoints(&record, effects);
+        let (node, apiserver, observations) = (record.node, record.apiserver, record.observations.clone());
+        let before = self.cluster.merge(record);
+        let said_before = before.as_ref().and_then(|before| before.apiserver);
+        if let Some(state) = apiserver
+            && said_before != Some(state)
+        {
+            self.told_by_its_node(node, state);
+        }
+        for seen in &observations {
+            let last = before.iter().flat_map(|before| &before.observations).find(|last| last.endpoint == seen.endpoint);
+            if last.is_none_or(|last| last.verdict != seen.verdict) {
+                self.reported(seen.endpoint, seen.verdict);
+            }
+        }
+        let before = before.into_iter().flat_map(|before| before.observations);
+        self.refresh_priors(before.chain(observations));
+    }
+
+    /// Gives a member's endpoints to it, and takes from it what it no longer names.
+    fn name_endpoints(&mut self, record: &MemberRecord, effects: &mut Vec<Effect>) {
+        let serves = record.role == Role::ControlPlane;
+        let named: BTreeSet<Endpoint> = record.endpoints.iter().copied().filter(|_| serves).collect();
+        for endpoint in self.taken_from(record.node, &named) {
+            self.prompt(endpoint);
+        }
+        for endpoint in named.into_iter().filter(|endpoint| !self.identity.advertised.contains(endpoint)).collect::<Vec<_>>() {
+            if let Some(known) = self.admit(endpoint, Source::Member, false, effects) {
+                known.members.insert(record.node);
+                known.node.get_or_insert(record.node);
+            }
+        }
+    }
+
+    /// Takes from a member what it no longer names, and returns what it moved away from. Only the node that named an
+    /// endpoint first can move it: who claims another's address and drops it again has removed nothing.
+    fn taken_from(&mut self, node: NodeId, named: &BTreeSet<Endpoint>) -> Vec<Endpoint> {
+        let mut moved = Vec::new();
+        for known in self.endpoints.values_mut() {
+            let (listed, its) = (known.members.remove(&node), known.node == Some(node));
+            if !(listed || its) || named.contains(&known.endpoint) {
+                continue;
+            }
+            known.health.unsaid(node);
+            if !its || named.is_empty() {
+                continue;
+            }
+            known.cached = None;
+            known.node = known.members.first().copied();
+            if known.members.is_empty() && known.configured.is_empty() {
+                known.moved = true;
+                moved.push(known.endpoint);
+            }
+        }
+        moved
+    }
+
+    fn told_by_its_node(&mut self, node: NodeId, state: ApiserverState) {
+        let its: Vec<Endpoint> =
+            self.endpoints.values().filter(|known| known.members.contains(&node)).map(|known| known.endpoint).collect();
+        for endpoint in its {
+            if let Some(known) = self.endpoints.get_mut(&endpoint) {
+                known.health.told(self.now, node, state);
+            }
+            match state {
+                ApiserverState::Ready => self.heard_of_recovery(endpoint),
+                ApiserverState::Draining | ApiserverState::Down => self.look_if_it_is_ours_to(endpoint),
+            }
+        }
+        self.rerank = true;
+    }
+
+    /// A peer's verdict, when it is news.
+    fn reported(&mut self, tag: EndpointTag, verdict: Verdict) {
+        let Some(known) = self.endpoints.values().find(|known| known.tag == tag) else { return };
+        let endpoint = known.endpoint;
+        match verdict {
+            Verdict::Suspect | Verdict::Down => self.heard_of_trouble(endpoint),
+            Verdict::Ready if self.cluster.peers_holding_ready(tag) >= 2 => self.heard_of_recovery(endpoint),
+            _ => {}
+        }
+    }
+
+    /// Own fresh success beats any number of peers: only who has none lately lowers the endpoint.
+    fn heard_of_trouble(&mut self, endpoint: Endpoint) {
+        let (now, fresh) = (self.now, 2 * self.probe_interval());
+        if let Some(known) = self.endpoints.get_mut(&endpoint)
+            && known.health.last_answer().is_none_or(|answer| now.since(answer) > fresh)
+        {
+            known.health.doubt(now, "peers report that it fails");
+            self.rerank = true;
+        }
+        self.look_if_it_is_ours_to(endpoint);
+    }
+
+    /// Few confirm what was said, and who has connections to lose.
+    fn look_if_it_is_ours_to(&mut self, endpoint: Endpoint) {
+        let carries = self.endpoints.get(&endpoint).is_some_and(|known| known.connections > 0);
+        if carries || self.cluster.confirms(endpoint) {
+            self.prompt(endpoint);
+        }
+    }
+
+    fn heard_of_recovery(&mut self, endpoint: Endpoint) {
+        let soon = self.now + self.probe_interval();
+        if let Some(known) = self.endpoints.get_mut(&endpoint) {
+            known.schedule.no_later_than(soon);
+        }
+    }
+
+    pub(super) fn forgotten(&mut self, node: NodeId) {
+        let forgotten = self.cluster.forget(node);
+        for known in self.endpoints.values_mut() {
+            known.members.remove(&node);
+            known.health.unsaid(node);
+        }
+        self.refresh_priors(forgotten.into_iter().flat_map(|record| record.observations));
+        self.rerank = true;
+    }
+
+    /// What peers say of these has changed.
+    fn refresh_priors(&mut self, of: impl Iterator<Item = Observation>) {
+        let of: BTreeSet<EndpointTag> = of.map(|seen| seen.endpoint).collect();
+        for known in self.endpoints.values_mut().filter(|known| of.contains(&known.tag)) {
+            self.rerank |= known.latency.set_prior(self.cluster.prior(known.tag));
+        }
+    }
+
+    /// The endpoint, made if there is room. Who is already proven never makes room; what a person wrote always gets some.
+    fn admit(&mut self, endpoint: Endpoint, source: Source, always: bool, effects: &mut Vec<Effect>) -> Option<&mut Known> {
+        if !self.endpoints.contains_key(&endpoint) {
+            if self.endpoints.len() >= ENDPOINTS {
+                let fruitless = self.endpoints.values().filter(|known| known.is_hearsay() && !known.health.proven());
+                let worst = fruitless.max_by_key(|known| known.health.failures()).map(|known| known.endpoint);
+                match worst.filter(|worst| always || self.endpoints[worst].health.failures() > 0) {
+                    Some(worst) => self.remove(worst, "made room for another", effects),
+                    None if always => {}
+                    None => {
+                        self.refused += 1;
+                        return None;
+                    }
+                }
+            }
+            let mut known = Known::new(endpoint, self.now);
+            known.latency.set_prior(self.cluster.prior(known.tag));
+            self.endpoints.insert(endpoint, known);
+            effects.push(Effect::Notice(Notice::Learnt { endpoint, source }));
+            self.rerank = true;
+        }
+        let known = self.endpoints.get_mut(&endpoint)?;
+        known.dismissed = false;
+        known.moved = false;
+        Some(known)
+    }
+
+    pub(super) fn remove(&mut self, endpoint: Endpoint, reason: &str, effects: &mut Vec<Effect>) {
+        self.endpoints.remove(&endpoint);
+        self.rerank = true;
+        effects.push(Effect::Notice(Notice::Left { endpoint, reason: reason.into() }));
+    }
+}

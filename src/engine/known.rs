@@ -1,0 +1,202 @@
+//! One endpoint as the engine knows it: why it is known, how it does, when it is looked at next, and when it leaves.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
+use super::event::{Configured, Verdict};
+use super::health::Health;
+use super::latency::{Latency, ms};
+use super::policy::{CACHED_GONE, MEMBER_GONE};
+use super::probing::{Pace, Schedule};
+use super::selection::Candidate;
+use super::time::Moment;
+
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) endpoint: Endpoint,
+    /// Its short name, kept because hashing it anew for each report would be the engine's main work.
+    pub(crate) tag: EndpointTag,
+    /// What the configuration says of it, at most one a source.
+    pub(crate) configured: Vec<Configured>,
+    /// Members whose present records name it.
+    pub(crate) members: BTreeSet<NodeId>,
+    /// The node it belongs to, as far as was ever heard.
+    pub(crate) node: Option<NodeId>,
+    /// From the disk: how long before the agent's start it was last proven.
+    pub(crate) cached: Option<Duration>,
+    /// The configuration wants it no more; it goes unless it is the last proven one.
+    pub(crate) dismissed: bool,
+    /// Its node says that it has moved. It goes once it does not answer: a forged record must not remove what works.
+    pub(crate) moved: bool,
+    pub(crate) health: Health,
+    pub(crate) latency: Latency,
+    pub(crate) schedule: Schedule,
+    /// This node's own established connections.
+    pub(crate) connections: u32,
+    /// The verdict that was told last.
+    pub(crate) told: Verdict,
+    /// That its certificate is outside its validity was told.
+    pub(crate) told_expired: bool,
+    /// It has not answered yet, or was `down` since it did.
+    away: bool,
+    /// When it last joined those that answer.
+    pub(crate) ready_since: Option<Moment>,
+    /// It is in the band of the nearest among those of this verdict.
+    pub(crate) near: Option<Verdict>,
+}
+
+impl Known {
+    pub(crate) fn new(endpoint: Endpoint, now: Moment) -> Known {
+        Known {
+            endpoint,
+            tag: endpoint.tag(),
+            configured: Vec::new(),
+            members: BTreeSet::new(),
+            node: None,
+            cached: None,
+            dismissed: false,
+            moved: false,
+            health: Health::new(),
+            latency: Latency::default(),
+            schedule: Schedule::new(now),
+            connections: 0,
+            told: Verdict::Unproven,
+            told_expired: false,
+            away: true,
+            ready_since: None,
+            near: None,
+        }
+    }
+
+    /// Why it is known. One that nobody names any more is as good as cached.
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        let mut sources: Vec<Source> = self.configured.iter().map(|configured| configured.source).collect();
+        if !self.members.is_empty() {
+            sources.push(Source::Member);
+        }
+        if sources.is_empty() || self.cached.is_some() {
+            sources.push(Source::Cached);
+        }
+        sources.sort_unstable();
+        sources.dedup();
+        sources
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.configured.iter().any(|configured| configured.source == Source::Local)
+    }
+
+    /// Only gossip or the cache speaks of it.
+    pub(crate) fn is_hearsay(&self) -> bool {
+        self.configured.is_empty()
+    }
+
+    /// A balancer may stand behind it, which would pin a kept connection to one apiserver.
+    pub(crate) fn may_be_a_balancer(&self) -> bool {
+        self.configured.iter().any(|configured| configured.by_name || configured.source == Source::External)
+    }
+
+    pub(crate) fn server_name(&self) -> Option<String> {
+        self.configured.iter().find_map(|configured| configured.server_name.clone())
+    }
+
+    /// Whether client bytes may go there: never to what was disproven, and to what gossip named only after proof.
+    pub(crate) fn carries(&self) -> bool {
+        self.health.disproven().is_none() && (self.health.proven() || !self.is_hearsay())
+    }
+
+    /// It fails and bears connections that may have to be cut, so that it has to be certain whose fault it is.
+    pub(crate) fn wants_corroboration(&self) -> bool {
+        self.connections > 0 && self.health.wants_corroboration()
+    }
+
+    pub(crate) fn pace(&self, cluster_size: u32) -> Pace {
+        let fruitless = if self.health.proven() || !self.is_hearsay() { 0 } else { self.health.failures() };
+        Pace { local: self.is_local(), fruitless, cluster_size }
+    }
+
+    /// Its verdict is this now: who joins those that answer begins with a small share.
+    pub(crate) fn holds(&mut self, now: Moment, verdict: Verdict) {
+        self.told = verdict;
+        match verdict {
+            Verdict::Unproven | Verdict::Down => self.away = true,
+            Verdict::Ready | Verdict::Draining if std::mem::take(&mut self.away) => self.ready_since = Some(now),
+            Verdict::Ready | Verdict::Draining | Verdict::Suspect => {}
+        }
+    }
+
+    /// How long ago it last proved itself, an earlier run's word included.
+    pub(crate) fn proof_age(&self, now: Moment) -> Option<Duration> {
+        match self.health.last_answer() {
+            Some(answer) => Some(now.since(answer)),
+            None => self.cached.map(|age| age.saturating_add(now.since(Moment::START))),
+        }
+    }
+
+    /// Why it has to go by now, if it has to.
+    pub(crate) fn leaves(&self, now: Moment) -> Option<&'static str> {
+        if self.dismissed {
+            return Some("the configuration no longer names it");
+        }
+        if self.moved && !self.health.answering() {
+            return Some("its node now names other addresses");
+        }
+        if !self.configured.is_empty() || !self.members.is_empty() {
+            return None;
+        }
+        let unanswered = self.health.failing_since().map_or(Duration::ZERO, |since| now.since(since));
+        match self.cached {
+            None if unanswered >= MEMBER_GONE => Some("no record names it and it does not answer"),
+            Some(_) if self.proof_age(now).is_some_and(|age| age >= CACHED_GONE) => Some("cached, and not proven for 7 days"),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn candidate(&self, now: Moment, load: u32) -> Candidate {
+        Candidate {
+            endpoint: self.endpoint,
+            verdict: self.health.verdict(),
+            sources: self.sources(),
+            rtt: self.latency.estimate(),
+            load,
+            ready_for: self.ready_since.map(|since| now.since(since)),
+            was_near: self.near == Some(self.health.verdict()),
+        }
+    }
+
+    /// The evidence, a sentence each.
+    pub(crate) fn explain(&self, now: Moment) -> Vec<String> {
+        let ago = |then: Moment| format!("{:.1} s ago", now.since(then).as_secs_f64());
+        let mut reasons = vec![format!("{}: {}", self.health.verdict().as_str(), self.health.reason())];
+        if let Some(answer) = self.health.last_answer() {
+            reasons.push(format!("last own probe answered {}", ago(answer)));
+        }
+        if let Some(since) = self.health.failing_since() {
+            reasons.push(format!("{} failures in a row since {}", self.health.failures(), ago(since)));
+        }
+        if let Some(why) = self.health.disproven() {
+            reasons.push(format!("never carries: {why}"));
+        } else if !self.carries() {
+            reasons.push("carries nothing before it has proven itself".into());
+        }
+        if let Some(since) = self.ready_since
+            && now.since(since) < super::policy::RAMP
+        {
+            reasons.push(format!("joined {}: its share still grows", ago(since)));
+        }
+        if let Some(why) = self.leaves(now) {
+            reasons.push(format!("kept only as the last proven one: {why}"));
+        } else if self.moved {
+            reasons.push("kept while it answers: its node now names other addresses".into());
+        }
+        reasons.push(self.latency.explain());
+        if let Some(sent) = self.schedule.last_sent() {
+            reasons.push(format!("last probe sent {}", ago(sent)));
+        }
+        if self.schedule.idle() {
+            reasons.push(format!("next probe in {}", ms(self.schedule.due().since(now))));
+        }
+        reasons
+    }
+}

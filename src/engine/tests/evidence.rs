@@ -1,0 +1,307 @@
+//! Evidence that is not an own probe: traffic, peers, the endpoint's own node. It lowers and prompts; it never makes `down`.
+
+use super::*;
+
+fn against() -> Vec<Saw> {
+    let deadline = at(secs(40));
+    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly]
+}
+
+#[test]
+fn traffic_evidence_makes_suspect_and_prompts_one_probe_that_ends_it() {
+    for saw in against() {
+        let mut world = World::quiet(3, 1);
+        let since = world.now;
+        world.saw(apiserver(1), saw.clone());
+        assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect, "{saw:?}");
+        assert_eq!(world.ranked().last(), Some(&apiserver(1)), "below every ready one");
+        world.run(ms(260));
+        assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect, Verdict::Ready], "{saw:?}");
+        assert_eq!(world.probes(apiserver(1), since).len(), 1);
+        assert!(world.probes(apiserver(1), since)[0].1.fresh, "only a fresh connection sees that new ones fail");
+    }
+}
+
+#[test]
+fn a_connected_dial_and_an_answer_are_no_evidence_against_anyone() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    world.saw(apiserver(1), Saw::Connected(ms(1)));
+    world.saw(apiserver(1), Saw::Answered);
+    world.run(secs(5));
+    world.assert_untouched(since);
+}
+
+#[test]
+fn only_an_own_probe_sent_after_the_doubt_arrived_lifts_it() {
+    let mut world = World::quiet(3, 1);
+    world.distance(apiserver(1), ms(100));
+    let since = world.now;
+    world.run_until(secs(2), |world| !world.probes(apiserver(1), since).is_empty());
+    world.saw(apiserver(1), Saw::Refused);
+    world.run(ms(101));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect, "the answer is older than the doubt");
+    world.run(secs(1));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+}
+
+#[test]
+fn a_thousand_pieces_of_evidence_at_most_double_the_probing() {
+    for nodes in [3, 200] {
+        let mut world = World::quiet(3, 1);
+        world.tell(Event::Members(live(nodes)));
+        world.run(secs(60));
+        let since = world.now;
+        for round in 0..3000 {
+            for saw in against() {
+                world.saw(apiserver(1), saw);
+            }
+            if round % 10 == 0 {
+                world.report(&format!("peer-{round}"), apiserver(1), Verdict::Down, None);
+            }
+            world.run(ms(20));
+        }
+        let interval = world.engine.probe_interval().as_secs_f64();
+        let each = interval * world.probes(apiserver(1), since).len() as f64 / 60.0;
+        assert!(each <= 2.6, "{nodes} nodes: {each} probes an interval");
+    }
+}
+
+#[test]
+fn all_nodes_that_see_the_same_evidence_spread_their_probes() {
+    let mut sent = Vec::new();
+    for node in 0..200 {
+        let mut world = World::quiet(1, node);
+        world.tell(Event::Members(live(200)));
+        world.run(secs(60));
+        let since = world.now;
+        for _ in 0..20 {
+            world.saw(apiserver(1), Saw::Refused);
+            world.run(ms(1));
+        }
+        world.run(secs(3));
+        sent.push(world.probes(apiserver(1), since)[0].0.since(since));
+    }
+    let soonest = sent.iter().filter(|delay| **delay < ms(200)).count();
+    assert!(soonest < 40, "{soonest} of 200 in the first tenth of 2 s");
+    assert!(sent.iter().all(|delay| *delay <= ms(2010)));
+}
+
+#[test]
+fn evidence_does_not_put_off_the_probe_that_confirms_a_first_failure() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    world.site(apiserver(1), Site::Ends(Outcome::Refused));
+    world.run_until(secs(2), |world| world.verdict(apiserver(1)) == Verdict::Suspect);
+    world.site(apiserver(1), Site::Silent);
+    for _ in 0..10 {
+        world.saw(apiserver(1), Saw::Refused);
+        world.run(ms(100));
+    }
+    world.run(secs(2));
+    let probes = world.probes(apiserver(1), since);
+    assert_eq!(probes[1].0.since(probes[0].0), policy::CONFIRM_AFTER);
+}
+
+#[test]
+fn peers_that_report_failure_do_not_take_away_a_path_that_works_here() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    for n in 0..50 {
+        world.report(&format!("peer-{n}"), apiserver(1), Verdict::Down, None);
+        world.run(ms(100));
+    }
+    world.assert_untouched(since);
+}
+
+#[test]
+fn peers_make_suspect_what_this_node_has_had_no_answer_from_for_two_intervals() {
+    let mut world = World::quiet(3, 1);
+    world.tell(Event::Members(live(200)));
+    world.run(secs(60));
+    // This node cannot look: no answer, and no evidence either.
+    world.site(apiserver(1), Site::Ends(Outcome::LocalError("no ports".into())));
+    world.run(secs(40));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+    world.report("peer", apiserver(1), Verdict::Down, None);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect);
+}
+
+#[test]
+fn a_peers_report_is_confirmed_by_five_nodes_and_those_that_carry_not_by_all() {
+    let nodes: Vec<String> = (1..=40).map(|n| format!("cp-{n}")).collect();
+    let mut confirming = 0;
+    for (n, name) in nodes.iter().enumerate() {
+        for carries in [false, true] {
+            let mut world = World::node(Identity { name: name.clone(), advertised: Vec::new(), seed: n as u64 });
+            let subject = apiserver(99);
+            world.site(subject, Site::Status(200));
+            world.record(99, &[subject]);
+            world.tell(Event::Members(live(40)));
+            world.run(secs(60));
+            if carries {
+                world.tell(Event::Connections { endpoint: subject, open: 3 });
+            }
+            // Just after a periodic probe: the next one of those is more than a second away.
+            let before = world.now;
+            world.run_until(secs(4), |world| !world.probes(subject, before).is_empty());
+            world.run(ms(10));
+            let since = world.now;
+            world.report("peer", subject, Verdict::Suspect, None);
+            world.run(ms(610));
+            match world.probes(subject, since).len() {
+                0 => assert!(!carries, "who carries looks, within N / 100 s"),
+                one => confirming += usize::from(!carries) * one,
+            }
+        }
+    }
+    assert_eq!(confirming, policy::CONFIRMING_NODES);
+}
+
+#[test]
+fn the_same_report_again_is_no_news() {
+    let mut world = World::busy(3, 1);
+    world.report("peer", apiserver(1), Verdict::Down, None);
+    world.run(secs(60));
+    let since = world.now;
+    world.report("peer", apiserver(1), Verdict::Down, None);
+    world.run(ms(50));
+    assert!(world.probes(apiserver(1), since).iter().all(|(_, order)| !order.fresh));
+}
+
+#[test]
+fn draining_said_by_its_own_node_applies_at_once_and_holds_until_an_own_later_probe_answers_200() {
+    let mut world = World::quiet(3, 1);
+    world.site(apiserver(1), Site::Status(503));
+    world.word(1, ApiserverState::Draining);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Draining, "at once");
+    assert_eq!(world.ranked().last(), Some(&apiserver(1)));
+    world.run(secs(20));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Draining);
+    world.site(apiserver(1), Site::Status(200));
+    world.run(longest_interval(1) + RTT);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+}
+
+#[test]
+fn a_200_to_a_probe_sent_before_the_word_arrived_does_not_lift_it() {
+    let mut world = World::quiet(3, 1);
+    world.distance(apiserver(1), ms(100));
+    let since = world.now;
+    world.run_until(secs(2), |world| !world.probes(apiserver(1), since).is_empty());
+    world.word(1, ApiserverState::Draining);
+    world.run(ms(101));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Draining);
+}
+
+#[test]
+fn draining_applies_as_draining_even_where_nobody_has_looked_lately() {
+    let mut world = World::quiet(3, 1);
+    world.site(apiserver(1), Site::Ends(Outcome::LocalError("no ports".into())));
+    world.run(secs(10));
+    world.word(1, ApiserverState::Draining);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Draining, "not suspect: it still answers");
+}
+
+#[test]
+fn where_anonymous_access_is_off_draining_holds_until_its_own_node_takes_it_back() {
+    let mut world = World::quiet(3, 1);
+    world.site(apiserver(1), Site::Status(401));
+    world.run(secs(3));
+    world.word(1, ApiserverState::Draining);
+    world.run(secs(60));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Draining, "a 401 says nothing of readiness");
+    world.word(1, ApiserverState::Ready);
+    world.run(longest_interval(1) + RTT);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+}
+
+#[test]
+fn where_anonymous_access_is_off_a_word_ends_with_the_member_that_said_it() {
+    let mut world = World::quiet(3, 1);
+    world.site(apiserver(1), Site::Status(401));
+    world.word(1, ApiserverState::Draining);
+    world.run(secs(10));
+    world.tell(Event::Forgotten(control_plane(1)));
+    world.run(longest_interval(1) + RTT);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready, "nobody is left who could take it back");
+}
+
+#[test]
+fn down_said_by_its_own_node_makes_suspect_at_once_until_an_own_later_probe_answers_200() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    world.word(1, ApiserverState::Down);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect);
+    world.run(longest_interval(1) + RTT);
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect, Verdict::Ready]);
+}
+
+#[test]
+fn an_agent_that_leaves_changes_nothing_about_its_apiserver() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    let record = MemberRecord { agent: AgentState::Leaving, ..world.a_record(1, &[apiserver(1)]) };
+    world.tell(Event::Record(record));
+    world.tell(Event::Members(live(0)));
+    world.run(secs(10));
+    world.assert_untouched(since);
+}
+
+#[test]
+fn gossip_liveness_is_no_verdict() {
+    let mut world = World::quiet(3, 1);
+    world.tell(Event::Members(live(3)));
+    let since = world.now;
+    world.tell(Event::Members(live(1)));
+    world.run(secs(30));
+    world.assert_untouched(since);
+}
+
+#[test]
+fn a_recovery_said_by_the_own_node_or_two_peers_brings_a_probe_within_the_ordinary_interval() {
+    for said_by_peers in [false, true] {
+        let mut world = World::worker(1);
+        world.site(apiserver(1), Site::Ends(Outcome::Refused));
+        world.record(1, &[apiserver(1)]);
+        world.tell(Event::Members([control_plane(1), NodeId::of("peer-1"), NodeId::of("peer-2")].into()));
+        world.run(secs(1200));
+        world.site(apiserver(1), Site::Status(200));
+        if said_by_peers {
+            world.report("peer-1", apiserver(1), Verdict::Ready, None);
+            world.report("peer-2", apiserver(1), Verdict::Ready, None);
+        } else {
+            world.word(1, ApiserverState::Ready);
+        }
+        world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
+        assert_eq!(world.verdict(apiserver(1)), Verdict::Ready, "although it was tried only every 5 min by now");
+    }
+}
+
+#[test]
+fn one_peer_alone_brings_no_recovery_probe() {
+    let mut world = World::worker(1);
+    world.site(apiserver(1), Site::Ends(Outcome::Refused));
+    world.record(1, &[apiserver(1)]);
+    world.tell(Event::Members([control_plane(1), NodeId::of("peer-1")].into()));
+    world.run(secs(1200));
+    let due = world.engine.next_deadline();
+    world.report("peer-1", apiserver(1), Verdict::Ready, None);
+    assert_eq!(world.engine.next_deadline(), due);
+}
+
+#[test]
+fn forged_verdicts_on_all_apiservers_move_nothing_for_longer_than_one_probe() {
+    let mut world = World::busy(3, 1);
+    let since = world.now;
+    for n in 1..=3 {
+        world.word(n, ApiserverState::Down);
+        world.report("liar", apiserver(n), Verdict::Down, None);
+    }
+    assert_eq!(world.ranked().len(), 3, "all still carry");
+    world.run(longest_interval(1) + RTT);
+    for n in 1..=3 {
+        assert_eq!(world.verdict(apiserver(n)), Verdict::Ready);
+        assert!(world.cuts(apiserver(n), since).is_empty());
+    }
+}

@@ -1,0 +1,406 @@
+//! The rules of the engine, told as stories in a scripted world: endpoints that answer probes after a delay, a clock that
+//! jumps from one deadline to the next, and everything the engine asked for, written down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::endpoint::{Endpoint, NodeId, Source};
+use super::event::{
+    AgentState, ApiserverState, CachedEndpoint, Configured, Effect, Event, MemberRecord, Notice, Observation, Outcome, OwnReport,
+    ProbeOrder, Probed, Role, Saw, Verdict,
+};
+use super::{Engine, Explained, Identity, Moment, policy};
+
+mod calm;
+mod cutting;
+mod evidence;
+mod health;
+mod holding;
+mod membership;
+mod probing;
+mod properties;
+mod replay;
+mod reporting;
+mod selection;
+
+/// What stands at an address.
+#[derive(Clone, Debug, PartialEq)]
+enum Site {
+    /// Answers `/readyz` with this status.
+    Status(u16),
+    /// Answers 200 with a certificate outside its validity.
+    Expired,
+    /// Accepts, or drops, and says nothing.
+    Silent,
+    /// Stopped, and goes on at this moment with what had come in.
+    PausedUntil(Moment),
+    /// Answers 200 on fresh connections and has closed the kept ones.
+    ClosedKept,
+    /// Every probe ends so, a round trip after it was sent.
+    Ends(Outcome),
+}
+
+/// A probe on its way.
+#[derive(Clone, Debug)]
+struct Flying {
+    order: ProbeOrder,
+    sent: Moment,
+}
+
+/// One node's engine and what it can reach.
+struct World {
+    engine: Engine,
+    now: Moment,
+    sites: BTreeMap<Endpoint, Site>,
+    /// The round trip to each site.
+    rtts: BTreeMap<Endpoint, Duration>,
+    /// This node's own network is gone.
+    cut_off: bool,
+    /// Round trips vary by this share, up and down.
+    noise: f64,
+    draws: u64,
+    flying: BTreeMap<(Moment, u64), Flying>,
+    /// Everything the engine was told, and when.
+    told: Vec<(Moment, Event)>,
+    /// Everything the engine asked for, and when.
+    asked: Vec<(Moment, Effect)>,
+    versions: u64,
+}
+
+const RTT: Duration = Duration::from_millis(1);
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn at(span: Duration) -> Moment {
+    Moment::START + span
+}
+
+/// The apiserver of control-plane node `n`.
+fn apiserver(n: u8) -> Endpoint {
+    address([10, 0, 0, n])
+}
+
+fn address(ip: [u8; 4]) -> Endpoint {
+    SocketAddr::from((ip, 6443)).into()
+}
+
+fn control_plane(n: u8) -> NodeId {
+    NodeId::of(&format!("cp-{n}"))
+}
+
+/// This many live nodes, `cp-1` and so on first.
+fn live(count: usize) -> BTreeSet<NodeId> {
+    (1..=count).map(|n| NodeId::of(&format!("cp-{n}"))).collect()
+}
+
+fn configured(endpoint: Endpoint, source: Source) -> Configured {
+    Configured { endpoint, source, by_name: false, server_name: None }
+}
+
+impl World {
+    /// A worker that knows nothing yet.
+    fn worker(seed: u64) -> World {
+        World::node(Identity { name: "worker".into(), advertised: Vec::new(), seed })
+    }
+
+    fn node(identity: Identity) -> World {
+        World {
+            engine: Engine::new(identity),
+            now: Moment::START,
+            sites: BTreeMap::new(),
+            rtts: BTreeMap::new(),
+            cut_off: false,
+            noise: 0.0,
+            draws: 0,
+            flying: BTreeMap::new(),
+            told: Vec::new(),
+            asked: Vec::new(),
+            versions: 0,
+        }
+    }
+
+    /// A worker that learnt of `count` apiservers by gossip, all ready and this node quiet for half a minute.
+    fn quiet(count: u8, seed: u64) -> World {
+        let mut world = World::worker(seed);
+        for n in 1..=count {
+            world.site(apiserver(n), Site::Status(200));
+            world.record(n, &[apiserver(n)]);
+        }
+        world.run(secs(40));
+        for n in 1..=count {
+            assert_eq!(world.verdict(apiserver(n)), Verdict::Ready, "the story starts with apiservers that are ready");
+        }
+        world
+    }
+
+    /// The same, with ten connections carried to each apiserver.
+    fn busy(count: u8, seed: u64) -> World {
+        let mut world = World::quiet(count, seed);
+        for n in 1..=count {
+            world.tell(Event::Connections { endpoint: apiserver(n), open: 10 });
+        }
+        world
+    }
+
+    fn site(&mut self, endpoint: Endpoint, site: Site) {
+        self.sites.insert(endpoint, site);
+    }
+
+    fn distance(&mut self, endpoint: Endpoint, rtt: Duration) {
+        self.rtts.insert(endpoint, rtt);
+    }
+
+    /// A control plane's record that names these addresses; each newer than the one before.
+    fn record(&mut self, n: u8, endpoints: &[Endpoint]) {
+        let record = self.a_record(n, endpoints);
+        self.tell(Event::Record(record));
+    }
+
+    fn a_record(&mut self, n: u8, endpoints: &[Endpoint]) -> MemberRecord {
+        self.versions += 1;
+        MemberRecord {
+            node: control_plane(n),
+            name: format!("cp-{n}"),
+            generation: 1,
+            version: self.versions,
+            role: Role::ControlPlane,
+            agent: AgentState::Running,
+            apiserver: None,
+            endpoints: endpoints.to_vec(),
+            observations: Vec::new(),
+        }
+    }
+
+    /// Control plane `n` says this of its own apiserver.
+    fn word(&mut self, n: u8, state: ApiserverState) {
+        let record = MemberRecord { apiserver: Some(state), ..self.a_record(n, &[apiserver(n)]) };
+        self.tell(Event::Record(record));
+    }
+
+    /// A worker reports what it saw.
+    fn report(&mut self, peer: &str, endpoint: Endpoint, verdict: Verdict, rtt: Option<Duration>) {
+        self.versions += 1;
+        self.tell(Event::Record(MemberRecord {
+            node: NodeId::of(peer),
+            name: peer.into(),
+            generation: 1,
+            version: self.versions,
+            role: Role::Worker,
+            agent: AgentState::Running,
+            apiserver: None,
+            endpoints: Vec::new(),
+            observations: vec![Observation { endpoint: endpoint.tag(), rtt, verdict, connections: 0 }],
+        }));
+    }
+
+    fn saw(&mut self, endpoint: Endpoint, saw: Saw) {
+        self.tell(Event::Traffic { endpoint, saw });
+    }
+
+    fn configure(&mut self, endpoints: &[(Endpoint, Source)]) {
+        self.tell(Event::Configured(endpoints.iter().map(|(endpoint, source)| configured(*endpoint, *source)).collect()));
+    }
+
+    /// Tells the engine something now.
+    fn tell(&mut self, event: Event) -> Vec<Effect> {
+        let woken = event == Event::Wake;
+        self.told.push((self.now, event.clone()));
+        let effects = self.engine.handle(self.now, event);
+        for effect in &effects {
+            if let Effect::Probe(order) = effect {
+                self.take_off(order.clone());
+            }
+            self.asked.push((self.now, effect.clone()));
+        }
+        if woken {
+            assert!(self.engine.next_deadline().is_none_or(|due| due > self.now), "a deadline that was met is not due again");
+        }
+        effects
+    }
+
+    fn take_off(&mut self, order: ProbeOrder) {
+        let rtt = self.rtts.get(&order.endpoint).copied().unwrap_or(RTT);
+        self.draws += 1;
+        let rtt =
+            rtt.mul_f64(1.0 + self.noise * (2.0 * super::share(super::hash(&[self.draws, order.endpoint.tag().0.into()])) - 1.0));
+        self.flying.insert((self.now + rtt, order.id), Flying { order, sent: self.now });
+    }
+
+    /// Lets time pass, deadline by deadline.
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let landing = self.flying.keys().next().map(|(when, _)| *when);
+            let Some(next) = landing.into_iter().chain(self.engine.next_deadline()).min().filter(|next| *next <= end) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            match self.flying.pop_first() {
+                Some(((when, id), flying)) if when <= self.now => self.land(when, id, flying),
+                Some((key, flying)) => {
+                    self.flying.insert(key, flying);
+                    self.tell(Event::Wake);
+                }
+                None => {
+                    self.tell(Event::Wake);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until this holds; no longer than `most`.
+    fn run_until(&mut self, most: Duration, mut holds: impl FnMut(&World) -> bool) -> Duration {
+        let began = self.now;
+        while !holds(self) {
+            assert!(self.now.since(began) < most, "it did not come to pass within {most:?}");
+            self.run(ms(5));
+        }
+        self.now.since(began)
+    }
+
+    fn land(&mut self, when: Moment, id: u64, flying: Flying) {
+        let expiry = flying.sent + flying.order.timeout;
+        let site = if self.cut_off { &Site::Silent } else { self.sites.get(&flying.order.endpoint).unwrap_or(&Site::Silent) };
+        let outcome = match site {
+            _ if when >= expiry => Outcome::TimedOut,
+            Site::Status(code) => Outcome::Status { code: *code, expired: false },
+            Site::Expired => Outcome::Status { code: 200, expired: true },
+            Site::ClosedKept if !flying.order.fresh => Outcome::Stale,
+            Site::ClosedKept => Outcome::Status { code: 200, expired: false },
+            Site::Ends(outcome) => outcome.clone(),
+            Site::Silent => {
+                self.flying.insert((expiry, id), flying);
+                return;
+            }
+            Site::PausedUntil(until) if *until <= when => Outcome::Status { code: 200, expired: false },
+            Site::PausedUntil(until) => {
+                self.flying.insert(((*until).min(expiry), id), flying);
+                return;
+            }
+        };
+        let answered = matches!(outcome, Outcome::Status { .. });
+        self.tell(Event::Probed(Probed {
+            id,
+            endpoint: flying.order.endpoint,
+            sent: flying.sent,
+            fresh: flying.order.fresh,
+            rtt: answered.then(|| when.since(flying.sent)),
+            outcome,
+        }));
+    }
+
+    /// The agent does nothing for a while: what it had on its way has timed out when it looks again.
+    fn stall(&mut self, span: Duration) {
+        self.now = self.now + span;
+        for ((_, id), flying) in std::mem::take(&mut self.flying) {
+            self.tell(Event::Probed(Probed {
+                id,
+                endpoint: flying.order.endpoint,
+                sent: flying.sent,
+                fresh: flying.order.fresh,
+                rtt: None,
+                outcome: Outcome::TimedOut,
+            }));
+        }
+    }
+
+    fn explained(&self, endpoint: Endpoint) -> Option<Explained> {
+        self.engine.explain().into_iter().find(|one| one.endpoint == endpoint)
+    }
+
+    fn knows(&self, endpoint: Endpoint) -> bool {
+        self.explained(endpoint).is_some()
+    }
+
+    fn verdict(&self, endpoint: Endpoint) -> Verdict {
+        self.explained(endpoint).unwrap_or_else(|| panic!("{endpoint} is not known")).verdict
+    }
+
+    /// It is in the routing: a client's bytes may go there.
+    fn carries(&self, endpoint: Endpoint) -> bool {
+        self.engine.routing().upstreams.iter().any(|upstream| upstream.endpoint == endpoint)
+    }
+
+    /// The endpoints in rank order.
+    fn ranked(&self) -> Vec<Endpoint> {
+        self.engine.routing().upstreams.iter().map(|upstream| upstream.endpoint).collect()
+    }
+
+    /// The best upstreams.
+    fn best(&self) -> Vec<Endpoint> {
+        self.engine.routing().upstreams.iter().filter(|upstream| upstream.group == 0).map(|upstream| upstream.endpoint).collect()
+    }
+
+    fn weight(&self, endpoint: Endpoint) -> u32 {
+        self.engine
+            .routing()
+            .upstreams
+            .iter()
+            .find(|upstream| upstream.endpoint == endpoint)
+            .map_or(0, |upstream| upstream.weight)
+    }
+
+    /// What the engine asked for since, as far as `pick` wants it.
+    fn since<T>(&self, since: Moment, pick: impl Fn(&Effect) -> Option<T>) -> Vec<(Moment, T)> {
+        let later = self.asked.iter().filter(|(when, _)| *when >= since);
+        later.filter_map(|(when, effect)| Some((*when, pick(effect)?))).collect()
+    }
+
+    /// When it was probed since, and how.
+    fn probes(&self, endpoint: Endpoint, since: Moment) -> Vec<(Moment, ProbeOrder)> {
+        self.since(since, |effect| match effect {
+            Effect::Probe(order) if order.endpoint == endpoint => Some(order.clone()),
+            _ => None,
+        })
+    }
+
+    /// When connections to it were cut since, and since when they must have been silent.
+    fn cuts(&self, of: Endpoint, since: Moment) -> Vec<(Moment, Moment)> {
+        self.since(since, |effect| match effect {
+            Effect::Cut { endpoint, silent_since, .. } if *endpoint == of => Some(*silent_since),
+            _ => None,
+        })
+    }
+
+    /// The verdicts it has had since, in order.
+    fn verdicts(&self, of: Endpoint, since: Moment) -> Vec<Verdict> {
+        let changes = self.since(since, |effect| match effect {
+            Effect::Notice(Notice::Verdict { endpoint, to, .. }) if *endpoint == of => Some(*to),
+            _ => None,
+        });
+        changes.into_iter().map(|(_, verdict)| verdict).collect()
+    }
+
+    fn published(&self, since: Moment) -> Vec<(Moment, (OwnReport, bool))> {
+        self.since(since, |effect| match effect {
+            Effect::Publish { say, urgent } => Some((say.clone(), *urgent)),
+            _ => None,
+        })
+    }
+
+    /// Nobody was cut and no verdict changed since.
+    fn assert_untouched(&self, since: Moment) {
+        let touched = self.since(since, |effect| match effect {
+            Effect::Cut { .. } | Effect::Notice(Notice::Verdict { .. }) => Some(effect.clone()),
+            _ => None,
+        });
+        assert!(touched.is_empty(), "nothing was to change, but {touched:?}");
+    }
+}
+
+/// The longest that one node's interval can be at this size.
+fn longest_interval(nodes: u32) -> Duration {
+    super::probing::interval(nodes).mul_f64(1.0 + policy::PROBE_JITTER)
+}
+
+fn cached(endpoint: Endpoint, node: Option<NodeId>, age: Duration) -> CachedEndpoint {
+    CachedEndpoint { endpoint, node, age }
+}

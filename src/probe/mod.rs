@@ -1,0 +1,167 @@
+//! One probe of one endpoint: `GET /readyz` over TLS, and what came of it.
+//!
+//! A bare TCP check would call a hung apiserver healthy (its kernel still accepts), and a TLS handshake for each probe would
+//! fill the apiserver's log and cost it a signature. So the question is a real one, and the connection is kept between
+//! questions: a probe of a healthy endpoint is one small request on a connection that is already there.
+//!
+//! What this promises:
+//! - a probe ends within its order's time-out, whatever the other side sends or withholds;
+//! - an answer counts only if the certificate was verified against [`Trust`]; without a CA, that a handshake was completed;
+//! - what this node could not even try ([`Outcome::LocalError`]) is never blamed on the endpoint;
+//! - a kept connection that ends before its answer is [`Outcome::Stale`], no evidence: whoever ordered the probe repeats it.
+//!
+//! No task is spawned: a kept connection is polled only while a probe uses it, so that the number of connections and tasks
+//! is bounded by the endpoints that are probed. Policy (when to probe, what an outcome means) is the engine's.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::engine::Endpoint;
+use crate::engine::event::{Outcome, ProbeOrder, Probed};
+use crate::engine::policy;
+use crate::world::{BoxFuture, Clock, Net, Prober};
+
+mod connection;
+mod outcome;
+#[cfg(test)]
+mod tests;
+mod trust;
+mod verify;
+
+use connection::Connection;
+pub use trust::{Trust, TrustError};
+
+/// A kept connection that no probe has used for this long belongs to an endpoint that is probed no more.
+/// Connections are kept only where probes are at most this far apart, jitter and all.
+const KEPT_UNUSED: Duration = Duration::from_secs(2 * policy::PROBE_KEEP_BELOW.as_secs());
+
+/// Certificates seen longer ago than this are forgotten: a probed endpoint shows its certificate at least this often.
+const CERTIFICATE_REMEMBERED: Duration = Duration::from_secs(12 * policy::PROBE_RENEW.as_secs());
+
+/// The real prober.
+pub struct TlsProber {
+    net: Arc<dyn Net>,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    trust: Arc<Trust>,
+    kept: BTreeMap<Endpoint, Connection>,
+    certificates: BTreeMap<Endpoint, Certificate>,
+}
+
+struct Certificate {
+    not_after: i64,
+    seen: Instant,
+}
+
+impl TlsProber {
+    /// A prober that dials through `net` and believes what `trust` says.
+    pub fn new(net: Arc<dyn Net>, clock: Clock, trust: Trust) -> TlsProber {
+        let state = State { trust: Arc::new(trust), kept: BTreeMap::new(), certificates: BTreeMap::new() };
+        TlsProber { net, clock, state: Mutex::new(state) }
+    }
+
+    /// Believes this from now on. Connections made under the old trust are dropped.
+    pub fn replace(&self, trust: Trust) {
+        let dropped = {
+            let mut state = self.state();
+            state.trust = Arc::new(trust);
+            std::mem::take(&mut state.kept)
+        };
+        drop(dropped);
+    }
+
+    async fn run(&self, order: ProbeOrder) -> Probed {
+        let begun = Instant::now();
+        let deadline = begun + order.timeout;
+        let (trust, kept) = self.begin(&order, begun);
+        let fresh = kept.is_none();
+        let mut rtt = None;
+        let outcome = match timeout_at(deadline, self.ask(&order, &trust, kept, &mut rtt)).await {
+            Err(_) => Outcome::TimedOut,
+            Ok(Err(outcome)) => outcome,
+            Ok(Ok((connection, answer))) => {
+                let outcome = Outcome::Status { code: answer.status().as_u16(), expired: connection.expired() };
+                if order.keep
+                    && let Some(connection) = connection.settle(answer, deadline).await
+                {
+                    self.keep(order.endpoint, &trust, connection);
+                }
+                outcome
+            }
+        };
+        Probed { id: order.id, endpoint: order.endpoint, sent: self.clock.moment(begun), fresh, rtt, outcome }
+    }
+
+    /// Asks over the kept connection, or over a new one.
+    async fn ask(
+        &self,
+        order: &ProbeOrder,
+        trust: &Arc<Trust>,
+        kept: Option<Connection>,
+        rtt: &mut Option<Duration>,
+    ) -> Result<(Connection, connection::Answer), Outcome> {
+        if let Some(mut connection) = kept {
+            let asked = Instant::now();
+            // Whatever ended it (an idle time-out, even with a word of farewell) says nothing about a new one.
+            let answer = connection.ask().await.map_err(|_| Outcome::Stale)?;
+            *rtt = Some(asked.elapsed());
+            return Ok((connection, answer));
+        }
+        let (stream, handshake) = connection::dial(&*self.net, order.endpoint).await.map_err(|error| outcome::of_dial(&error))?;
+        *rtt = Some(handshake);
+        let mut connection = Connection::open(stream, order, trust).await?;
+        self.note_certificate(order.endpoint, connection.not_after());
+        let answer = connection.ask().await?;
+        Ok((connection, answer))
+    }
+
+    /// What holds for this probe: the trust of now, and the kept connection if it may be used.
+    fn begin(&self, order: &ProbeOrder, now: Instant) -> (Arc<Trust>, Option<Connection>) {
+        let mut state = self.state();
+        state.kept.retain(|_, connection| now.saturating_duration_since(connection.used()) < KEPT_UNUSED);
+        let kept = state.kept.remove(&order.endpoint);
+        let usable = kept.filter(|connection| !order.fresh && connection.serves(order.server_name.as_deref(), now));
+        (state.trust.clone(), usable)
+    }
+
+    fn keep(&self, endpoint: Endpoint, trust: &Arc<Trust>, connection: Connection) {
+        let mut state = self.state();
+        if Arc::ptr_eq(&state.trust, trust) {
+            state.kept.insert(endpoint, connection);
+        }
+    }
+
+    fn note_certificate(&self, endpoint: Endpoint, not_after: Option<i64>) {
+        let Some(not_after) = not_after else { return };
+        let seen = Instant::now();
+        let mut state = self.state();
+        state.certificates.retain(|_, certificate| seen.saturating_duration_since(certificate.seen) < CERTIFICATE_REMEMBERED);
+        state.certificates.insert(endpoint, Certificate { not_after, seen });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Prober for TlsProber {
+    fn probe(&self, order: ProbeOrder) -> BoxFuture<'_, Probed> {
+        Box::pin(self.run(order))
+    }
+
+    fn forget(&self, endpoint: Endpoint) {
+        let mut state = self.state();
+        state.kept.remove(&endpoint);
+        state.certificates.remove(&endpoint);
+    }
+
+    fn certificates(&self) -> BTreeMap<Endpoint, i64> {
+        self.state().certificates.iter().map(|(endpoint, certificate)| (*endpoint, certificate.not_after)).collect()
+    }
+}

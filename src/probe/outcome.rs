@@ -1,0 +1,136 @@
+//! From errors to what they say about an endpoint.
+//!
+//! The line that matters most is between "the endpoint refused" and "this node could not try": drawn wrongly, a node without
+//! free descriptors would call every apiserver down.
+
+use std::error::Error as _;
+use std::io;
+
+use rustix::io::Errno;
+use rustls::{AlertDescription, CertificateError};
+
+use crate::engine::event::Outcome;
+
+/// What an error of the kernel's says, at a dial or later.
+pub(super) fn of_dial(error: &io::Error) -> Outcome {
+    if let Some(errno) = Errno::from_io_error(error) {
+        return match errno {
+            Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::HOSTUNREACH | Errno::HOSTDOWN | Errno::PIPE => {
+                Outcome::Refused
+            }
+            Errno::TIMEDOUT => Outcome::TimedOut,
+            // EMFILE, ENFILE, EADDRNOTAVAIL, ENETUNREACH, ENETDOWN, EACCES, EPERM, ENOBUFS, ENOMEM, EAFNOSUPPORT and what else
+            // the kernel may say before a packet has left.
+            _ => Outcome::LocalError(error.to_string()),
+        };
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof => Outcome::Refused,
+        io::ErrorKind::TimedOut => Outcome::TimedOut,
+        _ => Outcome::LocalError(error.to_string()),
+    }
+}
+
+/// What a connection that ended says: of the handshake, and later.
+pub(super) fn of_stream(error: &io::Error) -> Outcome {
+    match tls_error(error) {
+        Some(error) => of_tls(error),
+        None if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::TimedOut => of_dial(error),
+        None => Outcome::Refused,
+    }
+}
+
+fn of_tls(error: &rustls::Error) -> Outcome {
+    match error {
+        rustls::Error::InvalidMessage(_) => Outcome::NotTls,
+        rustls::Error::InvalidCertificate(error) => of_certificate(error),
+        // It speaks TLS, but only HTTP/2 or something else through it.
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) | rustls::Error::NoApplicationProtocol => {
+            Outcome::NotHttp
+        }
+        // It speaks TLS and does not want to, or not as we do: a failure, and no proof that it is not an apiserver of ours.
+        _ => Outcome::Refused,
+    }
+}
+
+fn of_certificate(error: &CertificateError) -> Outcome {
+    match error {
+        CertificateError::NotValidForName => Outcome::WrongName("the certificate does not cover the name".to_owned()),
+        CertificateError::NotValidForNameContext { .. } => Outcome::WrongName(bounded(error)),
+        CertificateError::UnknownIssuer => Outcome::Untrusted("not signed by the cluster's CA".to_owned()),
+        // What is left behind when a cluster is set up anew: its CA is another, and is called the same.
+        CertificateError::BadSignature => Outcome::Untrusted("not signed by the cluster's CA but by one of its name".to_owned()),
+        _ => Outcome::Untrusted(bounded(error)),
+    }
+}
+
+/// A certificate may hold hundreds of names; a log line should not.
+fn bounded(error: &CertificateError) -> String {
+    const MOST: usize = 300;
+    let text = error.to_string();
+    if text.chars().count() <= MOST { text } else { text.chars().take(MOST).chain(['…']).collect() }
+}
+
+/// What a failed HTTP exchange says. `driver` is the error with which the connection itself ended, if it did.
+pub(super) fn of_http(error: &hyper::Error, driver: Option<&hyper::Error>) -> Outcome {
+    let told = driver.unwrap_or(error);
+    if let Some(io) = told.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+        return of_stream(io);
+    }
+    if told.is_incomplete_message() || told.is_canceled() || told.is_closed() || told.is_shutdown() {
+        return Outcome::Refused;
+    }
+    // What is left is an answer that cannot be parsed, is too large, or came unasked.
+    Outcome::NotHttp
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dial(errno: Errno) -> Outcome {
+        of_dial(&io::Error::from(errno))
+    }
+
+    #[test]
+    fn what_the_other_side_did_is_a_refusal() {
+        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH] {
+            assert_eq!(dial(errno), Outcome::Refused, "{errno}");
+        }
+        assert_eq!(dial(Errno::TIMEDOUT), Outcome::TimedOut);
+    }
+
+    #[test]
+    fn what_this_node_could_not_try_is_never_blamed_on_the_endpoint() {
+        let local = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::ADDRNOTAVAIL,
+            Errno::NETUNREACH,
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::AFNOSUPPORT,
+        ];
+        for errno in local {
+            assert!(matches!(dial(errno), Outcome::LocalError(_)), "{errno}");
+        }
+    }
+
+    #[test]
+    fn errors_without_a_number_are_told_apart_by_their_kind() {
+        assert_eq!(of_dial(&io::ErrorKind::ConnectionRefused.into()), Outcome::Refused);
+        assert!(matches!(of_dial(&io::ErrorKind::NetworkUnreachable.into()), Outcome::LocalError(_)));
+    }
+}

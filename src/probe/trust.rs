@@ -1,0 +1,254 @@
+//! Whom a probe believes, and how it introduces itself.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper::header::HeaderValue;
+use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use tokio::time::timeout;
+
+use super::verify::{Seen, Verifier};
+use crate::config::{Config, ProbeCredentials};
+use crate::world::{Store, WallClock};
+
+/// A CA bundle, certificate or key file is at most this large; public bundles of the whole web are a quarter of it.
+const PEM_BYTES: usize = 1 << 20;
+/// A token file is at most this large; a service account's token has about 1 KiB.
+const TOKEN_BYTES: usize = 16 << 10;
+/// A token that cannot be read within this time (a hanging network file system) is taken from memory.
+const TOKEN_WAIT: Duration = Duration::from_millis(200);
+
+/// Whom a probe believes (the CA and the name), and how it introduces itself (client certificate or token).
+pub struct Trust {
+    tls: ClientConfig,
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+    server_name: ServerName<'static>,
+    token: Option<Token>,
+}
+
+/// The trust could not be loaded; what was believed before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file could not be read.
+    #[error("cannot read {what} {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{what} {}: {problem}", path.display())]
+    Malformed {
+        /// Which file.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// The name that certificates must cover is neither a DNS name nor an address.
+    #[error("{0:?} is not a name that a certificate can cover: a DNS name or an IP address is expected")]
+    ServerName(String),
+    /// A token without a CA would go to any address that a member names.
+    #[error("a probe token needs a CA: without one it would be sent to any address that a member names")]
+    TokenWithoutCa,
+    /// The TLS library refused.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Trust {
+    /// Reads the files that the configuration names.
+    pub async fn load(store: Arc<dyn Store>, wall: Arc<dyn WallClock>, config: &Config) -> Result<Trust, TrustError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let chain = match &config.ca {
+            Some(path) => Some(read_ca(&*store, path, &provider).await?),
+            None => None,
+        };
+        let server_name = server_name(&config.server_name).ok_or_else(|| TrustError::ServerName(config.server_name.clone()))?;
+        let verifier = Verifier { chain: chain.clone(), provider: provider.clone(), seen: Arc::default() };
+        let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(TimeOfDay(wall)))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut tls = match &config.probe_credentials {
+            Some(ProbeCredentials::Certificate { cert, key }) => {
+                let (certificates, private) = read_identity(&*store, cert, key).await?;
+                builder.with_client_auth_cert(certificates, private).map_err(|error| malformed(CERTIFICATE, cert, &error))?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A resumed session shows no certificate, so that nothing would be verified or noted.
+        tls.resumption = Resumption::disabled();
+        let token = match &config.probe_credentials {
+            Some(ProbeCredentials::Token(_)) if chain.is_none() => return Err(TrustError::TokenWithoutCa),
+            Some(ProbeCredentials::Token(path)) => Some(Token::load(store, path).await?),
+            _ => None,
+        };
+        Ok(Trust { tls, chain, provider, server_name, token })
+    }
+
+    /// Whether certificates are verified at all.
+    pub fn has_ca(&self) -> bool {
+        self.chain.is_some()
+    }
+
+    /// TLS for one connection; what its verification saw is noted in the second.
+    pub(super) fn tls(&self) -> (Arc<ClientConfig>, Arc<Seen>) {
+        let seen = Arc::new(Seen::default());
+        let verifier = Verifier { chain: self.chain.clone(), provider: self.provider.clone(), seen: seen.clone() };
+        let mut tls = self.tls.clone();
+        tls.dangerous().set_certificate_verifier(Arc::new(verifier));
+        (Arc::new(tls), seen)
+    }
+
+    /// The name to ask for: the order's own, or the cluster's ordinary one. [`None`] if it is no name.
+    pub(super) fn name(&self, own: Option<&str>) -> Option<ServerName<'static>> {
+        own.map_or_else(|| Some(self.server_name.clone()), server_name)
+    }
+
+    /// The `Authorization` header for one connection.
+    pub(super) async fn authorization(&self) -> Option<HeaderValue> {
+        match &self.token {
+            Some(token) => Some(token.header().await),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("ca", &self.has_ca()).field("server_name", &self.server_name).finish_non_exhaustive()
+    }
+}
+
+const CA: &str = "the CA file";
+const CERTIFICATE: &str = "the probe certificate";
+const KEY: &str = "the probe key";
+const TOKEN: &str = "the probe token file";
+
+fn server_name(text: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(text.to_owned()).ok()
+}
+
+async fn read(store: &dyn Store, what: &'static str, path: &Path, most: usize) -> Result<Vec<u8>, TrustError> {
+    store.read(path, most).await.map_err(|source| TrustError::Unreadable { what, path: path.to_owned(), source })
+}
+
+fn malformed(what: &'static str, path: &Path, problem: &(impl ToString + ?Sized)) -> TrustError {
+    TrustError::Malformed { what, path: path.to_owned(), problem: problem.to_string() }
+}
+
+async fn read_ca(
+    store: &dyn Store,
+    path: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in read_certificates(store, CA, path).await? {
+        roots.add(certificate).map_err(|error| malformed(CA, path, &error))?;
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| malformed(CA, path, &error))
+}
+
+async fn read_identity(
+    store: &dyn Store,
+    cert: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TrustError> {
+    let certificates = read_certificates(store, CERTIFICATE, cert).await?;
+    let pem = read(store, KEY, key, PEM_BYTES).await?;
+    let private = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| malformed(KEY, key, &format!("{error}; a PEM private key is expected")))?;
+    Ok((certificates, private))
+}
+
+async fn read_certificates(
+    store: &dyn Store,
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let pem = read(store, what, path, PEM_BYTES).await?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| malformed(what, path, &format!("{error}; PEM certificates are expected")))?;
+    if certificates.is_empty() {
+        return Err(malformed(what, path, "there is no certificate in it; at least one in PEM is expected"));
+    }
+    Ok(certificates)
+}
+
+/// A bearer token that its issuer replaces now and then.
+struct Token {
+    store: Arc<dyn Store>,
+    path: PathBuf,
+    last: Mutex<Last>,
+}
+
+struct Last {
+    header: HeaderValue,
+    unreadable: bool,
+}
+
+impl Token {
+    async fn load(store: Arc<dyn Store>, path: &Path) -> Result<Token, TrustError> {
+        let bytes = read(&*store, TOKEN, path, TOKEN_BYTES).await?;
+        let header = bearer(&bytes).ok_or_else(|| malformed(TOKEN, path, "one line of printable ASCII is expected"))?;
+        Ok(Token { store, path: path.to_owned(), last: Mutex::new(Last { header, unreadable: false }) })
+    }
+
+    /// What the file says now; where it cannot be read, what it said last: an unreadable token must not make endpoints fail.
+    async fn header(&self) -> HeaderValue {
+        let read = timeout(TOKEN_WAIT, self.store.read(&self.path, TOKEN_BYTES)).await;
+        let now = read.ok().and_then(Result::ok).and_then(|bytes| bearer(&bytes));
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.is_none() && !last.unreadable {
+            tracing::warn!(path = %self.path.display(), "the probe token cannot be read; the last one is used");
+        }
+        last.unreadable = now.is_none();
+        if let Some(header) = now {
+            last.header = header;
+        }
+        last.header.clone()
+    }
+}
+
+fn bearer(bytes: &[u8]) -> Option<HeaderValue> {
+    let token = std::str::from_utf8(bytes).ok()?.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
+/// rustls asks the time of day through our own seam.
+struct TimeOfDay(Arc<dyn WallClock>);
+
+impl fmt::Debug for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TimeOfDay")
+    }
+}
+
+impl TimeProvider for TimeOfDay {
+    fn current_time(&self) -> Option<UnixTime> {
+        // A clock before 1970 is as wrong as one at 1970; both are outside every validity.
+        Some(UnixTime::since_unix_epoch(self.0.now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+}

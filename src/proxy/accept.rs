@@ -1,0 +1,139 @@
+//! The accept loops: nothing that happens to a client or to this node ends one, but for the stop of the proxy.
+
+use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::clients::{Admission, Place};
+use super::stats::TurnedAway;
+use super::{Shared, session};
+use crate::world::{BoxFuture, Listener, Stream};
+
+/// After an error (no descriptors, no memory) this long passes until the next try: short enough that relief is seen at once,
+/// long enough that waiting costs no core.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Connections taken from the backlog at most once the drain is over: as many as the kernel keeps there.
+const LAST_ONES: usize = 4096;
+
+/// A question whether the loop turns.
+pub(super) type Beat = oneshot::Sender<()>;
+
+/// Accepts clients until `closing`. A panic is counted, and the loop goes on.
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    listener: Box<dyn Listener>,
+    mut beats: mpsc::Receiver<Beat>,
+    closing: CancellationToken,
+) {
+    let mut door = Door { shared, listener, failing: false };
+    loop {
+        let mut turning: BoxFuture<'_, ()> = Box::pin(door.turn(&mut beats, &closing));
+        let survived = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| turning.as_mut().poll(cx))) {
+            Ok(turned) => turned.map(|()| true),
+            Err(_) => Poll::Ready(false),
+        })
+        .await;
+        drop(turning);
+        if survived {
+            break;
+        }
+        door.shared.stats.count(|counts| counts.panics += 1);
+        tokio::time::sleep(PAUSE).await;
+    }
+    // Closed, never shut down: an inherited socket goes on listening for its owner.
+}
+
+struct Door {
+    shared: Arc<Shared>,
+    listener: Box<dyn Listener>,
+    failing: bool,
+}
+
+impl Door {
+    async fn turn(&mut self, beats: &mut mpsc::Receiver<Beat>, closing: &CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                Some(beat) = beats.recv() => {
+                    let _ = beat.send(());
+                    continue;
+                }
+                () = closing.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            if !self.accepted(accepted.map(|(client, _)| client)) {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        self.last_ones().await;
+    }
+
+    /// Takes in those whom the kernel has accepted already: closing the listener would reset them.
+    async fn last_ones(&mut self) {
+        // Lets the runtime see what has come.
+        tokio::task::yield_now().await;
+        for _ in 0..LAST_ONES {
+            let mut accepting = self.listener.accept();
+            let accepted = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
+            drop(accepting);
+            let Poll::Ready(Ok((client, _))) = accepted else { break };
+            self.accepted(Ok(client));
+        }
+    }
+
+    /// False if it is better to wait a little.
+    fn accepted(&mut self, accepted: io::Result<Box<dyn Stream>>) -> bool {
+        match accepted {
+            Ok(client) => {
+                self.failing = false;
+                admit(&self.shared, client);
+                true
+            }
+            Err(error) => {
+                self.shared.stats.count(|counts| counts.accept_errors += 1);
+                // A client that went away in the queue is its own affair.
+                let of_this_node = !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+                if of_this_node && !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%error, "cannot accept connections; trying again until it works");
+                }
+                !of_this_node
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, mut client: Box<dyn Stream>) {
+    shared.stats.count(|counts| counts.accepted += 1);
+    match shared.clients.admit() {
+        Admission::Full => {
+            shared.stats.turned_away(TurnedAway::Full);
+            client.reset_on_drop();
+        }
+        Admission::Admitted(place) => {
+            tokio::spawn(serve(shared.clone(), client, place));
+        }
+    }
+}
+
+async fn serve(shared: Arc<Shared>, client: Box<dyn Stream>, place: Place) {
+    let _panics = CountPanic(shared.clone());
+    session::serve(shared, client, place).await;
+}
+
+/// Counts a panic that unwinds through it.
+struct CountPanic(Arc<Shared>);
+
+impl Drop for CountPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stats.count(|counts| counts.panics += 1);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! One client's race, from its first byte to its upstream's.
+//!
+//! The race has two stages for each upstream. A *dial* is in the race until it connects, is refused or has had its time; the
+//! first to connect ends that stage for all. A *trial* is a connected upstream that has been sent what the client said; the
+//! first to answer with a TLS handshake record wins. Connecting alone wins nothing, since the kernel of a hung apiserver
+//! connects as well as any.
+//!
+//! Moving on to one more upstream costs nothing when the one before refused, closed, reset, or is known to be down: nobody is
+//! working on the client's hello then. While one is merely silent, or has answered with an alert, one more means one more
+//! handshake for the control plane, and that is paid from the bucket.
+//!
+//! A close before the first byte is not passed on while the client's bytes may still be sent elsewhere: with nobody left the
+//! client is held. That is what an external balancer does that has lost its last backend, and what an apiserver does that is
+//! just stopping; in both cases something will answer soon. An alert is an answer, and is passed on when nobody is left who
+//! could give a better one.
+//!
+//! What the client has said beyond one ClientHello, or instead of one, is never sent twice: the race is then over for all but
+//! one upstream, and whatever that one does is passed on.
+
+use std::collections::VecDeque;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::dial::{Candidate, Dial, Dials};
+use super::hello::HANDSHAKE;
+use super::said::Said;
+use super::stats::DialEnd;
+use super::trial::{Heard, Trial};
+use crate::engine::event::{Saw, Verdict};
+use crate::engine::{Endpoint, Routing, policy};
+use crate::world::Stream;
+
+/// How a race ended.
+pub(super) enum End {
+    /// An upstream answered, or what it did is to be passed on.
+    Answered(Winner),
+    /// Nothing is left to try: hold the client.
+    Nothing,
+    /// The client went away.
+    Gone,
+    /// The only upstream that may have the client's bytes closed.
+    Closed,
+    /// It reset.
+    Reset,
+}
+
+/// The upstream that serves the client.
+pub(super) struct Winner {
+    pub(super) endpoint: Endpoint,
+    pub(super) stream: Box<dyn Stream>,
+    /// What it began with.
+    pub(super) head: Vec<u8>,
+    /// How much of what the client said it has.
+    pub(super) forwarded: usize,
+}
+
+/// What a client brings to each of its races.
+pub(super) struct Runner<'a> {
+    pub(super) client: &'a mut Box<dyn Stream>,
+    pub(super) said: Said,
+    pub(super) replays: u32,
+    /// Its hold ends then.
+    pub(super) patience: Instant,
+}
+
+/// A race.
+pub(super) struct Race<'a, 'c> {
+    shared: &'a Shared,
+    routing: watch::Receiver<Arc<Routing>>,
+    runner: &'a mut Runner<'c>,
+    /// Who is dialled next.
+    waiting: VecDeque<Candidate>,
+    /// Who is not dialled again in this race.
+    tried: Vec<Endpoint>,
+    dials: Dials<'a>,
+    /// In the order in which they connected.
+    trials: Vec<Trial>,
+    /// One more connection is wanted.
+    wanting: bool,
+}
+
+enum Event<'n> {
+    Dialled(Dial<'n>, io::Result<Box<dyn Stream>>),
+    Heard(usize, Heard),
+    Client(io::Result<bool>),
+    Rerouted,
+    Due,
+}
+
+impl<'a, 'c> Race<'a, 'c> {
+    /// A race down the routing as it is now.
+    pub(super) fn new(shared: &'a Shared, runner: &'a mut Runner<'c>) -> Race<'a, 'c> {
+        let mut race = Race {
+            shared,
+            routing: shared.routing.clone(),
+            runner,
+            waiting: VecDeque::new(),
+            tried: Vec::new(),
+            dials: Dials::new(&*shared.net),
+            trials: Vec::new(),
+            wanting: true,
+        };
+        race.line_up();
+        race
+    }
+
+    /// Runs it.
+    pub(super) async fn run(mut self) -> End {
+        loop {
+            self.dial_on();
+            if let Some(end) = self.nobody_left() {
+                return end;
+            }
+            let event = self.next().await;
+            if let Some(end) = self.handle(event) {
+                self.drop_dials(|_| false);
+                return end;
+            }
+        }
+    }
+
+    /// Puts those that were not tried in the routing's order.
+    fn line_up(&mut self) {
+        let routing = self.routing.borrow_and_update().clone();
+        let order = routing.order(|below| rand::random_range(0..below.max(1)));
+        self.waiting = order.into_iter().map(Candidate::from).filter(|next| !self.tried.contains(&next.endpoint)).collect();
+    }
+
+    /// Begins the dials that are due.
+    fn dial_on(&mut self) {
+        while self.wanting && self.dials.next() <= Instant::now() {
+            let Some(next) = self.waiting.pop_front() else { return };
+            self.tried.push(next.endpoint);
+            self.dials.begin(next);
+        }
+    }
+
+    /// The end, when nothing can come any more.
+    fn nobody_left(&mut self) -> Option<End> {
+        if !self.dials.none() || self.trials.iter().any(Trial::is_open) {
+            return None;
+        }
+        let Some(trial) = (!self.trials.is_empty()).then(|| self.trials.remove(0)) else { return Some(End::Nothing) };
+        Some(End::Answered(won(trial)))
+    }
+
+    /// Dials come first and timers last, so that an agent that was stopped for a while takes nobody's silence for granted.
+    async fn next(&mut self) -> Event<'a> {
+        let due = self.due();
+        let Race { routing, runner, dials, trials, .. } = self;
+        let Runner { client, said, .. } = &mut **runner;
+        let talk = poll_fn(|cx| {
+            for (place, trial) in trials.iter_mut().enumerate() {
+                if let Poll::Ready(heard) = trial.poll(cx, said) {
+                    return Poll::Ready(Event::Heard(place, heard));
+                }
+            }
+            said.poll_more(cx, client).map(Event::Client)
+        });
+        tokio::select! {
+            biased;
+            (dial, connected) = dials.ended() => Event::Dialled(dial, connected),
+            event = talk => event,
+            () = changed(routing) => Event::Rerouted,
+            () = until(due) => Event::Due,
+        }
+    }
+
+    /// When something has to be done though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let next_dial = (self.wanting && !self.waiting.is_empty()).then(|| self.dials.next());
+        let first_bytes = self.trials.iter().filter_map(Trial::due);
+        first_bytes.chain(next_dial).chain(self.dials.leave()).min()
+    }
+
+    fn handle(&mut self, event: Event<'a>) -> Option<End> {
+        match event {
+            Event::Dialled(dial, Ok(stream)) => self.connected(&dial, stream),
+            Event::Dialled(dial, Err(error)) => self.refused(&dial, &error),
+            Event::Heard(place, heard) => return self.heard(place, heard),
+            Event::Client(Err(_)) => return Some(End::Gone),
+            // Without more from the client there will be no TLS session; another protocol may half-close and wait.
+            Event::Client(Ok(false)) if self.runner.said.is_tls() => return Some(End::Gone),
+            Event::Client(Ok(_)) => self.settle(),
+            Event::Rerouted => self.rerouted(),
+            Event::Due => self.judge(),
+        }
+        None
+    }
+
+    /// The first to connect ends the other dials; they may be dialled again if it disappoints.
+    fn connected(&mut self, dial: &Dial<'_>, stream: Box<dyn Stream>) {
+        let now = Instant::now();
+        self.shared.dialled(dial.to.endpoint, DialEnd::Connected, Some(Saw::Connected(now - dial.begun)));
+        for loser in self.dials.keep(|_| false) {
+            let overtaken = loser.begun < dial.begun;
+            let deadline = self.shared.clock.moment(now);
+            let (end, saw) =
+                if overtaken { (DialEnd::Overtaken, Some(Saw::Overtaken { deadline })) } else { (DialEnd::Dropped, None) };
+            self.shared.dialled(loser.to.endpoint, end, saw);
+            self.tried.retain(|tried| *tried != loser.to.endpoint);
+            self.waiting.push_back(loser.to);
+        }
+        self.trials.push(Trial::new(dial.to, stream));
+        self.wanting = false;
+        self.settle();
+    }
+
+    fn refused(&mut self, dial: &Dial<'_>, error: &io::Error) {
+        let (end, saw) =
+            if is_refusal(error) { (DialEnd::Refused, Saw::Refused) } else { (DialEnd::LocalError, Saw::LocalError) };
+        self.shared.dialled(dial.to.endpoint, end, Some(saw));
+    }
+
+    fn heard(&mut self, place: usize, heard: Heard) -> Option<End> {
+        let said = &mut self.runner.said;
+        match heard {
+            Heard::Forwarded => {
+                if let Some(trial) = self.trials.get(place).filter(|_| !said.replayable()) {
+                    said.forget(trial.forwarded);
+                }
+                None
+            }
+            Heard::Bytes(head) => self.answered(place, head),
+            Heard::Closed => self.closed(place, End::Closed),
+            Heard::Reset => self.closed(place, End::Reset),
+        }
+    }
+
+    fn answered(&mut self, place: usize, head: Vec<u8>) -> Option<End> {
+        let handshake = head.first() == Some(&HANDSHAKE);
+        let trial = self.trials.get_mut(place)?;
+        trial.spoke = Some(head);
+        if handshake {
+            self.shared.saw(trial.to.endpoint, Saw::Answered);
+        }
+        if handshake || !self.runner.said.replayable() {
+            return Some(End::Answered(won(self.trials.remove(place))));
+        }
+        if !self.wanting && !self.trials.iter().any(Trial::is_open) {
+            self.wanting = self.may_replay();
+        }
+        None
+    }
+
+    /// A close blames the upstream only if it had a whole hello to answer.
+    fn closed(&mut self, place: usize, end: End) -> Option<End> {
+        let newest = place + 1 == self.trials.len();
+        let trial = self.trials.remove(place);
+        let (said, shared) = (&self.runner.said, self.shared);
+        if said.asks() {
+            shared.upstream(trial.to.endpoint, |counts| counts.closed_early += 1);
+            shared.saw(trial.to.endpoint, Saw::ClosedEarly);
+        }
+        // Half a hello is answered by nobody, however long one tries.
+        let hopeless = !said.asks() && self.runner.patience <= Instant::now();
+        if hopeless || !said.replayable() {
+            return Some(end);
+        }
+        self.wanting |= newest || !self.trials.iter().any(Trial::is_open);
+        None
+    }
+
+    /// Once the client's bytes may not be sent to one more, the newest of those that have them is the only one left.
+    fn settle(&mut self) {
+        if self.runner.said.replayable() {
+            return;
+        }
+        if let Some(newest) = self.trials.iter().rposition(Trial::is_open) {
+            let only = self.trials.swap_remove(newest);
+            self.runner.said.forget(only.forwarded);
+            self.trials = vec![only];
+            self.wanting = false;
+            self.drop_dials(|_| false);
+        }
+    }
+
+    /// Timers: dials leave the race, first bytes are missed.
+    fn judge(&mut self) {
+        let (now, shared) = (Instant::now(), self.shared);
+        for dial in self.dials.keep(|dial| now < dial.leaves()) {
+            let deadline = shared.clock.moment(dial.leaves());
+            shared.dialled(dial.to.endpoint, DialEnd::TimedOut, Some(Saw::Overtaken { deadline }));
+        }
+        for trial in &mut self.trials {
+            let Some(due) = trial.due().filter(|due| *due <= now) else { continue };
+            trial.late = true;
+            shared.upstream(trial.to.endpoint, |counts| counts.no_first_byte += 1);
+            shared.saw(trial.to.endpoint, Saw::NoFirstByte { deadline: shared.clock.moment(due) });
+        }
+        self.replay_if_late();
+    }
+
+    /// One more upstream for a hello that all who have it leave unanswered.
+    fn replay_if_late(&mut self) {
+        if !self.wanting && !self.trials.is_empty() && self.trials.iter().all(|trial| trial.late || !trial.is_open()) {
+            self.wanting = self.may_replay();
+        }
+    }
+
+    /// Takes a token, if one more upstream may be paid for.
+    fn may_replay(&mut self) -> bool {
+        let runner = &mut *self.runner;
+        if !runner.said.replayable() || runner.replays >= policy::REPLAYS_A_CONNECTION || self.waiting.is_empty() {
+            return false;
+        }
+        let paid = self.shared.bucket.take();
+        runner.replays += u32::from(paid);
+        self.shared.stats.count(|counts| if paid { counts.replays += 1 } else { counts.replays_refused += 1 });
+        paid
+    }
+
+    /// A new routing: who is not in it any more is not dialled any more, and who is down is not waited for.
+    fn rerouted(&mut self) {
+        let routing = self.routing.borrow_and_update().clone();
+        self.drop_dials(|dial| routing.verdict(dial.to.endpoint).is_some());
+        self.leave_the_dead(&routing);
+        self.line_up();
+        self.replay_if_late();
+    }
+
+    /// Moves on from upstreams that are down, if there is one that is not.
+    fn leave_the_dead(&mut self, routing: &Routing) {
+        let dead = |endpoint| routing.verdict(endpoint).is_none_or(|verdict| verdict == Verdict::Down);
+        let hopeless = |trial: &Trial| trial.is_open() && dead(trial.to.endpoint);
+        let elsewhere = routing.upstreams.iter().any(|upstream| upstream.verdict != Verdict::Down);
+        if !elsewhere || !self.runner.said.replayable() || !self.trials.iter().any(hopeless) {
+            return;
+        }
+        self.trials.retain(|trial| !hopeless(trial));
+        if !self.trials.iter().any(Trial::is_open) && !self.wanting {
+            self.wanting = true;
+            self.tried.clear();
+        }
+    }
+
+    fn drop_dials(&mut self, keep: impl FnMut(&Dial<'a>) -> bool) {
+        for dial in self.dials.keep(keep) {
+            self.shared.dialled(dial.to.endpoint, DialEnd::Dropped, None);
+        }
+    }
+}
+
+fn won(trial: Trial) -> Winner {
+    Winner {
+        endpoint: trial.to.endpoint,
+        stream: trial.stream,
+        head: trial.spoke.unwrap_or_default(),
+        forwarded: trial.forwarded,
+    }
+}
+
+/// Whether an error tells of the other side. An absent host does (nobody answered for its address); whatever is not known to
+/// is taken for this node's own trouble, such as descriptors, ports, or the want of a route, and is held against nobody.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | ConnectionAborted | HostUnreachable | TimedOut)
+}
+
+async fn changed(routing: &mut watch::Receiver<Arc<Routing>>) {
+    if routing.changed().await.is_err() {
+        pending::<()>().await;
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => pending().await,
+    }
+}

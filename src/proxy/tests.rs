@@ -1,0 +1,5 @@
+//! The rules of the data path, on connections in memory and a clock that stands still until everyone waits.
+
+use super::testing::*;
+
+mod race;

@@ -1,1 +1,0 @@
-//! The real world. (filled in by its own change)

@@ -1,0 +1,14 @@
+//! The real world: sockets, files, names and the time of day.
+
+pub(crate) mod carry;
+mod datagram;
+mod net;
+mod resolver;
+mod store;
+mod wall;
+
+pub use datagram::{RealDatagram, RealDatagramSocket};
+pub use net::{RealListener, RealNet};
+pub use resolver::SystemResolver;
+pub use store::Files;
+pub use wall::SystemClock;

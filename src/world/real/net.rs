@@ -1,0 +1,142 @@
+//! TCP as the kernel gives it.
+//!
+//! Every socket option of the data path is set here and nowhere else. The two sides differ on purpose: a dead upstream must be
+//! noticed even where no probe watches it, so its side has a short keepalive and a user time-out; a client may stop reading for
+//! as long as it likes (`kubectl logs | less`), and a user time-out would take a closed window for death, so its side has a
+//! keepalive only.
+//!
+//! Sockets that were inherited come in through [`RealListener::from_std`]. They are only ever dropped, never shut down: the
+//! one who handed them over may listen on.
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::carry::carry;
+use crate::engine::policy::{CLIENT_KEEPALIVE, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL, UPSTREAM_USER_TIMEOUT};
+use crate::world::{BoxFuture, Carried, Listener, Meter, Net, Stream};
+
+/// Connections that the kernel completes while we are busy. The kernel lowers it to `net.core.somaxconn` (4096 since Linux 5.4).
+const BACKLOG: i32 = 4096;
+
+/// TCP.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealNet;
+
+impl Net for RealNet {
+    fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move { Ok(Box::new(RealListener::bind(addr)?) as Box<dyn Listener>) })
+    }
+
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move { Ok(Box::new(dial(to).await?) as Box<dyn Stream>) })
+    }
+
+    fn carry(&self, client: Box<dyn Stream>, upstream: Box<dyn Stream>, meter: Arc<Meter>) -> BoxFuture<'static, Carried> {
+        Box::pin(carry(client, upstream, meter))
+    }
+}
+
+async fn dial(to: SocketAddr) -> io::Result<RealStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(&socket);
+    let keepalive = TcpKeepalive::new().with_time(UPSTREAM_KEEPALIVE).with_interval(UPSTREAM_KEEPALIVE_INTERVAL);
+    options.set_tcp_keepalive(&keepalive)?;
+    options.set_tcp_user_timeout(Some(UPSTREAM_USER_TIMEOUT))?;
+    let stream = socket.connect(to).await?;
+    // A dial to a free port of the ephemeral range on this machine can be given that very port as its source, and then
+    // connects to itself.
+    if to.ip().is_loopback() && stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there: the dial met itself"));
+    }
+    Ok(RealStream(stream))
+}
+
+/// A listening socket of the kernel's.
+#[derive(Debug)]
+pub struct RealListener(TcpListener);
+
+impl RealListener {
+    /// Binds and listens. An IPv6 address takes IPv6 connections only, so that both families can be listened on apart.
+    ///
+    /// # Errors
+    /// The kernel's, such as [`io::ErrorKind::AddrInUse`].
+    pub fn bind(addr: SocketAddr) -> io::Result<RealListener> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        RealListener::from_std(socket.into())
+    }
+
+    /// Takes over a socket that already listens, for instance an inherited one.
+    ///
+    /// # Errors
+    /// The socket cannot be made non-blocking or registered with the runtime.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<RealListener> {
+        listener.set_nonblocking(true)?;
+        Ok(RealListener(TcpListener::from_std(listener)?))
+    }
+}
+
+impl Listener for RealListener {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = self.0.accept().await?;
+            // Failing options are a connection that is gone already; reading from it will tell.
+            let _ = stream.set_nodelay(true);
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(CLIENT_KEEPALIVE));
+            Ok((Box::new(RealStream(stream)) as Box<dyn Stream>, from))
+        })
+    }
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub(super) struct RealStream(TcpStream);
+
+impl AsyncRead for RealStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for RealStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Stream for RealStream {
+    fn reset_on_drop(&mut self) {
+        // Fails only on a socket that is gone.
+        let _ = self.0.set_zero_linger();
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
