@@ -24,7 +24,7 @@ const FILE: &str = "generation";
 /// Bytes of it at most.
 const FILE_BYTES: usize = 64;
 /// A disk that takes longer is as good as none.
-const DISK: Duration = Duration::from_secs(2);
+pub(super) const DISK: Duration = Duration::from_secs(2);
 /// No generation is believed that is further ahead than this: a forged one would hide its node for good. So far, because
 /// a machine without a battery for its clock must not think all others forged.
 const AHEAD: Duration = Duration::from_secs(50 * 366 * 24 * 3600);

@@ -31,6 +31,7 @@ mod identity;
 pub mod inspect;
 pub mod keyring;
 mod life;
+mod lives;
 mod outbox;
 mod packet;
 pub mod peers;

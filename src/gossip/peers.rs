@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::codec;
+use super::identity::DISK;
 use super::keyring::{KeyId, Keyring};
 use super::seal::{CACHE, Cipher};
 use super::stats::{DropReason, Stats};
@@ -148,7 +149,8 @@ impl Cache {
 /// Reads the cache. What is wrong with it is said here, once.
 pub(super) async fn load(store: &dyn Store, state_dir: &Path, keyring: &Keyring, cluster: &str, stats: &Stats) -> Cache {
     let file = state_dir.join(FILE);
-    let bytes = match store.read(&file, FILE_BYTES).await {
+    let read = tokio::time::timeout(DISK, store.read(&file, FILE_BYTES)).await;
+    let bytes = match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Cache::default(),
         Err(error) => {

@@ -1,23 +1,22 @@
-//! The task that holds gossip together: begins a life of the library, publishes, watches, and begins again.
+//! The task that holds gossip together: it speaks for this node, listens for it, and keeps the library alive.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chitchat::ChitchatId;
+use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{error, info, warn};
+use tracing::error;
 
-use super::address::{self, Hints};
 use super::chores::Chores;
 use super::contacts::Contacts;
-use super::identity::{self, Finding, Generations, Namesake, Namesakes};
-use super::inspect::Inspector;
-use super::life::{Birth, Life};
+use super::identity::{self, Generations, Namesakes};
+use super::life::Life;
 use super::outbox::Outbox;
 use super::packet::{Direct, Packet, Received};
 use super::peers::{self, Keeper};
-use super::record::{NamingRule, Record};
+use super::record::NamingRule;
 use super::seal::Cipher;
 use super::starts::Starts;
 use super::transport::{self, Incoming, Outgoing};
@@ -26,8 +25,6 @@ use super::{Command, Heard, INTERVAL, Keyring, Say, Settings, Shared, unpoisoned
 use crate::engine::event::{AgentState, Role};
 use crate::world::{BoxFuture, World};
 
-/// While there is no address to advertise, one is looked for this often.
-const ADDRESS_RETRY: Duration = Duration::from_secs(1);
 /// What is still to be written when gossip ends has this long.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
@@ -41,13 +38,13 @@ pub(super) struct Supervisor {
     pub(super) contacts: Contacts,
     pub(super) surroundings: Surroundings,
     pub(super) chores: Chores,
-    life: Option<Life>,
-    starts: Starts,
-    generations: Generations,
+    pub(super) life: Option<Life>,
+    pub(super) starts: Starts,
+    pub(super) generations: Generations,
     /// The next generation must be above this.
-    floor: u64,
-    namesakes: Namesakes,
-    voice: Voice,
+    pub(super) floor: u64,
+    pub(super) namesakes: Namesakes,
+    pub(super) voice: Voice,
     leaving: Option<Leaving>,
     /// Nobody holds a handle any more, or the socket's task is gone.
     over: bool,
@@ -55,12 +52,12 @@ pub(super) struct Supervisor {
 
 /// What the configuration said.
 pub(super) struct Surroundings {
-    cluster: String,
-    advertise: Option<std::net::SocketAddr>,
-    apiservers: Vec<std::net::SocketAddr>,
-    bound: Option<std::net::SocketAddr>,
-    allow: Vec<ipnet::IpNet>,
-    seeds: watch::Receiver<Vec<std::net::SocketAddr>>,
+    pub(super) cluster: String,
+    pub(super) advertise: Option<SocketAddr>,
+    pub(super) apiservers: Vec<SocketAddr>,
+    pub(super) bound: Option<SocketAddr>,
+    pub(super) allow: Vec<IpNet>,
+    pub(super) seeds: watch::Receiver<Vec<SocketAddr>>,
 }
 
 struct Leaving {
@@ -216,117 +213,6 @@ impl Supervisor {
     }
 }
 
-/// Beginning and ending lives.
-impl Supervisor {
-    async fn begin_life(&mut self, now: Instant) {
-        let Some(addr) = self.find_address() else {
-            self.starts.wait(now + ADDRESS_RETRY);
-            return;
-        };
-        let generation = self.generations.next(&*self.world.store, &*self.world.wall, self.floor).await;
-        let record = self.voice.record(&unpoisoned(&self.shared.said).clone());
-        let Some(text) = record.encode_text() else {
-            error!("this node's record does not fit; nothing is published");
-            self.starts.failed(now, now);
-            return;
-        };
-        let id = ChitchatId::new(self.shared.node.as_str(), generation, addr);
-        let cluster = self.surroundings.cluster.clone();
-        let loopback = addr.ip().is_loopback();
-        let inspector = Inspector::new(cluster.clone(), id.clone(), loopback, identity::believable(&*self.world.wall));
-        let (outgoing, stats) = (self.link.clone(), Arc::clone(&self.shared.stats));
-        match Life::begin(Birth { cluster, id, text, inspector, outgoing, stats }).await {
-            Ok(life) => self.life_began(life, record),
-            Err(error) => {
-                warn!("gossip cannot start: {error:#}; trying again");
-                self.starts.failed(now, now);
-            }
-        }
-    }
-
-    fn life_began(&mut self, life: Life, record: Record) {
-        info!("gossip runs as {} at {}, generation {}", self.shared.node, life.addr, life.generation);
-        if self.starts.begun() {
-            self.shared.stats.restarts.add(1);
-        }
-        self.shared.stats.generation.set(life.generation);
-        *unpoisoned(&self.shared.advertised) = Some(life.addr);
-        self.voice.wrote(life.began, record);
-        self.namesakes.begin_life();
-        self.contacts.begin_life();
-        let mut book = unpoisoned(&self.shared.book);
-        book.begin_life(life.began);
-        let rule = NamingRule { loopback: life.addr.ip().is_loopback(), allow: self.surroundings.allow.clone() };
-        book.rule(rule, &mut self.outbox, &self.shared.stats);
-        self.life = Some(life);
-    }
-
-    fn life_failed(&mut self, why: &str) {
-        if let Some(life) = self.life.take() {
-            warn!("gossip has ended: {why}; starting it again, what was known stays known");
-            self.starts.failed(Instant::now(), life.began);
-        }
-    }
-
-    fn end_life(&mut self, why: &str) {
-        if let Some(life) = self.life.take() {
-            info!("gossip starts anew: {why}");
-            self.floor = self.floor.max(life.generation);
-            self.starts.ended(Instant::now(), life.began);
-        }
-    }
-
-    fn find_address(&self) -> Option<std::net::SocketAddr> {
-        let Surroundings { advertise, apiservers, bound, seeds, .. } = &self.surroundings;
-        let seeds = seeds.borrow();
-        let hints = Hints { flag: *advertise, bound: (*bound)?, apiservers, seeds: &seeds };
-        address::find(&*self.world.datagram, &hints)
-    }
-
-    fn watch_address(&mut self, now: Instant) {
-        let Some(addr) = self.life.as_ref().map(|life| life.addr) else { return };
-        if self.chores.address_is_due(now) {
-            let found = self.find_address().filter(|found| *found != addr);
-            if self.chores.address_moved(found) {
-                self.end_life("this node has another address");
-            }
-        }
-    }
-
-    async fn watch_identity(&mut self, now: Instant) {
-        let Some(life) = &self.life else { return };
-        let (generation, ours) = (life.generation, life.addr);
-        let heard_of_us = unpoisoned(&life.inspector).heard_of_us();
-        let (heartbeat, version) = {
-            let mut library = life.library().await;
-            let own = library.self_node_state();
-            (u64::from(own.heartbeat()), own.max_version())
-        };
-        if identity::forged(heard_of_us, heartbeat, version) {
-            warn!("a member tells of this node what it never said");
-            return self.end_life("to be heard above what was forged");
-        }
-        let others: Vec<Namesake> = std::mem::take(&mut self.chores.namesakes);
-        match self.namesakes.look(now, (generation, self.voice.session), &others) {
-            Some(Finding::ContinueAbove(above)) => {
-                self.floor = self.floor.max(above);
-                self.end_life("the others know this node by a higher generation");
-            }
-            Some(Finding::Conflict(theirs)) => {
-                error!("two machines have the name {}: this one at {ours}, the other at {theirs}; rename one", self.shared.name);
-                self.shared.stats.name_conflict.set(1);
-                self.outbox.conflict(Heard::Conflict { ours, theirs });
-            }
-            Some(Finding::ConflictOver) => {
-                info!("no other machine has the name {} any more", self.shared.name);
-                self.shared.stats.name_conflict.set(0);
-                self.outbox.conflict(Heard::ConflictOver);
-            }
-            None => {}
-        }
-    }
-}
-
 /// Speaking and leaving.
 impl Supervisor {
     async fn say(&mut self, mut say: Say, urgent: bool) {
@@ -363,7 +249,7 @@ impl Supervisor {
         self.speak(&say, false).await;
     }
 
-    async fn reload(&mut self, keyring: Keyring, allow: Vec<ipnet::IpNet>) {
+    async fn reload(&mut self, keyring: Keyring, allow: Vec<IpNet>) {
         self.send(Outgoing::Rekey(Cipher::for_gossip(&keyring, &self.surroundings.cluster))).await;
         self.keeper.rekey(keyring);
         self.surroundings.allow = allow.clone();
@@ -393,7 +279,7 @@ impl Supervisor {
     }
 
     /// The seeds as they are now.
-    pub(super) fn seeds(&self) -> Vec<std::net::SocketAddr> {
+    pub(super) fn seeds(&self) -> Vec<SocketAddr> {
         self.surroundings.seeds.borrow().clone()
     }
 }
