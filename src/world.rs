@@ -202,10 +202,12 @@ pub trait Prober: Send + Sync {
     fn probe(&self, order: ProbeOrder) -> BoxFuture<'_, Probed>;
 
     /// This endpoint is probed no more: whatever is kept for it may go.
-    fn forget(&self, endpoint: Endpoint);
+    fn forget(&self, _endpoint: Endpoint) {}
 
-    /// When the certificate that each endpoint showed last ends, in seconds since 1970.
-    fn certificates(&self) -> BTreeMap<Endpoint, i64>;
+    /// When the certificate that each endpoint showed last ends, in seconds since 1970; empty where nobody looks.
+    fn certificates(&self) -> BTreeMap<Endpoint, i64> {
+        BTreeMap::new()
+    }
 }
 
 /// Seam: names.

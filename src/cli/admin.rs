@@ -52,6 +52,7 @@ pub(super) struct AgentStatus {
     pub(super) gossip: Option<String>,
     pub(super) upstreams: Vec<Upstream>,
     pub(super) peers: Vec<Peer>,
+    pub(super) notes: Vec<String>,
 }
 
 /// An endpoint, in rank order.

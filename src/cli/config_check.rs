@@ -2,18 +2,34 @@
 
 use anyhow::Context as _;
 
+use super::keygen::KEYRING_MOST;
 use super::output::{Failure, print, say};
 use super::settings::Settings;
-use crate::config::Config;
-use crate::world::real;
+use crate::config::{Config, ConfigError, Loaded, Setting, Sources};
+use crate::gossip::keyring::Keyring;
+use crate::world::{Store, real};
 
 pub(super) fn check(settings: Settings) -> Result<(), Failure> {
     let sources = settings.sources();
     let store = real::Files;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let loaded = runtime.block_on(Config::load(&sources, &store))?;
+    let loaded = runtime.block_on(load(&sources, &store))?;
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"));
     }
     print(&loaded.effective.to_yaml())
+}
+
+/// Loads the configuration and looks into the keyring, whose format is gossip's and not the configuration's to know.
+pub(super) async fn load(sources: &Sources, store: &dyn Store) -> Result<Loaded, ConfigError> {
+    let loaded = Config::load(sources, store).await?;
+    let Some(gossip) = &loaded.config.gossip else { return Ok(loaded) };
+    let read = store.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| error.to_string());
+    match read.and_then(|text| Keyring::parse(&text).map_err(|error| error.to_string())) {
+        Ok(_) => Ok(loaded),
+        Err(error) => {
+            let what = format!("{} is not a keyring: {error}", gossip.keyring.display());
+            Err(loaded.effective.complaint(Setting::Keyring, what, "make one with `prismesh keygen FILE`"))
+        }
+    }
 }

@@ -2,11 +2,10 @@
 
 use anyhow::Context as _;
 
-use super::logging;
 use super::output::Failure;
 use super::settings::Settings;
+use super::{config_check, logging};
 use crate::agent::process;
-use crate::config::Config;
 use crate::service;
 use crate::world::real;
 
@@ -24,7 +23,7 @@ pub(super) fn run(settings: Settings) -> Result<(), Failure> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let loaded = Config::load(&sources, &store).await?;
+        let loaded = config_check::load(&sources, &store).await?;
         logging::start(&loaded.config)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");

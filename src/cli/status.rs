@@ -25,12 +25,13 @@ fn people(status: &AgentStatus) -> String {
     let admin = status.admin.as_deref().unwrap_or("-");
     let head = [
         ("node", format!("{} ({}), prismesh {}", status.node, status.role, status.version)),
-        ("cluster", format!("{}, {} nodes", status.cluster, status.cluster_size)),
+        ("cluster", format!("{}, {}", status.cluster, nodes(status.cluster_size))),
         ("listen", status.listen.join(", ")),
         ("admin", admin.to_owned()),
         ("gossip", gossip.to_owned()),
     ];
     let mut text: String = head.iter().map(|(what, value)| format!("{what:8} {}\n", harmless(value))).collect();
+    text.extend(status.notes.iter().map(|note| format!("{:8} {}\n", "note", harmless(note))));
     text.push('\n');
     if status.upstreams.is_empty() {
         text.push_str("No endpoint is known: give --seed, --external or --endpoint.\n");
@@ -52,4 +53,8 @@ fn people(status: &AgentStatus) -> String {
         })
         .collect();
     text + &table(["", "ENDPOINT", "VERDICT", "SOURCE", "ROUND TRIP", "LOAD", "CONNECTIONS"], &rows)
+}
+
+fn nodes(number: u64) -> String {
+    if number == 1 { "1 node".to_owned() } else { format!("{number} nodes") }
 }

@@ -18,8 +18,18 @@ use super::setting::Setting;
 /// A configuration file is at most this long, in bytes: a thousand times what one needs.
 pub(super) const FILE_MOST: usize = 1024 * 1024;
 
-/// Reads a file's text. `path` is for messages.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Layer, ConfigError> {
+impl Layer {
+    /// What the text of a configuration file says. `path` is for messages and origins only.
+    ///
+    /// # Errors
+    ///
+    /// The text is no YAML, or not of the shape of a configuration. Values have not been looked at.
+    pub fn from_yaml(path: &Path, bytes: &[u8]) -> Result<Layer, ConfigError> {
+        parse(path, bytes)
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Layer, ConfigError> {
     let path: Arc<Path> = path.into();
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() as u64 + 1;

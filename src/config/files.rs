@@ -7,7 +7,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::ConfigError;
-use super::file::{self, FILE_MOST};
+use super::file::FILE_MOST;
 use super::layer::{Layer, Origin, Sources};
 use super::setting::Setting;
 use super::{Config, ProbeCredentials};
@@ -67,7 +67,7 @@ async fn read_file(path: &Path, store: &dyn Store) -> Result<Layer, ConfigError>
         let (what, right) = unreadable(&error, FILE_MOST);
         ConfigError::new(path.display(), format!("the configuration file (--config, {}) {what}", Sources::FILE_VARIABLE), right)
     })?;
-    file::parse(path, &bytes)
+    Layer::from_yaml(path, &bytes)
 }
 
 /// What is wrong with a file that could not be read, and what would be right.
@@ -110,8 +110,7 @@ struct Named<'a> {
 
 impl Named<'_> {
     fn wrong(&self, setting: Setting, path: &Path, what: &str, right: &str) -> ConfigError {
-        let origin = self.given.value(setting).map_or(&Origin::Default, |written| &written.origin);
-        ConfigError::new(origin.of(setting), format!("{} {what}", path.display()), right)
+        self.given.complaint(setting, format!("{} {what}", path.display()), right)
     }
 
     async fn read(&self, setting: Setting, path: &Path) -> Result<Vec<u8>, ConfigError> {

@@ -107,6 +107,12 @@ impl Layer {
         self.get(setting).is_some_and(|entry| entry.origin != Origin::Default)
     }
 
+    /// A complaint about a setting's value, at the place where it was written.
+    pub fn complaint(&self, setting: Setting, what: impl Into<String>, right: impl Into<String>) -> ConfigError {
+        let origin = self.value(setting).map_or(&Origin::Default, |written| &written.origin);
+        ConfigError::new(origin.of(setting), what, right)
+    }
+
     /// This layer with a higher one laid over it.
     #[must_use]
     pub fn under(mut self, higher: Layer) -> Layer {

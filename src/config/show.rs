@@ -74,7 +74,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::file::parse;
     use super::super::layer::Origin;
     use super::*;
 
@@ -97,7 +96,7 @@ mod tests {
             layer.put(Setting::Log, &Origin::Flag(Setting::Log), [log]);
             layer.put(Setting::Seed, &Origin::Environment(Setting::Seed), seeds);
             let shown = layer.to_yaml();
-            let again = parse(Path::new("p"), shown.as_bytes()).map_err(|error| TestCaseError::fail(format!("{error}\n{shown}")))?;
+            let again = Layer::from_yaml(Path::new("p"), shown.as_bytes()).map_err(|error| TestCaseError::fail(format!("{error}\n{shown}")))?;
             prop_assert_eq!(texts(&again), texts(&layer), "{}", shown);
         }
     }

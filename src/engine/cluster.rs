@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, EndpointTag, NodeId};
 use super::event::{MemberRecord, Verdict};
 use super::hash;
 use super::latency::median;
-use super::policy::{CONFIRMING_NODES, PRIOR_PEERS, SIZE_WINDOW};
+use super::policy::{CONFIRMING_NODES, PRIOR_PEERS, ROUND_TRIP_MOST, SIZE_WINDOW};
 use super::time::Moment;
 
 /// Weight of a new gossip round trip in a peer's distance.
@@ -94,6 +94,7 @@ impl Cluster {
     }
 
     pub(crate) fn measured(&mut self, node: NodeId, rtt: Duration) {
+        let rtt = rtt.min(ROUND_TRIP_MOST);
         let distance = self.distance.entry(node).or_insert(rtt);
         *distance = distance.mul_f64(1.0 - PEER_GAIN) + rtt.mul_f64(PEER_GAIN);
     }

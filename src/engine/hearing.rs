@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Engine;
 use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
-use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Role, Verdict};
+use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Observation, Role, Verdict};
 use super::known::Known;
-use super::policy::{ENDPOINTS, ENDPOINTS_A_MEMBER};
+use super::policy::{ENDPOINTS, ENDPOINTS_A_MEMBER, OBSERVATIONS};
 
 impl Engine {
     pub(super) fn configured(&mut self, all: &[Configured], effects: &mut Vec<Effect>) {
@@ -41,10 +41,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn record(&mut self, record: MemberRecord, effects: &mut Vec<Effect>) {
+    pub(super) fn record(&mut self, mut record: MemberRecord, effects: &mut Vec<Effect>) {
         if !self.cluster.is_news(&record) {
             return;
         }
+        record.observations.truncate(OBSERVATIONS);
+        record.endpoints.truncate(ENDPOINTS_A_MEMBER);
         self.name_endpoints(&record, effects);
         let (node, apiserver, observations) = (record.node, record.apiserver, record.observations.clone());
         let before = self.cluster.merge(record);
@@ -60,13 +62,14 @@ impl Engine {
                 self.reported(seen.endpoint, seen.verdict);
             }
         }
-        self.refresh_priors();
+        let before = before.into_iter().flat_map(|before| before.observations);
+        self.refresh_priors(before.chain(observations));
     }
 
     /// Gives a member's endpoints to it, and takes from it what it no longer names.
     fn name_endpoints(&mut self, record: &MemberRecord, effects: &mut Vec<Effect>) {
         let serves = record.role == Role::ControlPlane;
-        let named: BTreeSet<Endpoint> = record.endpoints.iter().copied().filter(|_| serves).take(ENDPOINTS_A_MEMBER).collect();
+        let named: BTreeSet<Endpoint> = record.endpoints.iter().copied().filter(|_| serves).collect();
         for endpoint in self.taken_from(record.node, &named) {
             self.prompt(endpoint);
         }
@@ -118,7 +121,7 @@ impl Engine {
 
     /// A peer's verdict, when it is news.
     fn reported(&mut self, tag: EndpointTag, verdict: Verdict) {
-        let Some(known) = self.endpoints.values().find(|known| known.endpoint.tag() == tag) else { return };
+        let Some(known) = self.endpoints.values().find(|known| known.tag == tag) else { return };
         let endpoint = known.endpoint;
         match verdict {
             Verdict::Suspect | Verdict::Down => self.heard_of_trouble(endpoint),
@@ -155,20 +158,21 @@ impl Engine {
     }
 
     pub(super) fn forgotten(&mut self, node: NodeId) {
-        self.cluster.forget(node);
+        let forgotten = self.cluster.forget(node);
         for known in self.endpoints.values_mut() {
             known.members.remove(&node);
             known.health.unsaid(node);
         }
-        self.refresh_priors();
+        self.refresh_priors(forgotten.into_iter().flat_map(|record| record.observations));
         self.rerank = true;
     }
 
-    fn refresh_priors(&mut self) {
-        for known in self.endpoints.values_mut() {
-            known.latency.set_prior(self.cluster.prior(known.endpoint.tag()));
+    /// What peers say of these has changed.
+    fn refresh_priors(&mut self, of: impl Iterator<Item = Observation>) {
+        let of: BTreeSet<EndpointTag> = of.map(|seen| seen.endpoint).collect();
+        for known in self.endpoints.values_mut().filter(|known| of.contains(&known.tag)) {
+            self.rerank |= known.latency.set_prior(self.cluster.prior(known.tag));
         }
-        self.rerank = true;
     }
 
     /// The endpoint, made if there is room. Who is already proven never makes room; what a person wrote always gets some.
@@ -186,7 +190,9 @@ impl Engine {
                     }
                 }
             }
-            self.endpoints.insert(endpoint, Known::new(endpoint, self.now));
+            let mut known = Known::new(endpoint, self.now);
+            known.latency.set_prior(self.cluster.prior(known.tag));
+            self.endpoints.insert(endpoint, known);
             effects.push(Effect::Notice(Notice::Learnt { endpoint, source }));
             self.rerank = true;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::endpoint::{Endpoint, NodeId, Source};
+use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
 use super::event::{Configured, Verdict};
 use super::health::Health;
 use super::latency::{Latency, ms};
@@ -15,6 +15,8 @@ use super::time::Moment;
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) endpoint: Endpoint,
+    /// Its short name, kept because hashing it anew for each report would be the engine's main work.
+    pub(crate) tag: EndpointTag,
     /// What the configuration says of it, at most one a source.
     pub(crate) configured: Vec<Configured>,
     /// Members whose present records name it.
@@ -36,16 +38,19 @@ pub(crate) struct Known {
     pub(crate) told: Verdict,
     /// That its certificate is outside its validity was told.
     pub(crate) told_expired: bool,
+    /// It has not answered yet, or was `down` since it did.
+    away: bool,
     /// When it last joined those that answer.
     pub(crate) ready_since: Option<Moment>,
-    /// It is in the band of the nearest.
-    pub(crate) near: bool,
+    /// It is in the band of the nearest among those of this verdict.
+    pub(crate) near: Option<Verdict>,
 }
 
 impl Known {
     pub(crate) fn new(endpoint: Endpoint, now: Moment) -> Known {
         Known {
             endpoint,
+            tag: endpoint.tag(),
             configured: Vec::new(),
             members: BTreeSet::new(),
             node: None,
@@ -58,8 +63,9 @@ impl Known {
             connections: 0,
             told: Verdict::Unproven,
             told_expired: false,
+            away: true,
             ready_since: None,
-            near: false,
+            near: None,
         }
     }
 
@@ -110,11 +116,21 @@ impl Known {
         Pace { local: self.is_local(), fruitless, cluster_size }
     }
 
+    /// Its verdict is this now: who joins those that answer begins with a small share.
+    pub(crate) fn holds(&mut self, now: Moment, verdict: Verdict) {
+        self.told = verdict;
+        match verdict {
+            Verdict::Unproven | Verdict::Down => self.away = true,
+            Verdict::Ready | Verdict::Draining if std::mem::take(&mut self.away) => self.ready_since = Some(now),
+            Verdict::Ready | Verdict::Draining | Verdict::Suspect => {}
+        }
+    }
+
     /// How long ago it last proved itself, an earlier run's word included.
     pub(crate) fn proof_age(&self, now: Moment) -> Option<Duration> {
         match self.health.last_answer() {
             Some(answer) => Some(now.since(answer)),
-            None => self.cached.map(|age| age + now.since(Moment::START)),
+            None => self.cached.map(|age| age.saturating_add(now.since(Moment::START))),
         }
     }
 
@@ -145,7 +161,7 @@ impl Known {
             rtt: self.latency.estimate(),
             load,
             ready_for: self.ready_since.map(|since| now.since(since)),
-            was_near: self.near,
+            was_near: self.near == Some(self.health.verdict()),
         }
     }
 

@@ -213,7 +213,7 @@ impl Engine {
     fn public_tag(&self, known: &Known) -> EndpointTag {
         match self.identity.advertised.first() {
             Some(advertised) if known.is_local() => advertised.tag(),
-            _ => known.endpoint.tag(),
+            _ => known.tag,
         }
     }
 

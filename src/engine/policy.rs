@@ -124,6 +124,8 @@ pub const RAMP_FROM: f64 = 0.1;
 pub const RAMP: Duration = Duration::from_secs(30);
 /// The routing is renewed this often while a ramp lasts.
 pub const RAMP_STEP: Duration = Duration::from_secs(1);
+/// No round trip is longer: nothing of ours waits longer for one, and what is reported may be anything.
+pub const ROUND_TRIP_MOST: Duration = Duration::from_secs(10);
 /// Nearest peers whose reports stand in for own samples.
 pub const PRIOR_PEERS: usize = 5;
 /// A record is written at most this often but for a change of state.

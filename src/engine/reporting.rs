@@ -13,7 +13,7 @@ use super::known::Known;
 use super::policy::{OBSERVATIONS, PUBLISH_INTERVAL};
 use super::time::Moment;
 
-/// Two reports because of verdicts are at least this far apart.
+/// Two reports because of verdicts are at least this far apart, and two because of the state of this node's own apiserver.
 const VERDICTS_APART: Duration = Duration::from_secs(1);
 /// The cache is written this often even if nothing changed, so that the ages in it are about right.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(600);
@@ -23,6 +23,8 @@ const NEWS_FACTOR: f64 = 1.5;
 #[derive(Debug, Default)]
 pub(super) struct Reporting {
     said: Option<(Moment, OwnReport)>,
+    /// When a change of this node's own apiserver was said last.
+    turned: Option<Moment>,
     /// When the changed report, that is not said yet, is due.
     due: Option<Moment>,
     remembered: Option<(Moment, Memory)>,
@@ -42,8 +44,10 @@ impl Engine {
         let report = self.report();
         let (due, urgent) = match &self.reporting.said {
             None => (self.now, report.apiserver.is_some()),
-            Some((_, said)) if said.apiserver != report.apiserver => (self.now, true),
-            Some((then, said)) if verdicts(said) != verdicts(&report) => (*then + VERDICTS_APART, false),
+            Some((_, said)) if said.apiserver != report.apiserver => {
+                (self.reporting.turned.map_or(self.now, |then| then + VERDICTS_APART), true)
+            }
+            Some((then, said)) if self.verdict_is_news(said, &report) => (*then + VERDICTS_APART, false),
             Some((then, said)) if is_news(said, &report) => (*then + PUBLISH_INTERVAL, false),
             Some(_) => {
                 self.reporting.due = None;
@@ -55,8 +59,20 @@ impl Engine {
             return;
         }
         self.reporting.due = None;
+        if urgent {
+            self.reporting.turned = Some(self.now);
+        }
         self.reporting.said = Some((self.now, report.clone()));
         effects.push(Effect::Publish { say: report, urgent });
+    }
+
+    /// Where not all endpoints have room, noise decides which of them are said: that alone is no change of a verdict.
+    fn verdict_is_news(&self, said: &OwnReport, now: &OwnReport) -> bool {
+        let all_have_room = self.endpoints.len() <= OBSERVATIONS;
+        now.observations.iter().any(|seen| {
+            let last = said.observations.iter().find(|last| last.endpoint == seen.endpoint);
+            last.map_or(all_have_room, |last| last.verdict != seen.verdict)
+        })
     }
 
     /// The nearest endpoints first; what is local is told by its public name, and its round trip is nobody else's.
@@ -94,7 +110,9 @@ impl Engine {
             .remembered
             .as_ref()
             .is_none_or(|(then, last)| *last != memory || self.now.since(*then) >= REMEMBER_INTERVAL);
-        if !stale {
+        // A start that has found nothing yet must not overwrite what an earlier run knew.
+        let nothing = memory == (BTreeSet::new(), 1) && self.reporting.remembered.is_none();
+        if !stale || nothing {
             return;
         }
         let endpoints = worth
@@ -106,17 +124,14 @@ impl Engine {
     }
 }
 
-fn verdicts(report: &OwnReport) -> BTreeSet<(super::EndpointTag, super::event::Verdict)> {
-    report.observations.iter().map(|seen| (seen.endpoint, seen.verdict)).collect()
-}
-
 fn is_news(said: &OwnReport, now: &OwnReport) -> bool {
-    now.observations.iter().any(|seen| {
-        let Some(last) = said.observations.iter().find(|last| last.endpoint == seen.endpoint) else { return true };
-        let load = (f64::from(seen.connections), f64::from(last.connections));
-        let rtt = (seconds(seen.rtt), seconds(last.rtt));
-        differs(load.0 + 1.0, load.1 + 1.0) || differs(rtt.0, rtt.1)
-    })
+    said.observations.len() != now.observations.len()
+        || now.observations.iter().any(|seen| {
+            let Some(last) = said.observations.iter().find(|last| last.endpoint == seen.endpoint) else { return true };
+            let load = (f64::from(seen.connections), f64::from(last.connections));
+            let rtt = (seconds(seen.rtt), seconds(last.rtt));
+            differs(load.0 + 1.0, load.1 + 1.0) || differs(rtt.0, rtt.1)
+        })
 }
 
 /// Unmeasured is a round trip that no measured one is near.

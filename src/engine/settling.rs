@@ -54,7 +54,7 @@ impl Engine {
             let fresh = known.schedule.fresh() || !keep || !steady;
             let noticed = known.health.failure_noticed();
             let corroborated = noticed.is_some() && answered_elsewhere > noticed;
-            let seed = hash(&[self.identity.seed, u64::from(endpoint.tag().0)]);
+            let seed = hash(&[self.identity.seed, u64::from(known.tag.0)]);
             known.schedule.sent(self.now, UnderWay { id: self.probes, corroborated }, pace, seed);
             effects.push(Effect::Probe(ProbeOrder {
                 id: self.probes,
@@ -72,11 +72,8 @@ impl Engine {
         for known in self.endpoints.values_mut() {
             let (from, to) = (known.told, known.health.verdict());
             if from != to {
-                known.told = to;
+                known.holds(self.now, to);
                 self.rerank = true;
-                if matches!(from, Verdict::Unproven | Verdict::Down) && to <= Verdict::Draining {
-                    known.ready_since = Some(self.now);
-                }
                 let reason = known.health.reason();
                 effects.push(Effect::Notice(Notice::Verdict { endpoint: known.endpoint, from, to, reason }));
             }
@@ -105,7 +102,8 @@ impl Engine {
         let (routing, scores) = rank(&self.candidates());
         for known in self.endpoints.values_mut() {
             let place = routing.upstreams.iter().position(|upstream| upstream.endpoint == known.endpoint);
-            known.near = place.is_some_and(|place| scores[place].distance == Distance::Near);
+            let near = place.filter(|place| scores[*place].distance == Distance::Near);
+            known.near = near.map(|place| scores[place].verdict);
         }
         if !routing.differs_from(&self.routing) {
             return;

@@ -107,9 +107,9 @@ impl Guests {
         );
         let good = failed == 0 && gets > 0 && lines > 0;
         if good {
-            voice.say(&text)
+            voice.say(&text);
         } else {
-            voice.alarm(&text)
+            voice.alarm(&text);
         }
         good
     }

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -386,12 +387,12 @@ impl Cluster {
     pub fn make_keyring(&self, name: &str) -> Result<PathBuf> {
         let keyring = self.dir.path().join(name);
         if self.plan.agents == Agents::Real {
-            let output = std::process::Command::new(&self.plan.program)
-                .args(["agent", "keygen"])
-                .arg(&keyring)
-                .stdin(std::process::Stdio::piped())
-                .output()
-                .context("cannot run keygen")?;
+            let mut keygen = std::process::Command::new(&self.plan.program);
+            keygen.args(["agent", "keygen"]).arg(&keyring).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = keygen.spawn().context("cannot run keygen")?;
+            // It ends with its standard input, which waiting for it would close.
+            let _stdin = child.stdin.take();
+            let output = child.wait_with_output()?;
             ensure!(output.status.success(), "keygen failed: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(keyring)

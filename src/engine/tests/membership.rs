@@ -269,7 +269,7 @@ fn its_own_record_is_none_of_its_business() {
 #[test]
 fn the_newest_record_counts_by_generation_then_version() {
     let mut world = World::worker(1);
-    let mut record = |world: &mut World, generation, version, last| {
+    let record = |world: &mut World, generation, version, last| {
         let record = MemberRecord { generation, version, ..world.a_record(1, &[apiserver(last)]) };
         world.tell(Event::Record(record));
     };

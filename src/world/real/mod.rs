@@ -1,6 +1,6 @@
 //! The real world: sockets, files, names and the time of day.
 
-mod carry;
+pub(crate) mod carry;
 mod datagram;
 mod net;
 mod resolver;

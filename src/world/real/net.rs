@@ -108,7 +108,7 @@ impl Listener for RealListener {
 
 /// A TCP connection.
 #[derive(Debug)]
-pub struct RealStream(TcpStream);
+pub(super) struct RealStream(TcpStream);
 
 impl AsyncRead for RealStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
