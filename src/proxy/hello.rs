@@ -10,7 +10,7 @@
 
 /// What the bytes so far are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub enum Shape {
     /// Nothing, or the beginning of a ClientHello.
     Partial,
     /// Exactly one ClientHello.
@@ -35,7 +35,7 @@ const EARLY_DATA: u16 = 42;
 
 /// Follows a client's bytes until it is clear what they are.
 #[derive(Clone, Debug)]
-pub(super) struct Hello {
+pub struct Hello {
     shape: Shape,
     /// The header of the record that is being read.
     header: [u8; RECORD_HEADER],
@@ -64,12 +64,12 @@ impl Default for Hello {
 
 impl Hello {
     /// What the bytes so far are.
-    pub(super) fn shape(&self) -> Shape {
+    pub fn shape(&self) -> Shape {
         self.shape
     }
 
     /// Takes note of more bytes: `all` is everything since the beginning, the last `new` of which were not seen before.
-    pub(super) fn follow(&mut self, all: &[u8], new: usize) {
+    pub fn follow(&mut self, all: &[u8], new: usize) {
         let mut rest = all.get(all.len().saturating_sub(new)..).unwrap_or_default();
         while !rest.is_empty() {
             match self.shape {

@@ -36,7 +36,7 @@ mod accept;
 mod bucket;
 mod clients;
 mod dial;
-mod hello;
+pub mod hello;
 mod hold;
 mod race;
 mod said;
