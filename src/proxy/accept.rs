@@ -148,10 +148,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_task_of_a_carried_connection_is_small() {
-        let shared = Scene::of(&[]).proxy.shared.clone();
+        let shared = Scene::of(&[]).proxy.shared;
         let Admission::Admitted(place) = shared.clients.admit() else { panic!("there is room") };
-        let task = serve(shared.clone(), Box::new(pair().0), place);
-        let size = std::mem::size_of_val(&task);
+        let task = serve(shared, Box::new(pair().0), place);
+        let size = size_of_val(&task);
         assert!(size <= TASK_MOST, "it has {size} bytes");
     }
 }

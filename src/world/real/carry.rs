@@ -3,7 +3,7 @@
 //! A connection that is idle owns no buffer at all: bytes are read into the stack and written from there, and only what the
 //! other side did not take at once is put aside. Thousands of idle watches then cost their sockets and little else, which a
 //! buffer per direction (as `copy_bidirectional` has) would not allow. While something is put aside nothing more is read that
-//! way, so a connection never holds more than [`CHUNK`] bytes a direction.
+//! way, so a connection never holds more than 16 KiB a direction.
 //!
 //! What happened on one side happens on the other: an end of stream is passed on as a half-close, a reset as a reset. When
 //! *writing* fails the other way goes on first for as long as it gets on, since a server that answers and closes without having
