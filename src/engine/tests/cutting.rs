@@ -143,6 +143,21 @@ fn two_apiservers_that_die_together_are_both_cut() {
 }
 
 #[test]
+fn two_that_recover_together_do_not_set_off_one_anothers_probes() {
+    let mut world = World::busy(2, 1);
+    world.cut_off = true;
+    world.run(secs(10));
+    let back = world.now;
+    world.cut_off = false;
+    world.run(secs(3));
+    for n in [1, 2] {
+        assert_eq!(world.verdict(apiserver(n)), Verdict::Ready);
+        let probes = world.probes(apiserver(n), back).len();
+        assert!(probes <= 6, "{probes} in 3 s");
+    }
+}
+
+#[test]
 fn the_only_apiserver_is_never_cut() {
     let mut world = World::busy(1, 1);
     let fault = world.now;
