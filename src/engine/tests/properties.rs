@@ -234,7 +234,7 @@ impl Driver {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn no_story_panics_grows_spins_or_leaves_nothing_where_something_was(seed in any::<u64>(), story in vec(a_happening(u32::MAX), 1..80)) {
@@ -258,7 +258,7 @@ proptest! {
         }
         driver.tell(Event::Held(0));
         driver.tell(Event::Configured(vec![configured(apiserver(5), Source::Static)]));
-        for _ in 0..30 {
+        for _ in 0..15 {
             driver.pass(secs(20));
             driver.live_through(Happening::AllAnswer);
         }
