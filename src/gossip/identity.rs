@@ -1,0 +1,182 @@
+//! Which start of this node's gossip this is, and whether somebody else claims to be this node.
+//!
+//! A generation is written to disk before it is used and is higher each time: a node that came back under the
+//! generation it had would be taken for its dead former self for minutes. It is the time of day in milliseconds, or one more than
+//! the last, whichever is greater; so a lost disk is made up for by the clock, and a clock behind by the disk. Where
+//! both fail, the others still hold our former self at a higher generation, whose heartbeat stands still: then this
+//! node goes on above it. If its heartbeat advances there are two machines with one name. That is for a person to end; a
+//! war of ever higher generations would not end it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::inspect::HeardOfUs;
+use crate::world::{Store, WallClock};
+
+/// The file of the last generation, in the state directory.
+const FILE: &str = "generation";
+/// Bytes of it at most.
+const FILE_BYTES: usize = 64;
+/// A disk that takes longer is as good as none.
+const DISK: Duration = Duration::from_secs(2);
+/// No generation is believed that is further ahead than this: a forged one would hide its node for good. So far, because
+/// a machine without a battery for its clock must not think all others forged.
+const AHEAD: Duration = Duration::from_secs(50 * 366 * 24 * 3600);
+/// The year 2026, in milliseconds: it is later than that.
+const NO_EARLIER: u64 = 1_767_225_600_000;
+
+/// What was already known of a former self may still arrive for so long; what comes later is new.
+const ECHOES: Duration = Duration::from_secs(2);
+/// After this a heartbeat that stood still is taken for a former self's.
+const STILL: Duration = Duration::from_secs(5);
+/// Beats that only somebody alive can have made: several a second are made, an echo brings one or two.
+const BEATS: u64 = 4;
+/// A conflict is over when the other's heartbeat has stood still for so long.
+const OVER: Duration = Duration::from_secs(30);
+
+/// The time of day in milliseconds.
+pub(super) fn millis(wall: &dyn WallClock) -> u64 {
+    let since = wall.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The highest generation that is believed of anyone now.
+pub(super) fn believable(wall: &dyn WallClock) -> u64 {
+    let ahead = u64::try_from(AHEAD.as_millis()).unwrap_or(u64::MAX);
+    millis(wall).max(NO_EARLIER).saturating_add(ahead)
+}
+
+/// Draws generations.
+pub(super) struct Generations {
+    file: PathBuf,
+    last: u64,
+    complained: bool,
+}
+
+impl Generations {
+    pub(super) fn new(state_dir: &Path) -> Generations {
+        Generations { file: state_dir.join(FILE), last: 0, complained: false }
+    }
+
+    /// A generation higher than any before and than `floor`, already on disk if there is one that works.
+    pub(super) async fn next(&mut self, store: &dyn Store, wall: &dyn WallClock, floor: u64) -> u64 {
+        let kept = self.read(store).await;
+        let above = self.last.max(kept).max(floor).saturating_add(1);
+        self.last = above.max(millis(wall));
+        let text = format!("{}\n", self.last);
+        let write = store.write(&self.file, text.as_bytes());
+        match tokio::time::timeout(DISK, write).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(()) => self.complained = false,
+            Err(error) => self.complain("cannot write", &error),
+        }
+        self.last
+    }
+
+    async fn read(&mut self, store: &dyn Store) -> u64 {
+        let read = store.read(&self.file, FILE_BYTES);
+        let bytes = match tokio::time::timeout(DISK, read).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return 0,
+            Err(error) => {
+                self.complain("cannot read", &error);
+                return 0;
+            }
+        };
+        let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+        number.filter(|number| *number < u64::MAX).unwrap_or_else(|| {
+            self.complain("no number in", &io::ErrorKind::InvalidData.into());
+            0
+        })
+    }
+
+    fn complain(&mut self, what: &str, error: &io::Error) {
+        if !std::mem::replace(&mut self.complained, true) {
+            warn!("{what} {}: {error}; the clock stands in for it", self.file.display());
+        }
+    }
+}
+
+/// Another id of our own name, as gossip's library holds it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Namesake {
+    pub(super) generation: u64,
+    pub(super) addr: SocketAddr,
+    pub(super) heartbeat: u64,
+    /// The session in its record.
+    pub(super) session: Option<u64>,
+}
+
+/// What follows from what was heard of our name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Our former self is known at this generation: go on above it.
+    ContinueAbove(u64),
+    /// Another machine there has our name.
+    Conflict(SocketAddr),
+    /// That is over.
+    ConflictOver,
+}
+
+/// Watches those who have our name.
+#[derive(Default)]
+pub(super) struct Namesakes {
+    seen: BTreeMap<(u64, SocketAddr), Watched>,
+    conflict: Option<(SocketAddr, Instant)>,
+}
+
+struct Watched {
+    since: Instant,
+    baseline: Option<u64>,
+}
+
+impl Namesakes {
+    /// Another life of the library knows nobody yet. A conflict that was told stays told.
+    pub(super) fn begin_life(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Looks at all other ids of our name.
+    pub(super) fn look(&mut self, now: Instant, own: (u64, u64), others: &[Namesake]) -> Option<Finding> {
+        let (generation, session) = own;
+        self.seen.retain(|key, _| others.iter().any(|other| (other.generation, other.addr) == *key));
+        let mut former = None;
+        for other in others.iter().filter(|other| other.session != Some(session)) {
+            let watched = self.seen.entry((other.generation, other.addr)).or_insert(Watched { since: now, baseline: None });
+            let age = now - watched.since;
+            if age >= ECHOES {
+                let baseline = *watched.baseline.get_or_insert(other.heartbeat);
+                if other.heartbeat >= baseline + BEATS {
+                    watched.baseline = Some(other.heartbeat);
+                    watched.since = now - ECHOES;
+                    let new = self.conflict.is_none_or(|(addr, _)| addr != other.addr);
+                    self.conflict = Some((other.addr, now));
+                    if new {
+                        return Some(Finding::Conflict(other.addr));
+                    }
+                } else if age >= STILL && other.generation > generation {
+                    former = former.max(Some(other.generation));
+                }
+            }
+        }
+        match self.conflict {
+            Some((_, last)) if now >= last + OVER => {
+                self.conflict = None;
+                Some(Finding::ConflictOver)
+            }
+            Some(_) => None,
+            None => former.map(Finding::ContinueAbove),
+        }
+    }
+}
+
+/// Whether somebody says more of us than we ever did: it was forged, and what we say now will not be heard before we
+/// go on under another generation.
+pub(super) fn forged(heard: HeardOfUs, heartbeat: u64, version: u64) -> bool {
+    heard.heartbeat > heartbeat || heard.version > version
+}

@@ -1,0 +1,88 @@
+//! When this node's record is written, and to whom a change is told directly.
+
+use tokio::time::Instant;
+
+use super::Say;
+use super::record::Record;
+use super::urgent::Urgent;
+use crate::engine::endpoint::Endpoint;
+use crate::engine::event::Role;
+use crate::engine::policy;
+
+/// What this node says, and has said.
+pub(super) struct Voice {
+    name: String,
+    /// Drawn at random when this process started.
+    pub(super) session: u64,
+    pub(super) urgent: Urgent,
+    written: Option<(Instant, Record)>,
+    waiting: bool,
+}
+
+/// What to do about something new to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speak {
+    /// Publish it.
+    Now {
+        /// And tell every live member directly.
+        directly: bool,
+    },
+    /// It waits until [`Voice::next`].
+    Later,
+    /// It is what was said already.
+    Never,
+}
+
+impl Voice {
+    pub(super) fn new(name: String) -> Voice {
+        Voice { name, session: rand::random(), urgent: Urgent::default(), written: None, waiting: false }
+    }
+
+    /// The record of what is to be said.
+    pub(super) fn record(&self, say: &Say) -> Record {
+        Record {
+            session: self.session,
+            name: self.name.clone(),
+            role: say.role,
+            agent: say.agent,
+            endpoints: say.endpoints.iter().copied().map(Endpoint::from).collect(),
+            report: say.report.clone(),
+        }
+    }
+
+    /// Whether and how a record is to be published.
+    pub(super) fn judge(&mut self, now: Instant, record: &Record, urgent: bool) -> Speak {
+        let Some((last, written)) = &self.written else { return Speak::Now { directly: false } };
+        let changes = record.changes_state_of(written);
+        let control_plane = record.role == Role::ControlPlane || written.role == Role::ControlPlane;
+        if changes || urgent {
+            return Speak::Now { directly: urgent || control_plane };
+        }
+        if record == written {
+            self.waiting = false;
+            return Speak::Never;
+        }
+        self.waiting = now < *last + policy::PUBLISH_INTERVAL;
+        if self.waiting { Speak::Later } else { Speak::Now { directly: false } }
+    }
+
+    /// Notes what was published.
+    pub(super) fn wrote(&mut self, now: Instant, record: Record) {
+        self.written = Some((now, record));
+        self.waiting = false;
+    }
+
+    /// When there is something to do again.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let write = self.written.as_ref().filter(|_| self.waiting).map(|(last, _)| *last + policy::PUBLISH_INTERVAL);
+        [write, self.urgent.next()].into_iter().flatten().min()
+    }
+}
+
+/// A timer that may not be set.
+pub(super) async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
