@@ -46,6 +46,12 @@ async fn both_ways(client: &mut Box<dyn Stream>, upstream: &mut Box<dyn Stream>,
             (Poll::Ready(Passed::SourceFailed), _) | (Poll::Ready(_), Poll::Ready(Passed::SinkFailed)) => {
                 Poll::Ready(Carried::ClientFailed)
             }
+            (Poll::Pending, Poll::Ready(Passed::SinkFailed)) => {
+                // The client is gone, so what it said last is here already. An upstream that takes none of it now would keep a
+                // dead connection for as long as it likes; without us it would have had the reset at once.
+                let _ = up.poll(cx, client, upstream, |_| {}, |bytes| meter.count_to_upstream(bytes));
+                Poll::Ready(Carried::ClientFailed)
+            }
             (_, Poll::Ready(Passed::SourceFailed)) | (Poll::Ready(Passed::SinkFailed), Poll::Ready(_)) => {
                 Poll::Ready(Carried::UpstreamFailed)
             }
