@@ -141,7 +141,7 @@ async fn a_bad_file_changes_nothing_and_is_told_and_counted() -> Result<()> {
         ("endpoint: [".to_owned(), "prismesh.yaml"),
         (text(&scene.rig, &[12], "no-such-setting: 1\n"), "no-such-setting"),
         (text(&scene.rig, &[12], "max-connections: many\n"), "max-connections"),
-        (text(&scene.rig, &[12], "external: [\"balancer:0\"]\n"), "balancer:0"),
+        (text(&scene.rig, &[12], "external: [\"balancer:0\"]\n"), "port 0 cannot be dialled"),
     ];
     let mut failures = 0.0;
     for (bad, why) in &bad {
