@@ -5,7 +5,12 @@
 //! connections wait until the others that run are done (see [`rig::Rig::alone`]).
 
 mod apiservers;
+mod clients;
+mod crowds;
 mod gossip;
 mod holding;
 mod listening;
+mod reloading;
 mod rig;
+mod signals;
+mod systemd;

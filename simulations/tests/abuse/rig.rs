@@ -68,9 +68,14 @@ pub(crate) async fn until(what: &str, within: Duration, so: impl AsyncFn() -> bo
 
 /// A whole ClientHello, as a client of the cluster sends it.
 pub(crate) fn client_hello() -> Result<Vec<u8>> {
+    hello_for("kubernetes")
+}
+
+/// The same for another name.
+pub(crate) fn hello_for(name: &'static str) -> Result<Vec<u8>> {
     let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
     let mut hello = Vec::new();
-    ClientConnection::new(Arc::new(config), "kubernetes".try_into()?)?.write_tls(&mut hello)?;
+    ClientConnection::new(Arc::new(config), name.try_into()?)?.write_tls(&mut hello)?;
     Ok(hello)
 }
 
