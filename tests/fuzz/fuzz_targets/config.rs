@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use libfuzzer_sys::fuzz_target;
-use prismesh::config::{Config, ConfigError, Loaded, Sources};
+use prismesh::config::{Config, ConfigError, Loaded, Setting, Sources};
 use prismesh::world::{BoxFuture, Store};
 
 const FILE: &str = "config.yaml";
@@ -46,12 +46,19 @@ fn load(file: &[u8]) -> Result<Loaded, ConfigError> {
     }
 }
 
+/// What is said, without where.
+fn texts(loaded: &Loaded) -> Vec<(Setting, Vec<&str>)> {
+    let text = |setting: Setting| loaded.effective.values(setting).iter().map(|written| written.text.as_str()).collect();
+    Setting::ALL.into_iter().map(|setting| (setting, text(setting))).collect()
+}
+
 fuzz_target!(|bytes: &[u8]| {
     match load(bytes) {
         Ok(loaded) => {
             let printed = loaded.effective.to_yaml();
             let again = load(printed.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{printed}"));
-            assert_eq!(again.config, loaded.config, "{printed}");
+            // Not the whole of it: what was a default is a person's will once it stands in a file.
+            assert_eq!(texts(&again), texts(&loaded), "{printed}");
         }
         Err(error) => assert!(!error.to_string().contains('\n'), "an error is one line: {error}"),
     }
