@@ -30,7 +30,7 @@ const SEGMENT: u32 = 536;
 const CLIENT: &str = "a-client-of-ours";
 
 /// What a process has in memory, in KiB.
-fn resident(pid: u32) -> Result<f64> {
+pub(crate) fn resident(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
