@@ -96,7 +96,6 @@ async fn talk_back(to: SocketAddr) -> Result<TcpStream> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "the figure is what a person wants to know")]
 async fn a_carried_connection_that_is_busy_both_ways_takes_at_most_32_kib() -> Result<()> {
     let rig = Rig::alone().await?;
     talker(&rig, rig.endpoint(11))?;
@@ -210,7 +209,6 @@ async fn a_limit_of_connections_beyond_the_descriptors_is_lowered_and_said_so() 
 }
 
 /// Five thousand clients come, stay for a while, and go.
-#[expect(clippy::print_stderr, reason = "the figures are what a person wants to know")]
 async fn besieged(rig: &Rig, agent: Agent) -> Result<()> {
     let mut crowds = Vec::new();
     for number in 0..CROWDS {

@@ -125,7 +125,6 @@ fn junk(number: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stderr, reason = "the counts are what a person wants to know")]
 async fn a_hundred_thousand_junk_datagrams_are_dropped_and_counted_and_harm_nobody() -> Result<()> {
     let scene = Scene::new().await?;
     let (from, to) = (scene.rig.subnet.at(50, 0), gossip_at(&scene.rig, WORKER));
