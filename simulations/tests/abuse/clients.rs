@@ -133,7 +133,9 @@ async fn a_client_that_resets_mid_stream_ends_its_upstream_connection_and_blames
     let (rig, _apiservers, agent) = scene().await?;
     let target = rig.client(&agent, "/bulk?bytes=100000000")?;
     let mut clients = JoinSet::new();
-    for _ in 0..MANY {
+    for _ in 0..MANY / 4 {
+        // An apiserver that is late because it is overloaded is blamed for it, and rightly.
+        sleep(millis(100)).await;
         let target = target.clone();
         clients.spawn(async move { read_some_and_reset(&target).await });
     }

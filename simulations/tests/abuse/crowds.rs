@@ -162,7 +162,7 @@ async fn as_a_crowd() -> Result<()> {
     let hello = client_hello()?;
     let mut clients = JoinSet::new();
     for number in 0..CROWD {
-        let hello = if number % 2 == 0 { Vec::new() } else { hello.clone() };
+        let hello = if number % 4 == 0 { hello.clone() } else { Vec::new() };
         clients.spawn(async move {
             loop {
                 // Whatever happens to it.
