@@ -209,6 +209,7 @@ async fn a_limit_of_connections_beyond_the_descriptors_is_lowered_and_said_so() 
 }
 
 /// Five thousand clients come, stay for a while, and go.
+#[expect(clippy::print_stderr, reason = "the figures are what a person wants to know")]
 async fn besieged(rig: &Rig, agent: Agent) -> Result<()> {
     let mut crowds = Vec::new();
     for number in 0..CROWDS {
