@@ -20,7 +20,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Descriptors that are not counted on for connections: 64 for probes, gossip, cache and admin, the rest for races.
 const RESERVED_DESCRIPTORS: u64 = 256;
 /// Connections at most, whatever the limit of descriptors: each needs two.
-const MOST_CONNECTIONS: u64 = 20_000;
+const MOST_CONNECTIONS: usize = 20_000;
 /// A keyring is smaller than this.
 const KEYRING_MOST: usize = 1 << 20;
 
@@ -60,7 +60,7 @@ pub async fn run(loaded: Loaded, sources: Sources, mut inherited: Inherited) -> 
         clock,
     };
     let sockets = bind(&config, &world, keyring, &mut inherited).await?;
-    let most = config.max_connections.unwrap_or_else(|| most_connections(descriptors));
+    let most = most_connections(config.max_connections, descriptors);
     let mut signals = Signals::new().map_err(machine)?;
     let fingerprint = config.fingerprint(&*world.store).await;
     let agent = Agent::start(config, &world, sockets, most).map_err(machine)?;
@@ -176,9 +176,19 @@ async fn bind(
     })
 }
 
-fn most_connections(descriptors: u64) -> usize {
-    let most = MOST_CONNECTIONS.min(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2);
-    usize::try_from(most).unwrap_or(usize::MAX).max(1)
+/// Connections at most: as many as were asked for and as the descriptors allow. With more of them than that, none would be
+/// left for probes and for the admin port just when somebody has to look.
+fn most_connections(wanted: Option<usize>, descriptors: u64) -> usize {
+    let allowed = usize::try_from(descriptors.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
+    let wanted = match wanted {
+        Some(wanted) if wanted > allowed => {
+            warn!(wanted, allowed, descriptors, "max-connections lowered: the limit of descriptors (`ulimit -n`) allows no more");
+            wanted
+        }
+        Some(wanted) => wanted,
+        None => MOST_CONNECTIONS,
+    };
+    wanted.min(allowed)
 }
 
 /// The signals that a service gets.

@@ -27,10 +27,10 @@ impl Explain {
 }
 
 fn people(status: &AgentStatus) -> String {
-    if status.upstreams.is_empty() {
-        return "No endpoint is known: give --seed, --external or --endpoint.\n".to_owned();
-    }
     let mut text = String::new();
+    if status.upstreams.is_empty() {
+        text.push_str("No endpoint is known: give --seed, --external or --endpoint.\n");
+    }
     for (place, upstream) in status.upstreams.iter().enumerate() {
         let best = if upstream.best { ", best" } else { "" };
         let head = format!("{}. {}  {}{best}", place + 1, upstream.endpoint, upstream.verdict);
@@ -39,6 +39,10 @@ fn people(status: &AgentStatus) -> String {
         for reason in &upstream.reasons {
             let _ = writeln!(text, "   - {}", harmless(reason));
         }
+    }
+    // What is no endpoint, such as one that was left out, has its reasons too.
+    for note in &status.notes {
+        let _ = writeln!(text, "Note: {}", harmless(note));
     }
     text
 }

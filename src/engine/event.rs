@@ -16,7 +16,8 @@ pub enum Event {
     Wake,
     /// All endpoints that the configuration names now, names already resolved. Replaces what an earlier one said.
     Configured(Vec<Configured>),
-    /// What the peer cache on disk held at start.
+    /// What the peer cache on disk held at start. Told first: the engine asks for the cache to be written as soon as it has
+    /// something to keep.
     Cached {
         /// Endpoints that had proven themselves to an earlier run.
         endpoints: Vec<CachedEndpoint>,

@@ -327,7 +327,7 @@ impl Health {
 
     /// It fails, and no probe has failed yet that was sent after another apiserver had answered.
     pub(crate) fn wants_corroboration(&self) -> bool {
-        matches!(self.base, Base::Failing { .. } | Base::Down { .. }) && !self.corroborated
+        matches!(self.base, Base::Failing { .. } | Base::Down { first_success: None }) && !self.corroborated
     }
 
     /// From when on silent connections may be cut, if at all. A cut is ordered once for each failed probe: a connection

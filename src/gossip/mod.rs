@@ -27,6 +27,8 @@ mod chores;
 mod codec;
 mod contacts;
 mod fragment;
+#[doc(hidden)]
+pub mod fuzz;
 mod identity;
 pub mod inspect;
 pub mod keyring;

@@ -137,3 +137,21 @@ impl Drop for CountPanic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scene, pair};
+    use super::*;
+
+    /// What an idle connection costs beside its sockets, its meter and its place in the table.
+    const TASK_MOST: usize = 2048;
+
+    #[tokio::test]
+    async fn the_task_of_a_carried_connection_is_small() {
+        let shared = Scene::of(&[]).proxy.shared;
+        let Admission::Admitted(place) = shared.clients.admit() else { panic!("there is room") };
+        let task = serve(shared, Box::new(pair().0), place);
+        let size = size_of_val(&task);
+        assert!(size <= TASK_MOST, "it has {size} bytes");
+    }
+}

@@ -10,7 +10,7 @@
 
 /// What the bytes so far are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub enum Shape {
     /// Nothing, or the beginning of a ClientHello.
     Partial,
     /// Exactly one ClientHello.
@@ -35,7 +35,7 @@ const EARLY_DATA: u16 = 42;
 
 /// Follows a client's bytes until it is clear what they are.
 #[derive(Clone, Debug)]
-pub(super) struct Hello {
+pub struct Hello {
     shape: Shape,
     /// The header of the record that is being read.
     header: [u8; RECORD_HEADER],
@@ -64,12 +64,12 @@ impl Default for Hello {
 
 impl Hello {
     /// What the bytes so far are.
-    pub(super) fn shape(&self) -> Shape {
+    pub fn shape(&self) -> Shape {
         self.shape
     }
 
     /// Takes note of more bytes: `all` is everything since the beginning, the last `new` of which were not seen before.
-    pub(super) fn follow(&mut self, all: &[u8], new: usize) {
+    pub fn follow(&mut self, all: &[u8], new: usize) {
         let mut rest = all.get(all.len().saturating_sub(new)..).unwrap_or_default();
         while !rest.is_empty() {
             match self.shape {
@@ -200,4 +200,142 @@ fn take<'b>(rest: &mut &'b [u8], from: &'b [u8], length: usize) -> Option<&'b [u
     let (block, after) = from.split_at_checked(length)?;
     *rest = after;
     Some(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::testing::{hello, hello_with};
+    use super::*;
+
+    fn shape_of(bytes: &[u8], cuts: &[usize]) -> Shape {
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]).collect();
+        ends.sort_unstable();
+        let (mut hello, mut before) = (Hello::default(), 0);
+        for end in ends {
+            hello.follow(&bytes[..end], end - before);
+            before = end;
+        }
+        hello.shape()
+    }
+
+    /// The same message in records of other sizes.
+    fn reframed(hello: &[u8], sizes: &[usize]) -> Vec<u8> {
+        let mut message = hello[RECORD_HEADER..].to_vec();
+        let mut out = Vec::new();
+        for size in sizes.iter().copied().chain([RECORD_MOST]) {
+            let content: Vec<u8> = message.drain(..size.clamp(1, RECORD_MOST).min(message.len())).collect();
+            if !content.is_empty() {
+                out.extend([HANDSHAKE, 3, 1]);
+                out.extend(u16::try_from(content.len()).expect("short").to_be_bytes());
+                out.extend(content);
+            }
+        }
+        out
+    }
+
+    /// What a real TLS client begins with.
+    fn real_hello() -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let mut client =
+            rustls::ClientConnection::new(Arc::new(config), "kubernetes".try_into().expect("a name")).expect("a client");
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).expect("written");
+        bytes
+    }
+
+    #[test]
+    fn a_real_clients_hello_is_whole_with_its_last_byte_and_not_before() {
+        for hello in [real_hello(), hello()] {
+            assert_eq!(shape_of(&hello, &[]), Shape::Complete { early_data: false });
+            for end in 0..hello.len() {
+                assert_eq!(shape_of(&hello[..end], &[]), Shape::Partial, "after {end} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn early_data_is_seen_wherever_its_extension_stands() {
+        assert_eq!(shape_of(&hello_with(&[42]), &[]), Shape::Complete { early_data: true });
+        assert_eq!(shape_of(&hello_with(&[0, 43, 42, 51]), &[]), Shape::Complete { early_data: true });
+        assert_eq!(shape_of(&hello_with(&[]), &[]), Shape::Complete { early_data: false });
+    }
+
+    #[test]
+    fn anything_after_a_hello_is_more_than_a_hello() {
+        let more = [hello(), vec![20]].concat();
+        assert_eq!(shape_of(&more, &[]), Shape::More);
+        let mut same_record = hello();
+        same_record.push(0);
+        same_record[4] += 1;
+        assert_eq!(shape_of(&same_record, &[]), Shape::More);
+        assert_eq!(shape_of(&same_record[..same_record.len() - 1], &[]), Shape::More, "its record announces more");
+    }
+
+    #[test]
+    fn what_is_not_a_hello_is_told_as_early_as_it_shows() {
+        let mut server_hello = hello();
+        server_hello[5] = 2;
+        let mut cut_short = hello();
+        let length = cut_short.len() - 1;
+        cut_short.truncate(length);
+        cut_short[4] -= 1;
+        cut_short[8] -= 1;
+        let wrong: [&[u8]; 8] = [
+            b"G",
+            b"\x15",
+            b"\x16\x02",
+            b"\x16\x03\x01\0\0",
+            b"\x16\x03\x01\x40\x01",
+            &server_hello,
+            &cut_short,
+            b"\x80\x2e\x01\x03",
+        ];
+        for bytes in wrong {
+            assert_eq!(shape_of(bytes, &[]), Shape::Other, "{bytes:x?}");
+        }
+        assert_eq!(shape_of(b"\x16\x03\x01\0\x04\x01\0\0\0", &[]), Shape::Other, "an empty hello");
+    }
+
+    proptest! {
+        #[test]
+        fn records_and_segments_make_no_difference(
+            sizes in prop::collection::vec(1_usize..300, 0..20),
+            cuts in prop::collection::vec(any::<usize>(), 0..20),
+            extensions in prop::collection::vec(any::<u16>(), 0..30),
+        ) {
+            let bytes = reframed(&hello_with(&extensions), &sizes);
+            let early_data = extensions.contains(&EARLY_DATA);
+            prop_assert_eq!(shape_of(&bytes, &cuts), Shape::Complete { early_data });
+            prop_assert_eq!(shape_of(&bytes[..bytes.len() - 1], &cuts), Shape::Partial);
+        }
+
+        #[test]
+        fn no_bytes_confuse_it_however_they_are_cut(
+            begin in 0_usize..90,
+            noise in prop::collection::vec(any::<u8>(), 0..600),
+            cuts in prop::collection::vec(any::<usize>(), 0..20),
+        ) {
+            let mut bytes = hello();
+            bytes.truncate(begin);
+            bytes.extend(noise);
+            prop_assert_eq!(shape_of(&bytes, &cuts), shape_of(&bytes, &[]));
+        }
+
+        #[test]
+        fn one_wrong_byte_does_not_make_it_panic(place in any::<prop::sample::Index>(), byte in any::<u8>(), cuts in prop::collection::vec(any::<usize>(), 0..5)) {
+            let mut bytes = hello_with(&[0, 42, 43]);
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+            prop_assert_eq!(shape_of(&bytes, &cuts), shape_of(&bytes, &[]));
+        }
+    }
 }

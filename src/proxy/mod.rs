@@ -9,9 +9,8 @@
 //! The engine is never asked: each new connection reads the newest [`Routing`], and what is seen of upstreams goes back as
 //! [`Saw`], dropped (and counted) rather than waited for.
 //!
-//! What happens to one client, in order: [`accept`](self::accept) gives it a place, [`session`] waits for its first byte,
-//! [`race`] finds its upstream ([`dial`], then [`trial`]), [`hold`] keeps it while there is none, and the world's
-//! [`Net::carry`] does the rest.
+//! What happens to one client, in order: `accept` gives it a place, `session` waits for its first byte, `race` finds its
+//! upstream (`dial`, then `trial`), `hold` keeps it while there is none, and the world's [`Net::carry`] does the rest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ mod accept;
 mod bucket;
 mod clients;
 mod dial;
-mod hello;
+pub mod hello;
 mod hold;
 mod race;
 mod said;

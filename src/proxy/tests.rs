@@ -2,4 +2,7 @@
 
 use super::testing::*;
 
+mod hold;
+mod limits;
 mod race;
+mod stop;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use crate::lab::cluster::{Agents, Cluster, MOST_NODES, Plan};
+use crate::lab::cluster::{Cluster, MOST_NODES, Plan};
 use kubernetes::Guests;
 use report::{Report, Span};
 use script::Phase;
@@ -53,9 +53,6 @@ pub struct Options {
     /// Use real Kubernetes API servers (builds them with Go at first: minutes)
     #[arg(long)]
     pub kubernetes: bool,
-    /// Use a plain TCP balancer in place of prismesh: for working on the lab itself
-    #[arg(long, hide = true)]
-    pub stand_in: bool,
 }
 
 /// Runs the demo. 0: nothing failed through prismesh; 1: something did; 2: it could not begin.
@@ -99,7 +96,6 @@ async fn run(options: &Options, voice: &mut Voice) -> Result<ExitCode> {
     let program = std::env::current_exe().context("where am I?")?;
     let mut plan = Plan::ordinary(program);
     plan.workers = options.nodes - CONTROL_PLANES;
-    plan.agents = if options.stand_in { Agents::StandIn } else { Agents::Real };
     if options.kubernetes {
         match kubernetes::build(voice).await? {
             Some(program) => plan.kubernetes = Some(program),

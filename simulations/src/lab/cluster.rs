@@ -46,22 +46,11 @@ const START_APISERVER: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What stands on the nodes' localhost port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Agents {
-    /// prismesh.
-    Real,
-    /// A TCP balancer that knows the apiservers: for working on the lab itself.
-    StandIn,
-}
-
 /// What to build.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The executable whose hidden subcommands are the children.
     pub program: PathBuf,
-    /// What stands on the nodes.
-    pub agents: Agents,
     /// Nodes with an apiserver.
     pub control_planes: u8,
     /// Nodes without.
@@ -75,7 +64,7 @@ pub struct Plan {
 impl Plan {
     /// Three control-plane nodes, two workers, an external balancer.
     pub fn ordinary(program: PathBuf) -> Plan {
-        Plan { program, agents: Agents::Real, control_planes: 3, workers: 2, external: true, kubernetes: None }
+        Plan { program, control_planes: 3, workers: 2, external: true, kubernetes: None }
     }
 }
 
@@ -309,52 +298,44 @@ impl Cluster {
     /// Starts a node's agent with a listening socket to inherit.
     pub fn start_agent_with(&mut self, index: usize, socket: Option<OwnedFd>) -> Result<()> {
         let node = self.nodes.get(index).context("no such node")?;
-        let args = match self.plan.agents {
-            Agents::Real => node.args(self.dir.path(), &self.ca.certificate()),
-            Agents::StandIn => {
-                let backends = self.apiservers.iter().map(|apiserver| apiserver.addr).collect();
-                balancer::Options { listen: node.proxy(), backends }.args()
-            }
-        };
+        let args = node.args(self.dir.path(), &self.ca.certificate());
         let process = self.launch(&node.name, self.plan.program.clone(), args, socket)?;
         self.nodes[index].agent = Some(process);
         Ok(())
     }
 
-    /// Waits until every node that has an agent holds every apiserver to be ready.
+    /// Waits until every node that has an agent has heard of all the others, and holds every apiserver to be ready.
     pub async fn agreed(&mut self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
-        let apiservers: Vec<SocketAddr> = self.apiservers.iter().map(|apiserver| apiserver.addr).collect();
         for index in 0..self.nodes.len() {
-            while self.nodes[index].agent.is_some() && !self.knows(index, &apiservers).await {
+            while self.nodes[index].agent.is_some() && !self.agrees(index).await {
                 let node = &mut self.nodes[index];
-                let agent = node.agent.as_mut().context("has an agent")?;
+                let agent = node.agent()?;
                 if let Some(status) = agent.ended() {
-                    anyhow::bail!("{}'s agent ended ({status}):\n{}", node.name, agent.output());
+                    anyhow::bail!("{} ended ({status}):\n{}", agent.name(), agent.output());
                 }
+                let output = agent.output();
                 let said = page(node.admin(), "/status").await.unwrap_or_else(|error| format!("{error:#}"));
-                let output = node.agent()?.output();
-                ensure!(
-                    Instant::now() < deadline,
-                    "{} does not know all apiservers after {within:?}: {said}\n{output}",
-                    node.name
-                );
+                ensure!(Instant::now() < deadline, "{} does not know all after {within:?}: {said}\n{output}", node.name);
                 sleep(LOOK).await;
             }
         }
         Ok(())
     }
 
+    /// Whether a node has heard of all others that have an agent, and holds every apiserver to be ready.
+    async fn agrees(&self, index: usize) -> bool {
+        let agents = self.nodes.iter().filter(|node| node.agent.is_some()).count() as u64;
+        let Ok(status) = self.nodes[index].status().await else { return false };
+        let mut apiservers = self.apiservers.iter().map(|apiserver| apiserver.addr);
+        status.cluster_size >= agents && apiservers.all(|addr| status.verdict(addr) == Some("ready"))
+    }
+
     /// Whether a node holds all these to be ready.
     pub async fn knows(&self, index: usize, endpoints: &[SocketAddr]) -> bool {
         let Some(node) = self.nodes.get(index) else { return false };
-        match self.plan.agents {
-            Agents::StandIn => tokio::net::TcpStream::connect(node.proxy()).await.is_ok(),
-            Agents::Real => match node.status().await {
-                Ok(status) => endpoints.iter().all(|endpoint| status.verdict(*endpoint) == Some("ready")),
-                Err(_) => false,
-            },
-        }
+        let Ok(status) = node.status().await else { return false };
+        endpoints.iter().all(|endpoint| status.verdict(*endpoint) == Some("ready"))
     }
 
     /// A target for clients of a node.
@@ -386,15 +367,13 @@ impl Cluster {
     /// A keyring with a fresh key, as `prismesh keygen` makes it.
     pub fn make_keyring(&self, name: &str) -> Result<PathBuf> {
         let keyring = self.dir.path().join(name);
-        if self.plan.agents == Agents::Real {
-            let mut keygen = std::process::Command::new(&self.plan.program);
-            keygen.args(["agent", "keygen"]).arg(&keyring).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            let mut child = keygen.spawn().context("cannot run keygen")?;
-            // It ends with its standard input, which waiting for it would close.
-            let _stdin = child.stdin.take();
-            let output = child.wait_with_output()?;
-            ensure!(output.status.success(), "keygen failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
+        let mut keygen = std::process::Command::new(&self.plan.program);
+        keygen.args(["agent", "keygen"]).arg(&keyring).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = keygen.spawn().context("cannot run keygen")?;
+        // It ends with its standard input, which waiting for it would close.
+        let _stdin = child.stdin.take();
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "keygen failed: {}", String::from_utf8_lossy(&output.stderr));
         Ok(keyring)
     }
 

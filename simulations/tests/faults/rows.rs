@@ -10,6 +10,9 @@ const AT_ONCE: std::time::Duration = millis(500);
 /// How long a new connection may look for another upstream when the first is silent.
 const SILENT_LATE: std::time::Duration = millis(300);
 
+/// A share grows for so long.
+const RAMP: std::time::Duration = prismesh::engine::policy::RAMP;
+
 /// For tests that drop packets: whether to go on here.
 fn in_a_network_of_its_own(test: &str) -> bool {
     let _turn = turn();
@@ -231,6 +234,8 @@ fn apiserver_that_pauses_for_600_ms_loses_no_stream() {
 fn apiserver_that_comes_back_is_used_again_and_not_flooded() {
     promise("an apiserver comes back", async |claims| {
         let mut scene = Scene::calm().await?;
+        // Shares grow while an endpoint is new; those of the other two must have grown up.
+        tokio::time::sleep(RAMP).await;
         scene.apiserver(0)?.kill();
         scene.breaks();
         scene.wait(granted(secs(5)), async |scene| scene.off_everywhere(0).await).await;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// How often the best upstreams or a verdict changed in each 10 min of an hour, once an apiserver `ratio` times as far as
+/// How often the best upstreams or a verdict changed in each 10 min of half an hour, once an apiserver `ratio` times as far as
 /// a 10 ms one has settled, at 20% noise on both.
 fn changes(ratio: f64, seed: u64) -> Vec<usize> {
     let mut world = World::worker(seed);
@@ -15,15 +15,15 @@ fn changes(ratio: f64, seed: u64) -> Vec<usize> {
     }
     world.run(secs(60));
     let from = world.now;
-    world.run(secs(3600));
+    world.run(secs(1800));
     let changes =
         world.since(from, |effect| matches!(effect, Effect::Notice(Notice::Best { .. } | Notice::Verdict { .. })).then_some(()));
-    (0..6).map(|tenth| changes.iter().filter(|(when, ())| when.since(from).as_secs() / 600 == tenth).count()).collect()
+    (0..3).map(|tenth| changes.iter().filter(|(when, ())| when.since(from).as_secs() / 600 == tenth).count()).collect()
 }
 
 #[test]
 fn noise_of_a_fifth_changes_band_or_verdict_at_most_once_in_10_min() {
-    for (seed, ratio) in [1.0, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5].into_iter().enumerate() {
+    for (seed, ratio) in [1.0, 1.4, 1.6, 1.8, 2.2].into_iter().enumerate() {
         let changes = changes(ratio, seed as u64);
         assert!(changes.iter().all(|changes| *changes <= 1), "at {ratio} times the distance: {changes:?}");
     }

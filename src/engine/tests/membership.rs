@@ -290,7 +290,7 @@ fn the_set_never_becomes_empty() {
         world.tell(Event::Forgotten(control_plane(n)));
     }
     world.configure(&[]);
-    world.run(secs(24 * 3600));
+    world.run(secs(3 * 3600));
     assert_eq!(world.engine.routing().upstreams.len(), 1);
 }
 

@@ -299,7 +299,7 @@ impl World {
 
     /// The agent does nothing for a while: what it had on its way has timed out when it looks again.
     fn stall(&mut self, span: Duration) {
-        self.now = self.now + span;
+        self.now += span;
         for ((_, id), flying) in std::mem::take(&mut self.flying) {
             self.tell(Event::Probed(Probed {
                 id,

@@ -1,1 +1,267 @@
-//! To come.
+//! Whatever is told, in whatever order: no panic, everything bounded, no busy loop, and never nothing where something was.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+/// What happens next, by small numbers, so that stories shrink.
+#[derive(Clone, Debug)]
+enum Happening {
+    Tell(Event),
+    /// The oldest probe on its way ends so.
+    End(Outcome, Option<Duration>),
+    /// All probes on their way are answered 200.
+    AllAnswer,
+    Pass(Duration),
+}
+
+fn an_endpoint() -> impl Strategy<Value = Endpoint> {
+    prop_oneof![4 => (1..6_u8).prop_map(apiserver), 1 => any::<[u8; 4]>().prop_map(address)]
+}
+
+fn a_duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        4 => (0..5_000_000_u64).prop_map(Duration::from_micros),
+        1 => (0..1_000_000_u64).prop_map(Duration::from_secs),
+        1 => Just(Duration::MAX),
+        1 => Just(Duration::ZERO),
+    ]
+}
+
+fn a_node() -> impl Strategy<Value = NodeId> {
+    (0..12_u8).prop_map(control_plane)
+}
+
+fn a_verdict() -> impl Strategy<Value = Verdict> {
+    prop::sample::select(vec![Verdict::Ready, Verdict::Draining, Verdict::Unproven, Verdict::Suspect, Verdict::Down])
+}
+
+fn a_hostile_record() -> impl Strategy<Value = Event> {
+    let observation = (an_endpoint(), prop::option::of(a_duration()), a_verdict(), any::<u32>())
+        .prop_map(|(endpoint, rtt, verdict, connections)| Observation { endpoint: endpoint.tag(), rtt, verdict, connections });
+    let state = prop::sample::select(vec![ApiserverState::Ready, ApiserverState::Draining, ApiserverState::Down]);
+    let who = (a_node(), 0..3_u64, any::<u64>(), any::<bool>(), any::<bool>());
+    (who, prop::option::of(state), vec(an_endpoint(), 0..30), vec(observation, 0..40)).prop_map(
+        |((node, generation, version, serves, leaves), apiserver, endpoints, observations)| {
+            Event::Record(MemberRecord {
+                node,
+                name: "liar".into(),
+                generation,
+                version,
+                role: if serves { Role::ControlPlane } else { Role::Worker },
+                agent: if leaves { AgentState::Leaving } else { AgentState::Running },
+                apiserver,
+                endpoints,
+                observations,
+            })
+        },
+    )
+}
+
+fn an_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        4 => Just(Outcome::Status { code: 200, expired: false }),
+        1 => (any::<u16>(), any::<bool>()).prop_map(|(code, expired)| Outcome::Status { code, expired }),
+        1 => prop::sample::select(vec![Outcome::NotHttp, Outcome::Refused, Outcome::TimedOut, Outcome::NotTls, Outcome::Stale]),
+        1 => Just(Outcome::Untrusted("another CA".into())),
+        1 => Just(Outcome::LocalError("no descriptors".into())),
+    ]
+}
+
+fn traffic() -> impl Strategy<Value = Event> {
+    let deadline = (0..2_000_000_000_000_u64).prop_map(Moment::from_nanos);
+    let saw = prop_oneof![
+        a_duration().prop_map(Saw::Connected),
+        Just(Saw::Answered),
+        Just(Saw::Refused),
+        deadline.clone().prop_map(|deadline| Saw::Overtaken { deadline }),
+        deadline.prop_map(|deadline| Saw::NoFirstByte { deadline }),
+        Just(Saw::ClosedEarly),
+        Just(Saw::LocalError),
+    ];
+    (an_endpoint(), saw).prop_map(|(endpoint, saw)| Event::Traffic { endpoint, saw })
+}
+
+fn configuration() -> impl Strategy<Value = Event> {
+    let source = prop::sample::select(vec![Source::Local, Source::Static, Source::External]);
+    let one = (an_endpoint(), source, any::<bool>())
+        .prop_map(|(endpoint, source, by_name)| Configured { by_name, ..configured(endpoint, source) });
+    vec(one, 0..5).prop_map(Event::Configured)
+}
+
+fn gossip(largest: u32) -> impl Strategy<Value = Event> {
+    let cached =
+        (an_endpoint(), prop::option::of(a_node()), a_duration()).prop_map(|(endpoint, node, age)| cached(endpoint, node, age));
+    prop_oneof![
+        6 => a_hostile_record(),
+        1 => vec(a_node(), 0..12).prop_map(|nodes| Event::Members(nodes.into_iter().collect())),
+        1 => a_node().prop_map(Event::Forgotten),
+        1 => (a_node(), a_duration()).prop_map(|(node, rtt)| Event::PeerRoundTrip { node, rtt }),
+        1 => vec((an_endpoint(), any::<u32>()), 0..6)
+            .prop_map(|loads| Event::Loads(loads.into_iter().map(|(endpoint, load)| (endpoint.tag(), load)).collect())),
+        1 => (vec(cached, 0..9), 0..largest).prop_map(|(endpoints, cluster_size)| Event::Cached { endpoints, cluster_size }),
+    ]
+}
+
+/// `largest`: the size of cluster that a cache may speak of.
+fn a_happening(largest: u32) -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => gossip(largest).prop_map(Happening::Tell),
+        2 => traffic().prop_map(Happening::Tell),
+        1 => configuration().prop_map(Happening::Tell),
+        1 => (0..3_u32).prop_map(|clients| Happening::Tell(Event::Held(clients))),
+        1 => (an_endpoint(), any::<u32>()).prop_map(|(endpoint, open)| Happening::Tell(Event::Connections { endpoint, open })),
+        6 => (an_outcome(), prop::option::of(a_duration())).prop_map(|(outcome, rtt)| Happening::End(outcome, rtt)),
+        2 => Just(Happening::AllAnswer),
+        3 => (0..3_000_000_u64).prop_map(|micros| Happening::Pass(Duration::from_micros(micros))),
+        1 => (0..100_u64).prop_map(|seconds| Happening::Pass(Duration::from_secs(seconds))),
+    ]
+}
+
+/// A driver that does what it is told and checks after each event what must always hold.
+struct Driver {
+    engine: Engine,
+    now: Moment,
+    flying: Vec<(Moment, ProbeOrder)>,
+    /// Endpoints that have shown the right certificate, and nothing to the contrary since.
+    proven: BTreeSet<Endpoint>,
+    configured: BTreeSet<Endpoint>,
+}
+
+impl Driver {
+    fn new(seed: u64) -> Driver {
+        let identity = Identity { name: "cp-1".into(), advertised: vec![apiserver(1)], seed };
+        Driver {
+            engine: Engine::new(identity),
+            now: Moment::START,
+            flying: Vec::new(),
+            proven: BTreeSet::new(),
+            configured: BTreeSet::new(),
+        }
+    }
+
+    fn live_through(&mut self, happening: Happening) {
+        match happening {
+            Happening::Tell(event) => self.tell(event),
+            Happening::Pass(span) => self.pass(span),
+            Happening::End(outcome, rtt) if !self.flying.is_empty() => self.end(0, outcome, rtt),
+            Happening::End(..) => {}
+            Happening::AllAnswer => {
+                for answer in 0.. {
+                    assert!(answer < 1000, "answers at one moment ask for ever more probes");
+                    if self.flying.is_empty() {
+                        break;
+                    }
+                    self.end(0, Outcome::Status { code: 200, expired: false }, Some(ms(1)));
+                }
+                assert!(self.proven.is_empty() || !self.engine.routing().upstreams.is_empty());
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Event::Configured(all) = &event {
+            self.configured = all.iter().map(|one| one.endpoint).collect();
+        }
+        let before: BTreeSet<Endpoint> = self.engine.routing().upstreams.iter().map(|upstream| upstream.endpoint).collect();
+        for effect in self.engine.handle(self.now, event) {
+            match effect {
+                Effect::Probe(order) => {
+                    self.flying.retain(|(_, other)| other.endpoint != order.endpoint);
+                    self.flying.push((self.now, order));
+                }
+                Effect::Cut { endpoint, silent_since, .. } => {
+                    assert!(self.now.since(silent_since) >= policy::CUT_AFTER, "too soon");
+                    assert_eq!(self.verdict(endpoint), Some(Verdict::Down), "only what is down is cut");
+                }
+                Effect::Notice(Notice::Left { endpoint, .. }) => {
+                    assert!(!self.proven.remove(&endpoint) || !self.proven.is_empty(), "the last proven one left");
+                }
+                Effect::Publish { say, .. } => assert!(say.observations.len() <= policy::OBSERVATIONS),
+                _ => {}
+            }
+        }
+        self.check(&before);
+    }
+
+    fn verdict(&self, endpoint: Endpoint) -> Option<Verdict> {
+        self.engine.endpoints.get(&endpoint).map(|known| known.health.verdict())
+    }
+
+    fn check(&self, before: &BTreeSet<Endpoint>) {
+        let known = self.engine.endpoints.len();
+        assert!(known <= policy::ENDPOINTS + self.configured.len(), "{known} endpoints");
+        for upstream in &self.engine.routing().upstreams {
+            let may = self.proven.contains(&upstream.endpoint) || self.configured.contains(&upstream.endpoint);
+            assert!(may, "{} carries, and nobody but gossip ever spoke for it", upstream.endpoint);
+            assert!(upstream.weight >= 1 && upstream.weight <= 1400);
+        }
+        // What was there may go only when it was disproven or a person took it away unproven.
+        let emptied = !before.is_empty() && self.engine.routing().upstreams.is_empty();
+        assert!(!emptied || before.iter().all(|endpoint| !self.proven.contains(endpoint)), "nothing is left of {before:?}");
+    }
+
+    fn end(&mut self, which: usize, outcome: Outcome, rtt: Option<Duration>) {
+        let (sent, order) = self.flying.remove(which);
+        let known = self.verdict(order.endpoint).is_some();
+        match &outcome {
+            Outcome::Status { code: 200 | 401 | 403 | 429 | 500 | 503, .. } if known => {
+                self.proven.insert(order.endpoint);
+            }
+            Outcome::Untrusted(_) | Outcome::WrongName(_) => {
+                self.proven.remove(&order.endpoint);
+            }
+            Outcome::NotTls if !self.configured.contains(&order.endpoint) => {
+                self.proven.remove(&order.endpoint);
+            }
+            _ => {}
+        }
+        self.tell(Event::Probed(Probed { id: order.id, endpoint: order.endpoint, sent, fresh: order.fresh, rtt, outcome }));
+    }
+
+    /// Wakes the engine as often as it asks for; a busy loop would never end.
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        for _ in 0..2_000 {
+            let Some(due) = self.engine.next_deadline().filter(|due| *due <= end) else { break };
+            self.now = self.now.max(due);
+            self.tell(Event::Wake);
+            assert!(self.engine.next_deadline().is_none_or(|due| due > self.now), "it asks to be woken at once, again and again");
+        }
+        self.now = end;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_story_panics_grows_spins_or_leaves_nothing_where_something_was(seed in any::<u64>(), story in vec(a_happening(u32::MAX), 1..80)) {
+        let mut driver = Driver::new(seed);
+        for happening in story {
+            driver.live_through(happening);
+        }
+    }
+
+    #[test]
+    fn every_event_survives_being_written_and_read(event in gossip(u32::MAX)) {
+        let written = serde_json::to_string(&event).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Event>(&written).unwrap(), event);
+    }
+
+    #[test]
+    fn an_honest_world_heals_whatever_was_told_before(seed in any::<u64>(), story in vec(a_happening(200), 1..60)) {
+        let mut driver = Driver::new(seed);
+        for happening in story {
+            driver.live_through(happening);
+        }
+        driver.tell(Event::Held(0));
+        driver.tell(Event::Configured(vec![configured(apiserver(5), Source::Static)]));
+        for _ in 0..15 {
+            driver.pass(secs(20));
+            driver.live_through(Happening::AllAnswer);
+        }
+        prop_assert_eq!(driver.verdict(apiserver(5)), Some(Verdict::Ready));
+    }
+}

@@ -155,7 +155,7 @@ fn who_comes_back_gets_at_most_its_fair_share_in_the_first_10_s_and_all_of_it_af
             world.run(secs(1));
         }
         let early = shares[..10].iter().sum::<f64>() / 10.0;
-        assert!(early <= 1.0 / 3.0 && early >= 0.02, "of new connections in the first 10 s: {early}");
+        assert!((0.02..=1.0 / 3.0).contains(&early), "of new connections in the first 10 s: {early}");
         assert!(shares.windows(2).all(|pair| pair[0] <= pair[1]), "it grows step by step: {shares:?}");
         let full = if loaded { 1.4 / 2.8 } else { 1.0 / 3.0 };
         assert!((shares[35] - full).abs() < 0.01, "{}", shares[35]);

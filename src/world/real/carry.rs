@@ -3,11 +3,11 @@
 //! A connection that is idle owns no buffer at all: bytes are read into the stack and written from there, and only what the
 //! other side did not take at once is put aside. Thousands of idle watches then cost their sockets and little else, which a
 //! buffer per direction (as `copy_bidirectional` has) would not allow. While something is put aside nothing more is read that
-//! way, so a connection never holds more than [`CHUNK`] bytes a direction.
+//! way, so a connection never holds more than 16 KiB a direction.
 //!
 //! What happened on one side happens on the other: an end of stream is passed on as a half-close, a reset as a reset. When
-//! *writing* fails the other way is still read to its end first, since a server that answers and closes without having read
-//! the whole request has its answer on the way.
+//! *writing* fails the other way goes on first for as long as it gets on, since a server that answers and closes without having
+//! read the whole request has its answer on the way.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -43,13 +43,13 @@ async fn both_ways(client: &mut Box<dyn Stream>, upstream: &mut Box<dyn Stream>,
         let up_now = up.poll(cx, client, upstream, |_| {}, |bytes| meter.count_to_upstream(bytes));
         let down_now = down.poll(cx, upstream, client, |bytes| meter.count_to_client(bytes), |_| {});
         match (up_now, down_now) {
-            (Poll::Ready(Passed::SourceFailed), _) | (Poll::Ready(_), Poll::Ready(Passed::SinkFailed)) => {
-                Poll::Ready(Carried::ClientFailed)
-            }
-            (_, Poll::Ready(Passed::SourceFailed)) | (Poll::Ready(Passed::SinkFailed), Poll::Ready(_)) => {
+            (Poll::Ready(Passed::Whole), Poll::Ready(Passed::Whole)) => Poll::Ready(Carried::Closed),
+            (Poll::Ready(Passed::SourceFailed), _) => Poll::Ready(Carried::ClientFailed),
+            (_, Poll::Ready(Passed::SourceFailed)) => Poll::Ready(Carried::UpstreamFailed),
+            (other, Poll::Ready(Passed::SinkFailed)) if other.is_ready() || up.is_stuck() => Poll::Ready(Carried::ClientFailed),
+            (Poll::Ready(Passed::SinkFailed), other) if other.is_ready() || down.is_stuck() => {
                 Poll::Ready(Carried::UpstreamFailed)
             }
-            (Poll::Ready(Passed::Whole), Poll::Ready(Passed::Whole)) => Poll::Ready(Carried::Closed),
             _ => Poll::Pending,
         }
     })
@@ -81,8 +81,8 @@ impl Way {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut Box<dyn Stream>,
-        sink: &mut Box<dyn Stream>,
+        source: &mut (impl AsyncRead + Unpin),
+        sink: &mut (impl AsyncWrite + Unpin),
         read: impl Fn(usize),
         written: impl Fn(usize),
     ) -> Poll<Passed> {
@@ -99,12 +99,17 @@ impl Way {
         }
     }
 
+    /// Waits for its sink.
+    fn is_stuck(&self) -> bool {
+        !self.aside.is_empty()
+    }
+
     /// Passes on what was put aside, then either the end or one more chunk. True when all is done.
     fn step(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut Box<dyn Stream>,
-        sink: &mut Box<dyn Stream>,
+        source: &mut (impl AsyncRead + Unpin),
+        sink: &mut (impl AsyncWrite + Unpin),
         read: &impl Fn(usize),
         written: &impl Fn(usize),
     ) -> Poll<Result<bool, Passed>> {
@@ -140,12 +145,218 @@ impl Way {
     }
 }
 
-fn write_some(cx: &mut Context<'_>, sink: &mut Box<dyn Stream>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+fn write_some(cx: &mut Context<'_>, sink: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Poll<io::Result<usize>> {
     if bytes.is_empty() {
         return Poll::Ready(Ok(0));
     }
     match ready!(Pin::new(sink).poll_write(cx, bytes))? {
         0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         count => Poll::Ready(Ok(count)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinHandle;
+
+    use super::super::net::RealNet;
+    use super::*;
+    use crate::world::{Clock, Net};
+
+    /// A client and an upstream, and one connection carried between them on real sockets.
+    struct Line {
+        client: TcpStream,
+        upstream: TcpStream,
+        meter: Arc<Meter>,
+        carried: JoinHandle<Carried>,
+    }
+
+    async fn line() -> Line {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let front = RealNet.listen(any).await.expect("listens");
+        let back = TcpListener::bind(any).await.expect("listens");
+        let client = TcpStream::connect(front.local_addr().expect("bound")).await.expect("connects");
+        let (inside, _) = front.accept().await.expect("accepts");
+        let outside = RealNet.connect(back.local_addr().expect("bound")).await.expect("connects");
+        let (upstream, _) = back.accept().await.expect("accepts");
+        let meter = Arc::new(Meter::new(Clock::start()));
+        let carried = tokio::spawn(RealNet.carry(inside, outside, meter.clone()));
+        Line { client, upstream, meter, carried }
+    }
+
+    fn pattern(length: usize) -> Vec<u8> {
+        let mut bytes = (0..251).collect::<Vec<u8>>().repeat(length / 251 + 1);
+        bytes.truncate(length);
+        bytes
+    }
+
+    async fn is_reset(stream: &mut TcpStream) -> bool {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+    }
+
+    const MANY: usize = 10_000_000;
+
+    #[tokio::test]
+    async fn every_byte_arrives_in_order_both_ways_at_once_and_is_counted() {
+        let Line { client, upstream, meter, carried } = line().await;
+        let talk = |stream: TcpStream| async move {
+            let (mut read, mut write) = stream.into_split();
+            let writing = tokio::spawn(async move {
+                write.write_all(&pattern(MANY)).await.expect("written");
+                write.shutdown().await.expect("half-closed");
+            });
+            let mut got = Vec::new();
+            read.read_to_end(&mut got).await.expect("read");
+            writing.await.expect("written");
+            got == pattern(MANY)
+        };
+        let (one, other) = tokio::join!(tokio::spawn(talk(client)), tokio::spawn(talk(upstream)));
+        assert!(one.expect("done") && other.expect("done"));
+        assert_eq!(carried.await.expect("done"), Carried::Closed);
+        assert_eq!((meter.to_client(), meter.to_upstream()), (MANY as u64, MANY as u64));
+    }
+
+    #[tokio::test]
+    async fn a_half_close_is_passed_on_and_the_other_way_stays_open() {
+        for upstream_first in [false, true] {
+            let Line { client, upstream, carried, .. } = line().await;
+            let (mut first, mut second) = if upstream_first { (upstream, client) } else { (client, upstream) };
+            first.write_all(b"question").await.expect("written");
+            first.shutdown().await.expect("half-closed");
+            let mut got = Vec::new();
+            second.read_to_end(&mut got).await.expect("read");
+            assert_eq!(got, b"question");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            second.write_all(b"a late answer").await.expect("written");
+            drop(second);
+            got.clear();
+            first.read_to_end(&mut got).await.expect("read");
+            assert_eq!(got, b"a late answer");
+            assert_eq!(carried.await.expect("done"), Carried::Closed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_passed_on_as_a_reset_either_way() {
+        let Line { client, mut upstream, carried, .. } = line().await;
+        client.set_zero_linger().expect("set");
+        drop(client);
+        assert!(is_reset(&mut upstream).await);
+        assert_eq!(carried.await.expect("done"), Carried::ClientFailed);
+
+        let Line { mut client, upstream, carried, .. } = line().await;
+        upstream.set_zero_linger().expect("set");
+        drop(upstream);
+        assert!(is_reset(&mut client).await);
+        assert_eq!(carried.await.expect("done"), Carried::UpstreamFailed);
+    }
+
+    #[tokio::test]
+    async fn a_reset_in_the_middle_of_a_flood_is_passed_on() {
+        let Line { client, mut upstream, carried, .. } = line().await;
+        client.set_zero_linger().expect("set");
+        let flood = tokio::spawn(async move { upstream.write_all(&pattern(MANY)).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(client);
+        assert!(flood.await.expect("done").is_err());
+        assert_eq!(carried.await.expect("done"), Carried::ClientFailed);
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_a_close_is_delivered_though_the_request_was_not_read() {
+        let Line { mut client, mut upstream, .. } = line().await;
+        let (mut read, mut write) = client.split();
+        let sending = async { while write.write_all(&[1; 4096]).await.is_ok() {} };
+        let answering = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            upstream.write_all(b"too much").await.expect("written");
+            drop(upstream);
+        };
+        let mut got = [0; 8];
+        let reading = async { read.read_exact(&mut got).await.expect("the answer") };
+        tokio::join!(sending, answering, reading);
+        assert_eq!(&got, b"too much");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_holds_up_its_own_bytes_and_loses_none() {
+        let Line { mut client, mut upstream, meter, .. } = line().await;
+        let flood = tokio::spawn(async move {
+            upstream.write_all(&pattern(MANY)).await.expect("written");
+            let mut got = Vec::new();
+            upstream.read_to_end(&mut got).await.expect("read");
+            got
+        });
+        // Until the sockets are full; from then on nothing moves.
+        let mut before = u64::MAX;
+        while meter.to_client() != before {
+            before = meter.to_client();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(before < MANY as u64);
+        client.write_all(b"the other way is free").await.expect("written");
+        let mut got = Vec::new();
+        let mut sip = [0; 40_000];
+        while got.len() < MANY {
+            let count = client.read(&mut sip).await.expect("read");
+            got.extend_from_slice(&sip[..count]);
+        }
+        assert!(got == pattern(MANY));
+        client.shutdown().await.expect("half-closed");
+        assert_eq!(flood.await.expect("done"), b"the other way is free");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_without_reading_what_echoes_is_carried_within_bounds() {
+        let Line { mut client, upstream, meter, carried } = line().await;
+        let echo = tokio::spawn(async move {
+            let (mut read, mut write) = upstream.into_split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        let stuck = Duration::from_millis(200);
+        while let Ok(written) = tokio::time::timeout(stuck, client.write_all(&[0; 65_536])).await {
+            written.expect("carried");
+        }
+        let aside = meter.to_client() + meter.to_upstream();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(meter.to_client() + meter.to_upstream(), aside, "nothing moves, so nothing grows");
+        drop(client);
+        assert_eq!(carried.await.expect("done"), Carried::ClientFailed, "both ways were stuck, and yet it ends");
+        echo.await.expect("done");
+    }
+
+    #[tokio::test]
+    async fn ending_resets_both_ends_even_when_nobody_reads() {
+        let Line { mut client, mut upstream, meter, carried } = line().await;
+        let _ = tokio::time::timeout(Duration::from_millis(50), upstream.write_all(&pattern(MANY))).await;
+        meter.end();
+        assert_eq!(carried.await.expect("done"), Carried::Ended);
+        assert!(is_reset(&mut client).await);
+        assert!(is_reset(&mut upstream).await);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_owns_no_buffer_and_a_stuck_one_at_most_a_chunk_each_way() {
+        let (mut source, mut source_end) = tokio::io::duplex(64 * 1024);
+        let (mut sink_end, sink) = tokio::io::duplex(64 * 1024);
+        let mut way = Way::default();
+        source.write_all(&[1; 60_000]).await.expect("written");
+        let mut poll = async |way: &mut Way| {
+            std::future::poll_fn(|cx| Poll::Ready(way.poll(cx, &mut source_end, &mut sink_end, |_| {}, |_| {}))).await
+        };
+        assert!(poll(&mut way).await.is_pending());
+        assert_eq!(way.aside.capacity(), 0, "all of it was taken");
+        source.write_all(&[1; 60_000]).await.expect("written");
+        assert!(poll(&mut way).await.is_pending());
+        assert!((1..=CHUNK).contains(&way.aside.capacity()), "{} bytes are kept", way.aside.capacity());
+        drop(sink);
+        assert_eq!(poll(&mut way).await, Poll::Ready(Passed::SinkFailed));
+        assert_eq!(way.aside.capacity(), 0);
     }
 }

@@ -110,3 +110,44 @@ fn of_an_earlier_datagram(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkUnreachable};
     matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+    #[tokio::test]
+    async fn a_wildcard_socket_is_dual_stack_and_nobody_sees_a_mapped_address() {
+        let Ok(dual) = RealDatagram.bind((Ipv6Addr::UNSPECIFIED, 0).into()).await else { return };
+        let other = RealDatagram.bind(LOCAL.into()).await.expect("binds");
+        let port = dual.local_addr().expect("bound").port();
+        let mut buffer = [0; 16];
+        other.send((Ipv4Addr::LOCALHOST, port).into(), b"there").await.expect("sent");
+        let (length, from) = dual.receive(&mut buffer).await.expect("received");
+        assert_eq!((&buffer[..length], from), (&b"there"[..], other.local_addr().expect("bound")));
+        dual.send(from, b"back").await.expect("sent");
+        let (length, from) = other.receive(&mut buffer).await.expect("received");
+        assert_eq!((&buffer[..length], from), (&b"back"[..], (Ipv4Addr::LOCALHOST, port).into()));
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_datagram_met_ends_nothing() {
+        let socket = RealDatagram.bind(LOCAL.into()).await.expect("binds");
+        let gone = std::net::UdpSocket::bind(LOCAL).expect("binds").local_addr().expect("bound");
+        let peer = RealDatagram.bind(LOCAL.into()).await.expect("binds");
+        let mut buffer = [0; 4];
+        for _ in 0..3 {
+            socket.send(gone, b"anyone?").await.expect("sent");
+            peer.send(socket.local_addr().expect("bound"), b"longer than that").await.expect("sent");
+            assert_eq!(socket.receive(&mut buffer).await.expect("received").0, 4, "cut off at the buffer's end");
+        }
+    }
+
+    #[test]
+    fn the_source_towards_an_address_is_of_this_machine() {
+        let source = RealDatagram.source_towards((Ipv4Addr::LOCALHOST, 7447).into()).expect("a route");
+        assert_eq!(source, IpAddr::from(Ipv4Addr::LOCALHOST));
+        assert!(RealDatagram.source_towards((Ipv4Addr::BROADCAST, 7447).into()).is_err());
+    }
+}

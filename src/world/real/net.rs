@@ -140,3 +140,83 @@ impl Stream for RealStream {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+    fn options(stream: Box<dyn Stream>) -> (bool, bool, u128, u128) {
+        let stream = stream.into_any().downcast::<RealStream>().expect("a real stream").0;
+        let socket = SockRef::from(&stream);
+        let keepalive =
+            if socket.keepalive().expect("read") { socket.tcp_keepalive_time().expect("read").as_millis() } else { 0 };
+        let timeout = socket.tcp_user_timeout().expect("read").unwrap_or_default().as_millis();
+        (stream.nodelay().expect("read"), socket.linger().expect("read").is_some(), keepalive, timeout)
+    }
+
+    #[tokio::test]
+    async fn both_sides_are_without_delay_and_only_the_upstream_side_has_a_user_timeout() {
+        let listener = RealNet.listen(ANY.into()).await.expect("listens");
+        let upstream = RealNet.connect(listener.local_addr().expect("bound")).await.expect("connects");
+        let (client, _) = listener.accept().await.expect("accepts");
+        assert_eq!(options(upstream), (true, false, UPSTREAM_KEEPALIVE.as_millis(), UPSTREAM_USER_TIMEOUT.as_millis()));
+        assert_eq!(options(client), (true, false, CLIENT_KEEPALIVE.as_millis(), 0));
+    }
+
+    #[tokio::test]
+    async fn dropping_closes_in_order_unless_a_reset_was_asked_for() {
+        let listener = RealNet.listen(ANY.into()).await.expect("listens");
+        for reset in [false, true] {
+            let mut dialled = RealNet.connect(listener.local_addr().expect("bound")).await.expect("connects");
+            let (mut accepted, _) = listener.accept().await.expect("accepts");
+            if reset {
+                dialled.reset_on_drop();
+            }
+            drop(dialled);
+            assert_eq!(accepted.read(&mut [0; 1]).await.is_err(), reset);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_a_refusal() {
+        let listener = RealListener::bind(ANY.into()).expect("listens");
+        let addr = listener.local_addr().expect("bound");
+        drop(listener);
+        let error = RealNet.connect(addr).await.map(drop).expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_said_to_be_taken() {
+        let first = RealListener::bind(ANY.into()).expect("listens");
+        let error = RealListener::bind(first.local_addr().expect("bound")).expect_err("it is taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn both_families_can_be_listened_on_at_one_port() {
+        let Ok(v6) = RealListener::bind((Ipv6Addr::UNSPECIFIED, 0).into()) else { return };
+        let port = v6.local_addr().expect("bound").port();
+        RealListener::bind((Ipv4Addr::UNSPECIFIED, port).into()).expect("the other family is free");
+    }
+
+    #[tokio::test]
+    async fn an_inherited_listener_goes_on_listening_when_ours_is_dropped() {
+        let theirs = std::net::TcpListener::bind(ANY).expect("listens");
+        let ours = RealListener::from_std(theirs.try_clone().expect("cloned")).expect("taken over");
+        let addr = ours.local_addr().expect("bound");
+        let mut first = RealNet.connect(addr).await.expect("connects");
+        first.write_all(b"first").await.expect("written");
+        ours.accept().await.expect("accepts");
+        drop(ours);
+        RealNet.connect(addr).await.expect("queued for the next one");
+        let again = RealListener::from_std(theirs).expect("taken over");
+        again.accept().await.expect("the queued one");
+    }
+}

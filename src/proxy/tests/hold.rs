@@ -1,0 +1,180 @@
+//! Who is held, for how long, and how the held are let go. And who is cut.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep};
+
+use super::Play::{Answers, Closes, ConnectsAfter, LocalError, Refuses, Silent};
+use super::*;
+use crate::engine::policy;
+use crate::engine::{Moment, Routing};
+use crate::proxy::TurnedAway;
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_held_while_nobody_answers_and_served_on_release() {
+    let scene = Scene::of(&[(1, Refuses), (2, Closes), (3, LocalError)]);
+    let mut client = scene.greeter().await;
+    sleep(ms(3_000)).await;
+    assert_eq!(*scene.proxy.held().borrow(), 1);
+    assert_eq!(scene.town.dialled(), [1, 2, 3], "the held do not dial");
+    scene.town.now_plays(2, Answers);
+    scene.proxy.release();
+    let begun = Instant::now();
+    assert_eq!(answer(&mut client).await.expect("an answer"), 2);
+    assert_eq!((begun.elapsed(), *scene.proxy.held().borrow()), (ms(0), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_an_empty_routing_clients_are_held_and_the_routing_is_read_anew() {
+    let scene = Scene::of(&[(1, Answers)]);
+    scene.route.send_replace(Routing::default().into());
+    let mut client = scene.greeter().await;
+    sleep(ms(1_000)).await;
+    scene.route.send_replace(ready(&[1]));
+    sleep(ms(1_000)).await;
+    assert_eq!(*scene.proxy.held().borrow(), 1);
+    scene.proxy.release();
+    assert_eq!(answer(&mut client).await.expect("an answer"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_client_is_reset_eight_seconds_after_its_first_byte_whatever_happens_meanwhile() {
+    let scene = Scene::of(&[(1, Refuses)]);
+    let mut client = scene.client();
+    sleep(ms(5_000)).await;
+    client.write_all(&hello()).await.expect("written");
+    let begun = Instant::now();
+    for _ in 0..3 {
+        sleep(ms(1_000)).await;
+        scene.proxy.release();
+    }
+    assert_eq!(to_the_end(&mut client).await, (vec![], Ended::Reset));
+    assert_eq!(begun.elapsed(), policy::HOLD);
+    let counts = scene.proxy.stats();
+    assert_eq!((scene.town.dialled().len(), counts.holds), (4, 4));
+    assert_eq!((counts.turned_away, counts.held), ([(TurnedAway::HoldOver, 1)].into(), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_held_are_let_go_in_order_thirty_two_at_a_time() {
+    let scene = Scene::with(&[(1, Refuses)], 1_000, 10_000);
+    let mut clients = Vec::new();
+    for _ in 0..80 {
+        clients.push(scene.greeter().await);
+        sleep(ms(1)).await;
+    }
+    scene.town.now_plays(1, Answers);
+    let before = scene.town.visits().len();
+    let begun = scene.clock.now().since(Moment::START);
+    scene.proxy.release();
+    for client in &mut clients[..32] {
+        answer(client).await.expect("an answer");
+    }
+    assert_eq!(scene.clock.now().since(Moment::START), begun, "the first 32 at once");
+    for client in &mut clients[32..] {
+        answer(client).await.expect("an answer");
+    }
+    let after: Vec<u128> = scene.town.visits()[before..].iter().map(|visit| (visit.after - begun).as_millis()).collect();
+    let pause = policy::RELEASE_PAUSE.as_millis();
+    assert_eq!(after, [vec![0; 32], vec![pause; 32], vec![2 * pause; 16]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_during_the_race_is_not_missed() {
+    let scene = Scene::of(&[(1, Refuses), (2, ConnectsAfter(ms(10_000)))]);
+    let mut client = scene.greeter().await;
+    sleep(ms(1_000)).await;
+    // The client has tried the first one already, and waits for the second.
+    scene.town.now_plays(1, Answers);
+    scene.proxy.release();
+    let begun = Instant::now();
+    assert_eq!(answer(&mut client).await.expect("an answer"), 1);
+    assert_eq!(begun.elapsed(), ms(1_000), "when the second has left the race");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_finds_nobody_lets_nobody_go_later() {
+    let scene = Scene::of(&[(1, Refuses)]);
+    scene.proxy.release();
+    let _client = scene.greeter().await;
+    sleep(ms(1_000)).await;
+    assert_eq!((scene.town.dialled().len(), *scene.proxy.held().borrow()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_1024_are_held_and_who_goes_away_frees_its_place_at_once() {
+    let scene = Scene::with(&[(1, Refuses)], 10_000, 10_000);
+    let mut clients = Vec::new();
+    for _ in 0..policy::HELD_CLIENTS {
+        clients.push(scene.greeter().await);
+    }
+    sleep(ms(1)).await;
+    assert_eq!(*scene.proxy.held().borrow(), 1024);
+    let mut surplus = scene.greeter().await;
+    assert_eq!(to_the_end(&mut surplus).await, (vec![], Ended::Reset));
+    assert_eq!(scene.proxy.stats().turned_away[&TurnedAway::HoldFull], 1);
+    clients.pop();
+    sleep(ms(1)).await;
+    assert_eq!(*scene.proxy.held().borrow(), 1023);
+    clients.push(scene.greeter().await);
+    sleep(ms(1)).await;
+    assert_eq!(*scene.proxy.held().borrow(), 1024);
+    clients.clear();
+    sleep(ms(1)).await;
+    assert_eq!((*scene.proxy.held().borrow(), scene.proxy.stats().clients), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_upstream_is_silent_is_not_held() {
+    let scene = Scene::of(&[(1, Silent)]);
+    let _client = scene.greeter().await;
+    sleep(ms(60_000)).await;
+    let counts = scene.proxy.stats();
+    assert_eq!((counts.holds, counts.clients), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_connections_that_were_silent_are_cut() {
+    let scene = Scene::of(&[(1, Answers)]);
+    let mut silent = scene.served().await.0;
+    let mut lively = scene.served().await.0;
+    sleep(ms(1_000)).await;
+    let failed_probe = scene.clock.now();
+    sleep(ms(10)).await;
+    lively.write_all(b"alive").await.expect("written");
+    let mut echo = [0; 5];
+    lively.read_exact(&mut echo).await.expect("read");
+    let mut late = scene.served().await.0;
+    scene.proxy.cut(endpoint(2), failed_probe, ms(1_000));
+    scene.proxy.cut(endpoint(1), failed_probe, ms(1_000));
+    assert_eq!(to_the_end(&mut silent).await, (vec![], Ended::Reset));
+    sleep(ms(5_000)).await;
+    for client in [&mut lively, &mut late] {
+        client.write_all(b"alive").await.expect("still carried");
+        client.read_exact(&mut echo).await.expect("still carried");
+    }
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 1);
+    assert_eq!(scene.town.visits()[0].ended, Some(Ended::Reset), "the upstream is told, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cuts_are_spread_and_who_is_heard_from_meanwhile_is_spared() {
+    let scene = Scene::of(&[(1, Answers)]);
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(scene.served().await.0);
+    }
+    sleep(ms(5)).await;
+    let begun = Instant::now();
+    scene.proxy.cut(endpoint(1), scene.clock.now(), ms(1_000));
+    let mut last = clients.pop().expect("ten");
+    for (turn, client) in (0_u64..).zip(&mut clients) {
+        assert_eq!(to_the_end(client).await, (vec![], Ended::Reset));
+        assert_eq!(begun.elapsed(), ms(100 * turn));
+    }
+    last.write_all(b"alive").await.expect("written");
+    let mut echo = [0; 5];
+    last.read_exact(&mut echo).await.expect("read");
+    sleep(ms(1_000)).await;
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 9);
+    assert_eq!(scene.proxy.connections(), [(endpoint(1), 1)].into());
+}
