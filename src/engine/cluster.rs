@@ -77,9 +77,13 @@ impl Cluster {
         self.sizes.front().map_or(1, |(_, size)| *size).max(1)
     }
 
-    /// Whether a record is of another node and newer than what is there.
+    /// Whether a record is of another node and newer than what is there. The same version told otherwise is newer too: what
+    /// a record may name has changed here, not there.
     pub(crate) fn is_news(&self, record: &MemberRecord) -> bool {
-        let newer = |before: &MemberRecord| (record.generation, record.version) > (before.generation, before.version);
+        let newer = |before: &MemberRecord| {
+            let (age, age_before) = ((record.generation, record.version), (before.generation, before.version));
+            age > age_before || (age == age_before && record != before)
+        };
         record.node != self.me && self.records.get(&record.node).is_none_or(newer)
     }
 

@@ -275,11 +275,19 @@ fn the_newest_record_counts_by_generation_then_version() {
     };
     record(&mut world, 2, 5, 1);
     record(&mut world, 2, 4, 2);
-    record(&mut world, 2, 5, 3);
     record(&mut world, 1, 999, 4);
     assert_eq!(world.engine.explain().iter().map(|one| one.endpoint).collect::<Vec<_>>(), [apiserver(1)]);
     record(&mut world, 3, 0, 5);
     assert!(world.knows(apiserver(5)), "a higher generation counts whatever its version");
+}
+
+#[test]
+fn the_same_version_told_otherwise_is_taken_because_what_it_may_name_has_changed_here() {
+    let mut world = World::worker(1);
+    let record = world.a_record(1, &[apiserver(1)]);
+    world.tell(Event::Record(record.clone()));
+    world.tell(Event::Record(MemberRecord { endpoints: vec![apiserver(1), apiserver(2)], ..record }));
+    assert!(world.knows(apiserver(2)), "an address that is allowed from now on");
 }
 
 #[test]
