@@ -71,6 +71,8 @@ impl Driver {
     pub(super) async fn run(mut self, mut ears: Ears) {
         let (probed, mut probes) = mpsc::channel::<Probed>(crate::engine::policy::ENDPOINTS);
         let mut held = self.proxy.held();
+        // The proxy accepts already: who is held since before this task began must be heard of too.
+        held.mark_changed();
         let mut count = interval(COUNT_INTERVAL);
         count.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.configured(&ears.resolved.borrow_and_update().clone(), &probed);
