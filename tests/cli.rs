@@ -257,6 +257,7 @@ fn explain_gives_each_endpoint_its_reasons_and_lets_nothing_at_the_terminal() {
      known from cached, round trip -
    - two probes \u{fffd}[2Jfailed
    - refused
+Note: no CA
 ";
     assert_eq!(shown, expected);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::endpoints::naming;
 use super::measures::Tally;
@@ -81,7 +81,7 @@ impl Driver {
                     self.tally.probed(done.endpoint, &done.outcome);
                     Event::Probed(done)
                 }
-                Some(heard) = ears.heard.recv() => match self.hear(heard) {
+                Some(heard) = ears.heard.recv() => match Self::hear(heard) {
                     Some(event) => event,
                     None => continue,
                 },
@@ -166,17 +166,11 @@ impl Driver {
         }
     }
 
-    fn hear(&self, heard: Heard) -> Option<Event> {
+    fn hear(heard: Heard) -> Option<Event> {
         match heard {
             Heard::Event(event) => Some(event),
-            Heard::Conflict { ours, theirs } => {
-                error!(node = %self.config.node, %ours, %theirs, "two machines have this node's name; give each its own");
-                None
-            }
-            Heard::ConflictOver => {
-                info!(node = %self.config.node, "no other machine has this node's name any more");
-                None
-            }
+            // Gossip tells people of it; to the engine a namesake is nothing.
+            Heard::Conflict { .. } | Heard::ConflictOver => None,
         }
     }
 

@@ -36,8 +36,8 @@ pub(super) struct Member {
     /// The newest generation that the library knows.
     pub(super) generation: u64,
     pub(super) alive: bool,
-    /// When its heartbeat was last seen to advance.
-    pub(super) heard: Instant,
+    /// When its heartbeat was last seen to advance; [`None`] while only others told of it.
+    pub(super) heard: Option<Instant>,
     pub(super) rtt: Option<Duration>,
     pub(super) record: Option<(Edition, Record)>,
     /// The library's edition, which a direct one may be somewhat ahead of.
@@ -151,9 +151,9 @@ impl Book {
             stats.count_drop(DropReason::Crowded);
             return;
         }
-        let member = self.members.entry(node).or_insert_with(|| Member::new(now, &seen));
-        if (seen.generation, seen.heartbeat) > (member.generation, member.heartbeat) || seen.addr != member.addr {
-            member.heard = now;
+        let member = self.members.entry(node).or_insert_with(|| Member::new(&seen));
+        if seen.generation == member.generation && seen.heartbeat > member.heartbeat {
+            member.heard = Some(now);
         }
         member.addr = seen.addr;
         member.generation = seen.generation;
@@ -272,14 +272,16 @@ impl Book {
         }
     }
 
-    /// Members in the order in which one would ask them for the cluster after a reboot.
-    pub(super) fn most_useful(&self) -> Vec<&Member> {
-        let mut members: Vec<&Member> = self.members.values().collect();
-        members.sort_by_key(|member| {
+    /// Members that this node has heard itself, in the order in which one would ask them for the cluster after a reboot:
+    /// where they are, and when they were heard.
+    pub(super) fn most_useful(&self) -> Vec<(SocketAddr, Instant)> {
+        let heard = self.members.values().filter_map(|member| Some((member, member.heard?)));
+        let mut members: Vec<(&Member, Instant)> = heard.collect();
+        members.sort_by_key(|(member, heard)| {
             let control_plane = member.record.as_ref().is_some_and(|(_, record)| record.role == Role::ControlPlane);
-            (!member.alive, !control_plane, std::cmp::Reverse(member.heard))
+            (!member.alive, !control_plane, std::cmp::Reverse(*heard))
         });
-        members
+        members.into_iter().map(|(member, heard)| (member.addr, heard)).collect()
     }
 
     fn edition(&self, node: NodeId) -> Option<Edition> {
@@ -288,12 +290,12 @@ impl Book {
 }
 
 impl Member {
-    fn new(now: Instant, seen: &Seen) -> Member {
+    fn new(seen: &Seen) -> Member {
         Member {
             addr: seen.addr,
             generation: seen.generation,
             alive: seen.alive,
-            heard: now,
+            heard: None,
             rtt: None,
             record: None,
             gossiped: (0, 0),

@@ -173,11 +173,10 @@ impl Supervisor {
         let oldest = ago(policy::CACHED_GONE);
         let known = |addr: SocketAddr| before.peers.iter().find(|peer| peer.addr == addr);
         let mut peers: Vec<KeptPeer> = Vec::new();
-        for member in unpoisoned(&self.shared.book).most_useful().into_iter().take(PEERS) {
-            let heard = ago(now.saturating_duration_since(member.heard));
-            let heard =
-                known(member.addr).map(|peer| peer.heard).filter(|before| heard.abs_diff(*before) < HEARD_GRAIN).unwrap_or(heard);
-            peers.push(KeptPeer { addr: member.addr, heard });
+        for (addr, heard) in unpoisoned(&self.shared.book).most_useful().into_iter().take(PEERS) {
+            let heard = ago(now.saturating_duration_since(heard));
+            let fresh = known(addr).map(|peer| peer.heard).filter(|before| heard.abs_diff(*before) < HEARD_GRAIN);
+            peers.push(KeptPeer { addr, heard: fresh.unwrap_or(heard) });
         }
         for peer in &before.peers {
             if peers.len() < PEERS && peer.heard >= oldest && !peers.iter().any(|kept| kept.addr == peer.addr) {

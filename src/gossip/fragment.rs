@@ -95,7 +95,7 @@ impl Assembler {
             return self.decompress(part.bytes).map(Some);
         }
         let key = (session, part.message);
-        self.make_room(now, key, part.bytes.len())?;
+        self.make_room(key, part.bytes.len())?;
         let waiting = self.waiting.entry(key).or_insert_with(|| Waiting::new(count, now));
         if waiting.parts.len() != count {
             return Err(DropReason::Malformed);
@@ -122,7 +122,7 @@ impl Assembler {
         late.len()
     }
 
-    fn make_room(&mut self, now: Instant, key: (u64, u32), bytes: usize) -> Result<(), DropReason> {
+    fn make_room(&mut self, key: (u64, u32), bytes: usize) -> Result<(), DropReason> {
         if self.waiting.contains_key(&key) {
             return if self.held + bytes > IN_ALL { Err(DropReason::Reassembly) } else { Ok(()) };
         }
@@ -133,9 +133,6 @@ impl Assembler {
         };
         if let (A_SESSION.., Some(oldest)) = of_session(self) {
             self.remove(oldest);
-        }
-        if self.held + OVERHEAD + bytes > IN_ALL {
-            self.sweep(now);
         }
         if self.held + OVERHEAD + bytes > IN_ALL {
             return Err(DropReason::Reassembly);

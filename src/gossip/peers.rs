@@ -239,7 +239,7 @@ impl Writer {
     async fn run(mut self, mut wanted: watch::Receiver<Draft>) {
         let mut urgent = 0;
         let mut next = Instant::now();
-        while wanted.changed().await.is_ok() {
+        while self.is_wanted(&mut wanted).await {
             let due = wanted.wait_for(|draft| draft.urgent > urgent);
             // An error says that nothing more is to come: then this is written too.
             let _ = tokio::time::timeout_at(next, due).await;
@@ -248,6 +248,14 @@ impl Writer {
             self.write(&draft).await;
             next = Instant::now() + WRITE_GAP;
         }
+    }
+
+    /// Waits for something to write: another draft, or the last one if it could not be written.
+    async fn is_wanted(&self, wanted: &mut watch::Receiver<Draft>) -> bool {
+        if !self.failing {
+            return wanted.changed().await.is_ok();
+        }
+        tokio::time::timeout(WRITE_GAP, wanted.changed()).await.map_or(true, |changed| changed.is_ok())
     }
 
     async fn write(&mut self, draft: &Draft) {

@@ -49,6 +49,8 @@ pub(super) struct Supervisor {
     namesakes: Namesakes,
     voice: Voice,
     leaving: Option<Leaving>,
+    /// Nobody holds a handle any more, or the socket's task is gone.
+    over: bool,
 }
 
 /// What the configuration said.
@@ -78,27 +80,14 @@ impl Supervisor {
         let (mut this, mut incoming) = Supervisor::prepare(world, settings, shared).await;
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !this.has_left() {
+        while !this.over && !this.has_left() {
             let (bell, ended) = this.signals();
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => this.obey(order).await,
-                    None => break,
-                },
-                told = incoming.recv() => match told {
-                    Some(told) => this.hear(told).await,
-                    None => {
-                        error!("the gossip socket's task has ended; this node knows what it knew and hears no more");
-                        break;
-                    }
-                },
-                permit = heard.reserve(), if !this.outbox.is_empty() => match (permit, this.outbox.next()) {
-                    (Ok(permit), Some(next)) => permit.send(next),
-                    // Nobody listens any more.
-                    _ => this.outbox = Outbox::default(),
-                },
+                order = orders.recv() => this.obey(order).await,
+                told = incoming.recv() => this.hear(told).await,
+                room = heard.reserve(), if !this.outbox.is_empty() => this.hand_out(room),
                 () = rung(bell) => this.look().await,
-                why = over(ended) => this.life_failed(&why),
+                why = end_of(ended) => this.life_failed(&why),
                 () = until(this.voice.next()) => this.speak_again().await,
                 _ = tick.tick() => this.tick().await,
             }
@@ -133,6 +122,7 @@ impl Supervisor {
             namesakes: Namesakes::default(),
             voice: Voice::new(name),
             leaving: None,
+            over: false,
         };
         (supervisor, incoming)
     }
@@ -141,7 +131,14 @@ impl Supervisor {
         (self.life.as_ref().map(Life::bell), self.life.as_ref().map(Life::ended))
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, command: Option<Command>) {
+        match command {
+            None => self.over = true,
+            Some(command) => self.obey_one(command).await,
+        }
+    }
+
+    async fn obey_one(&mut self, command: Command) {
         match command {
             Command::Say(say, urgent) => self.say(say, urgent).await,
             Command::Remember(endpoints, cluster_size) => self.remember(endpoints, cluster_size),
@@ -156,7 +153,20 @@ impl Supervisor {
         }
     }
 
-    async fn hear(&mut self, told: Incoming) {
+    fn hand_out(&mut self, room: Result<mpsc::Permit<'_, Heard>, mpsc::error::SendError<()>>) {
+        match (room, self.outbox.next()) {
+            (Ok(room), Some(next)) => room.send(next),
+            // Nobody listens any more.
+            _ => self.outbox = Outbox::default(),
+        }
+    }
+
+    async fn hear(&mut self, told: Option<Incoming>) {
+        let Some(told) = told else {
+            error!("the gossip socket's task has ended; this node knows what it knew and hears no more");
+            self.over = true;
+            return;
+        };
         match told {
             Incoming::RoundTrip(node, rtt) => {
                 unpoisoned(&self.shared.book).round_trip(node, rtt);
@@ -395,7 +405,7 @@ async fn rung(bell: Option<Arc<Notify>>) {
     }
 }
 
-async fn over(ended: Option<BoxFuture<'static, anyhow::Result<()>>>) -> String {
+async fn end_of(ended: Option<BoxFuture<'static, anyhow::Result<()>>>) -> String {
     match ended {
         Some(ended) => ended.await.map_or_else(|error| format!("{error:#}"), |()| "by itself".to_owned()),
         None => std::future::pending().await,

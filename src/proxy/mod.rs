@@ -198,17 +198,6 @@ impl Proxy {
     }
 }
 
-/// Whether a client's bytes, coming in these pieces, may be sent to one more upstream. For the fuzz target.
-#[doc(hidden)]
-pub fn may_be_sent_again(pieces: &[&[u8]]) -> bool {
-    let (mut hello, mut all) = (hello::Hello::default(), Vec::new());
-    for piece in pieces {
-        all.extend_from_slice(piece);
-        hello.follow(&all, piece.len());
-    }
-    matches!(hello.shape(), hello::Shape::Partial | hello::Shape::Complete { early_data: false })
-}
-
 impl Shared {
     /// Tells the engine what was seen. A busy engine misses it, and the next one will say the same.
     fn saw(&self, endpoint: Endpoint, saw: Saw) {

@@ -131,9 +131,11 @@ async fn what_is_no_tls_is_answered_by_the_apiserver_and_blames_nobody() -> Resu
 #[tokio::test]
 async fn a_client_that_resets_mid_stream_ends_its_upstream_connection_and_blames_nobody() -> Result<()> {
     let (rig, _apiservers, agent) = scene().await?;
-    let target = rig.client(&agent, "/bulk?bytes=100000000")?;
+    let target = rig.client(&agent, "/watch")?;
     let mut clients = JoinSet::new();
     for _ in 0..MANY {
+        // An apiserver that is late because it is overloaded is blamed for it, and rightly.
+        sleep(millis(20)).await;
         let target = target.clone();
         clients.spawn(async move { read_some_and_reset(&target).await });
     }
@@ -164,7 +166,6 @@ async fn read_some_and_reset(target: &Target) -> Result<()> {
 async fn some(mut body: Incoming) -> Result<()> {
     while let Some(frame) = body.frame().await {
         frame?;
-        sleep(millis(5)).await;
     }
     Ok(())
 }
