@@ -124,9 +124,7 @@ fn drain(index: usize, name: &str, fast: bool) -> Vec<Phase> {
     vec![
         phase(
             &format!("{name} drains"),
-            &format!(
-                "{name} is asked to stop (SIGTERM). For 5 s it serves on and says that it is not ready, then it closes."
-            ),
+            &format!("{name} is asked to stop (SIGTERM). For 5 s it serves on and says that it is not ready, then it closes."),
             Act::Drain(index),
             fast,
             (7.0, 6.0),
