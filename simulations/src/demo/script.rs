@@ -25,7 +25,7 @@ pub enum Act {
     Hang(usize),
     /// A hung apiserver goes on.
     GoOn(usize),
-    /// An apiserver is asked to stop: five seconds of not being ready, then it closes everything.
+    /// An apiserver is asked to stop: five seconds of not being ready, then it closes.
     Drain(usize),
 }
 
@@ -124,9 +124,7 @@ fn drain(index: usize, name: &str, fast: bool) -> Vec<Phase> {
     vec![
         phase(
             &format!("{name} drains"),
-            &format!(
-                "{name} is asked to stop (SIGTERM). For 5 s it serves on and says that it is not ready, then it closes everything."
-            ),
+            &format!("{name} is asked to stop (SIGTERM). For 5 s it serves on and says that it is not ready, then it closes."),
             Act::Drain(index),
             fast,
             (7.0, 6.0),
