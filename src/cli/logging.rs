@@ -9,7 +9,7 @@ use crate::config::{Config, LogFormat};
 
 /// Starts logging as the configuration says. Where a subscriber is already in place, as in a test, it stays.
 pub(super) fn start(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(&quieted(&config.log)).context("the log filter")?;
+    let filter = EnvFilter::builder().parse(quieted(&config.log)).context("the log filter")?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // An error means that a subscriber is in place.
     let _ = match config.log_format {
