@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
+use super::decide::Decide;
 use super::endpoints::naming;
 use super::measures::Tally;
 use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, Notice, OwnReport, Probed, Saw, Verdict};
-use crate::engine::{Effect, Endpoint, Engine, Event, Explained, Routing};
+use crate::engine::{Effect, Endpoint, Event, Explained, Routing};
 use crate::gossip::{Gossip, Heard, Say};
 use crate::names::Resolved;
 use crate::proxy::Proxy;
@@ -51,7 +52,7 @@ pub(super) struct Ears {
 }
 
 pub(super) struct Driver {
-    pub(super) engine: Engine,
+    pub(super) engine: Box<dyn Decide>,
     pub(super) world: World,
     pub(super) config: Arc<Config>,
     pub(super) listening: Vec<SocketAddr>,

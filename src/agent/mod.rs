@@ -23,6 +23,7 @@ use crate::names::Names;
 use crate::proxy::{self, Proxy};
 use crate::world::{DatagramSocket, Listener, World};
 
+pub mod decide;
 mod driver;
 mod endpoints;
 mod measures;
@@ -30,6 +31,7 @@ pub mod process;
 mod sockets;
 mod view;
 
+use decide::Decide;
 use driver::{Driver, Ears, Order};
 use measures::Tally;
 use view::View;
@@ -38,6 +40,9 @@ use view::View;
 const BACKLOG: usize = 1024;
 
 /// An agent in service.
+///
+/// Dropping it is a death without a word: nobody is told, what it carries is reset, and within seconds none of its tasks is
+/// left. [`Agent::stop`] is the orderly way.
 pub struct Agent {
     proxy: Proxy,
     gossip: Option<Gossip>,
@@ -61,11 +66,18 @@ pub struct Sockets {
 }
 
 impl Agent {
-    /// Starts an agent. It serves from now on, with whatever it knows; `max_connections` is its limit.
+    /// Starts an agent. It serves from now on, with whatever it knows; `max_connections` is its limit. What it asks is its
+    /// engine `within` whatever records or watches it; a plain box puts nothing around it.
     ///
     /// # Errors
     /// A socket that does not know its own address; nothing was started.
-    pub fn start(config: Config, world: &World, sockets: Sockets, max_connections: usize) -> std::io::Result<Agent> {
+    pub fn start(
+        config: Config,
+        world: &World,
+        sockets: Sockets,
+        max_connections: usize,
+        within: impl FnOnce(Engine) -> Box<dyn Decide>,
+    ) -> std::io::Result<Agent> {
         let listening = sockets.proxy.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
         let admin_addr = sockets.admin.local_addr()?;
         let gossip_addr = sockets.gossip.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
@@ -85,12 +97,13 @@ impl Agent {
             .map(|(socket, keyring)| Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard));
         let tally = Arc::new(Tally::default());
         let config = Arc::new(config);
+        let engine = Engine::new(Identity {
+            name: config.node.clone(),
+            advertised: config.apiservers.iter().copied().map(Endpoint::from).collect(),
+            seed: rand::random(),
+        });
         let driver = Driver {
-            engine: Engine::new(Identity {
-                name: config.node.clone(),
-                advertised: config.apiservers.iter().copied().map(Endpoint::from).collect(),
-                seed: rand::random(),
-            }),
+            engine: within(engine),
             world: world.clone(),
             config: config.clone(),
             listening: listening.clone(),
@@ -166,6 +179,12 @@ impl Agent {
             }
         };
         tokio::join!(self.proxy.stop(policy::DRAIN, hurry.clone()), farewell);
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.proxy.end();
     }
 }
 

@@ -8,8 +8,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::decide::Decide;
 use super::{Agent, Sockets, sockets};
 use crate::config::{Config, Loaded, Sources};
+use crate::engine::Engine;
 use crate::gossip::keyring::Keyring;
 use crate::probe::{TlsProber, Trust};
 use crate::service::{self, Inherited};
@@ -36,11 +38,16 @@ pub enum StartError {
 }
 
 /// Runs an agent until it is told to stop. `sources` are loaded again on SIGHUP and when a watched file has changed;
-/// `inherited` are sockets that were passed to this process.
+/// `inherited` are sockets that were passed to this process; `within` is as for [`Agent::start`].
 ///
 /// # Errors
 /// Only before it serves; see [`StartError`].
-pub async fn run(loaded: Loaded, sources: Sources, mut inherited: Inherited) -> Result<(), StartError> {
+pub async fn run(
+    loaded: Loaded,
+    sources: Sources,
+    mut inherited: Inherited,
+    within: impl FnOnce(Engine) -> Box<dyn Decide>,
+) -> Result<(), StartError> {
     let descriptors = service::raise_descriptor_limit();
     let config = loaded.config;
     let machine = |error: std::io::Error| StartError::Machine(error.to_string());
@@ -63,7 +70,7 @@ pub async fn run(loaded: Loaded, sources: Sources, mut inherited: Inherited) -> 
     let most = most_connections(config.max_connections, descriptors);
     let mut signals = Signals::new().map_err(machine)?;
     let fingerprint = config.fingerprint(&*world.store).await;
-    let agent = Agent::start(config, &world, sockets, most).map_err(machine)?;
+    let agent = Agent::start(config, &world, sockets, most, within).map_err(machine)?;
     service::ready();
     Process { agent: &agent, world: &world, prober: &prober, sources: &sources, fingerprint }.serve(&mut signals).await;
     service::stopping();

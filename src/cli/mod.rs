@@ -16,6 +16,7 @@ mod keygen;
 mod logging;
 mod output;
 mod peers;
+mod record;
 mod run;
 mod settings;
 mod status;
@@ -39,7 +40,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent of this node.
-    Run(Box<settings::Settings>),
+    Run(Box<run::Run>),
     /// Show this node's agent and its upstreams, best first.
     Status(status::Status),
     /// Show the other nodes as gossip sees them.
@@ -81,7 +82,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Run(settings) => run::run(*settings),
+        Command::Run(run) => run::run(*run),
         Command::Status(status) => status.execute(),
         Command::Peers(peers) => peers.execute(),
         Command::Explain(explain) => explain.execute(),

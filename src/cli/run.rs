@@ -1,10 +1,15 @@
 //! `prismesh run`: configuration, logs, and then the agent.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
+use clap::Args;
 
 use super::output::Failure;
+use super::record::Log;
 use super::settings::Settings;
 use super::{config_check, logging};
+use crate::agent::decide::{Decide, Recorded};
 use crate::agent::process;
 use crate::service;
 use crate::world::real;
@@ -12,8 +17,21 @@ use crate::world::real;
 /// Threads that carry at most: more buy nothing for an apiserver's traffic, and each costs memory on every node.
 const WORKERS: usize = 4;
 
-pub(super) fn run(settings: Settings) -> Result<(), Failure> {
-    let sources = settings.sources();
+/// `prismesh run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Write every event that the engine is told, and what it answers, to this file as JSON lines, for `replay`. About 1 MB a
+    /// minute and node of a small cluster; it names nodes and addresses
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+pub(super) fn run(run: Run) -> Result<(), Failure> {
+    let sources = run.settings.sources();
+    let log = run.record.map(|path| Log::create(&path)).transpose()?;
     // Before there are other threads: it changes the environment.
     let inherited = service::inherited();
     let store = real::Files;
@@ -28,6 +46,12 @@ pub(super) fn run(settings: Settings) -> Result<(), Failure> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(process::run(loaded, sources, inherited).await?)
+        let within = |engine| -> Box<dyn Decide> {
+            match log {
+                None => Box::new(engine),
+                Some(mut log) => Box::new(Recorded::new(engine, move |entry| log.write(entry))),
+            }
+        };
+        Ok(process::run(loaded, sources, inherited, within).await?)
     })
 }

@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 mod cluster;
 pub mod endpoint;
 pub mod event;
@@ -43,7 +45,7 @@ use probing::confirm_spread;
 use reporting::Reporting;
 
 /// Who this node is, as far as the policy needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// This node's name.
     pub name: String,
@@ -144,6 +146,11 @@ impl Engine {
         self.settle(&mut effects);
         self.assert_sound();
         effects
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// When to call [`Engine::handle`] with [`Event::Wake`], unless something happens before.

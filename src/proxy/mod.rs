@@ -166,6 +166,13 @@ impl Proxy {
         let _ = timeout(LAST_WORD, clients.none()).await;
     }
 
+    /// Closes the listeners and resets everybody, now.
+    pub fn end(&self) {
+        self.closing.cancel();
+        self.shared.clients.closing.cancel();
+        self.shared.clients.at_once.cancel();
+    }
+
     /// Whether all accept loops answer.
     pub async fn beat(&self) -> bool {
         if self.closing.is_cancelled() {

@@ -23,7 +23,7 @@ use crate::world::{Carried, Meter, Stream};
 const CHUNK: usize = 16 * 1024;
 
 /// Carries bytes both ways; see [`Net::carry`](crate::world::Net::carry). Works with any streams.
-pub(crate) async fn carry(mut client: Box<dyn Stream>, mut upstream: Box<dyn Stream>, meter: Arc<Meter>) -> Carried {
+pub async fn carry(mut client: Box<dyn Stream>, mut upstream: Box<dyn Stream>, meter: Arc<Meter>) -> Carried {
     let carried = tokio::select! {
         biased;
         () = meter.ended() => Carried::Ended,

@@ -1,6 +1,6 @@
 //! The real world: sockets, files, names and the time of day.
 
-pub(crate) mod carry;
+pub mod carry;
 mod datagram;
 mod net;
 mod resolver;
