@@ -9,3 +9,6 @@
 
 pub mod demo;
 pub mod lab;
+#[path = "../scenarios/mod.rs"]
+pub mod scenarios;
+pub mod sim;

@@ -18,6 +18,8 @@ struct Arguments {
 enum Command {
     /// Break a small control plane, piece by piece, and watch who notices.
     Demo(demo::Options),
+    /// Play one scenario in virtual time.
+    Run(simulations::sim::cli::Run),
     /// prismesh, as a child of the lab.
     #[command(hide = true, disable_help_flag = true)]
     Agent {
@@ -34,10 +36,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    if !matches!(command, Command::Demo(_)) {
+    if matches!(command, Command::Agent { .. } | Command::Apiserver(_) | Command::Balancer(_)) {
         children::end_with_stdin();
     }
     match command {
+        Command::Run(run) => run.main(),
         Command::Demo(options) => demo::main(&options),
         Command::Agent { args } => agent(args),
         Command::Apiserver(options) => child(apiserver::serve(options)),

@@ -1,0 +1,70 @@
+//! The external balancer that prismesh makes dispensable: round robin over the apiservers whose port opens, checked every 2 s, as
+//! such balancers are usually configured.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prismesh::world::real::carry::carry;
+use prismesh::world::{Clock, Meter};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::seams::{Host, SimListener, SimStream};
+use super::state::Mode;
+use super::tcp::Owner;
+
+/// Between two checks of a backend.
+const CHECK: Duration = Duration::from_secs(2);
+/// A check or a dial that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Where it listens.
+pub(super) const PORT: u16 = 6443;
+
+/// Serves for ever.
+pub(super) async fn serve(host: Host, addr: SocketAddr, listener: SimListener, blind: watch::Receiver<bool>) {
+    let (healthy, known) = watch::channel(Vec::new());
+    let checking = check(host.clone(), addr, healthy, blind);
+    let serving = async {
+        let mut turn = 0_usize;
+        loop {
+            let Ok((client, _)) = listener.next().await else { continue };
+            let mode = host.sim.core().state.sites.get(&addr).map(|site| site.mode);
+            let backends = known.borrow().clone();
+            turn = turn.wrapping_add(1);
+            // What hangs keeps its clients, and says nothing.
+            if mode == Some(Mode::Hung) {
+                tokio::spawn(hang(host.clone(), addr, client));
+            } else if let Some(backend) = backends.get(turn % backends.len().max(1)).copied() {
+                tokio::spawn(relay(host.clone(), client, backend));
+            }
+        }
+    };
+    tokio::join!(checking, serving);
+}
+
+async fn hang(host: Host, addr: SocketAddr, client: SimStream) {
+    while host.sim.core().state.sites.get(&addr).is_some_and(|site| site.mode == Mode::Hung) && !client.dead() {
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+async fn check(host: Host, addr: SocketAddr, healthy: watch::Sender<Vec<SocketAddr>>, blind: watch::Receiver<bool>) {
+    loop {
+        let backends = host.sim.core().state.sites.get(&addr).and_then(|site| site.backends.clone()).unwrap_or_default();
+        let mut open = Vec::new();
+        for backend in backends.iter() {
+            if *blind.borrow() || timeout(PATIENCE, host.dial(*backend, Owner::Task)).await.is_ok_and(|dialled| dialled.is_ok()) {
+                open.push(*backend);
+            }
+        }
+        healthy.send_replace(open);
+        sleep(CHECK).await;
+    }
+}
+
+async fn relay(host: Host, client: SimStream, backend: SocketAddr) {
+    let Ok(Ok(upstream)) = timeout(PATIENCE, host.dial(backend, Owner::Task)).await else { return };
+    host.sim.core().log.relayed(upstream.conn, client.conn);
+    carry(Box::new(client), Box::new(upstream), Arc::new(Meter::new(Clock::start()))).await;
+}

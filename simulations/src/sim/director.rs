@@ -1,0 +1,332 @@
+//! Plays a plan's steps at their times, and undoes each when it is over.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::time::sleep;
+
+use super::balancer;
+use super::draw::Draw;
+use super::node::{Order, STATE};
+use super::plan::{Fault, Step};
+use super::run::{BALANCER_NAME, Stage, address};
+use super::state::{AgentLife, MachineId, Mode, Ms, Name, Site, State};
+
+/// An apiserver that is told to stop serves on for so long, saying that it is not ready.
+const DRAIN: Ms = 5_000;
+
+/// Whether a step begins or is over.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Over,
+    Begins,
+}
+
+/// Plays the whole plan.
+pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
+    let steps = stage.plan.steps.clone();
+    let lasts = stage.plan.lasts;
+    let mut turns: Vec<(Ms, Turn, usize)> = Vec::new();
+    for (place, step) in steps.iter().enumerate() {
+        turns.push((step.at, Turn::Begins, place));
+        turns.extend(step.lasts.map(|lasts| (step.at + lasts, Turn::Over, place)));
+        if let Fault::StateRestored { of, from } = &step.what {
+            for machine in stage.machines(of)? {
+                stage.snapshots.insert((machine, *from), stage.disks[machine].clone());
+                turns.push((*from, Turn::Over, usize::MAX));
+            }
+        }
+    }
+    turns.sort_unstable();
+    for (at, turn, place) in turns.into_iter().filter(|(at, ..)| *at <= lasts) {
+        stage.sim.until(at).await;
+        stage.check_work()?;
+        let Some(step) = steps.get(place) else {
+            stage.take_snapshots(at);
+            continue;
+        };
+        let so = || format!("the step at {} ms: {:?}", step.at, step.what);
+        match turn {
+            Turn::Begins => stage.begins(step, place as u64).with_context(so)?,
+            Turn::Over => stage.over(step, place as u64).with_context(so)?,
+        }
+    }
+    stage.sim.until(lasts).await;
+    stage.check_work()
+}
+
+impl Stage {
+    /// A step that failed fails the run.
+    fn check_work(&mut self) -> anyhow::Result<()> {
+        while let Some(done) = self.work.try_join_next() {
+            done.context("a step panicked")??;
+        }
+        Ok(())
+    }
+
+    fn take_snapshots(&mut self, at: Ms) {
+        for ((_, from), disk) in &mut self.snapshots {
+            if *from == at {
+                *disk = disk.snapshot();
+            }
+        }
+    }
+
+    /// The machines that a list of names means, the balancer among them.
+    pub(super) fn machines(&self, who: &[String]) -> anyhow::Result<BTreeSet<MachineId>> {
+        let mut found = BTreeSet::new();
+        for name in who {
+            let before = found.len();
+            let begins = name.strip_suffix('*');
+            let means = |known: &str| begins.map_or(known == name, |begins| known.starts_with(begins));
+            found.extend((0..self.names.len()).filter(|machine| means(&self.names[*machine])));
+            if name == "balancer" && self.plan.cluster.balancer.is_some() {
+                found.insert(self.names.len());
+            }
+            if found.len() == before && begins.is_none() {
+                bail!("nobody is named {name:?}");
+            }
+        }
+        Ok(found)
+    }
+
+    fn sites(&self, who: &[String]) -> anyhow::Result<BTreeSet<SocketAddr>> {
+        let machines = self.machines(who)?;
+        let core = self.sim.core();
+        let sites = core.state.sites.iter().filter(|(_, site)| machines.contains(&site.machine) && site.backends.is_none());
+        Ok(sites.map(|(addr, _)| *addr).collect())
+    }
+
+    pub(super) fn faults(&self, change: impl FnOnce(&mut State), more: isize) {
+        self.sim.change(|state| {
+            change(state);
+            state.faults = state.faults.saturating_add_signed(more);
+        });
+    }
+
+    fn mode(&self, sites: &BTreeSet<SocketAddr>, mode: Mode, more: isize) {
+        self.faults(
+            |state| {
+                for (_, site) in state.sites.iter_mut().filter(|(addr, _)| sites.contains(addr)) {
+                    set_mode(site, mode);
+                }
+            },
+            more,
+        );
+    }
+
+    fn begins(&mut self, step: &Step, id: u64) -> anyhow::Result<()> {
+        let more = isize::from(step.lasts.is_some());
+        let draw = self.draw();
+        match &step.what {
+            Fault::Apiserver { of, mode } | Fault::Impostor { of, mode } => self.mode(&self.sites(of)?, *mode, more),
+            Fault::Drain { of } => {
+                let sites = self.sites(of)?;
+                self.mode(&sites, Mode::Draining, more);
+                let sim = self.sim.clone();
+                self.work.spawn(async move {
+                    sleep(Duration::from_millis(DRAIN)).await;
+                    for site in &sites {
+                        sim.core().say_go_away(*site);
+                    }
+                    sim.rouse();
+                    // What was said has to get out before the process is gone.
+                    sleep(Duration::from_millis(5)).await;
+                    sim.change(|state| {
+                        for (_, site) in state.sites.iter_mut().filter(|(addr, _)| sites.contains(addr)) {
+                            set_mode(site, Mode::Refusing);
+                        }
+                    });
+                    Ok(())
+                });
+            }
+            Fault::Flap { of, period } => {
+                let (sites, sim, half) = (self.sites(of)?, self.sim.clone(), (*period / 2).max(1));
+                let rounds = step.lasts.unwrap_or(0) / period.max(&1);
+                self.faults(|_| {}, more);
+                self.work.spawn(async move {
+                    for round in 0..rounds * 2 {
+                        let mode = if round % 2 == 0 { Mode::Refusing } else { Mode::Ready };
+                        sim.change(|state| {
+                            for (_, site) in state.sites.iter_mut().filter(|(addr, _)| sites.contains(addr)) {
+                                set_mode(site, mode);
+                            }
+                        });
+                        sleep(Duration::from_millis(half)).await;
+                    }
+                    Ok(())
+                });
+            }
+            Fault::Balancer { mode } => self.mode(&self.balancer_site(), *mode, more),
+            Fault::BalancerBlind => {
+                self.blind.send_replace(true);
+                self.faults(|_| {}, more);
+            }
+            Fault::Dns { silent } => {
+                let name = if *silent { Name::Silent } else { Name::Fails };
+                self.faults(|state| state.names.values_mut().for_each(|is| *is = name.clone()), more);
+            }
+            Fault::Machine { of } => self.power_off(&self.machines(of)?, more),
+            Fault::Stall { of } => {
+                let machines = self.machines(of)?;
+                self.faults(|state| stall(state, &machines, true), more);
+            }
+            Fault::AgentKilled { of } => {
+                self.faults(|_| {}, more);
+                self.each(of, &Order::Kill)?;
+            }
+            Fault::AgentRestart { of } | Fault::Leave { of } => {
+                self.faults(|_| {}, more);
+                self.each(of, &Order::Stop)?;
+                if matches!(step.what, Fault::Leave { .. }) {
+                    self.leave(of)?;
+                }
+            }
+            Fault::Join { of } => self.join(of, draw)?,
+            Fault::Readdress { of } => self.readdress(of)?,
+            Fault::StateLost { of } => {
+                for machine in self.machines(of)? {
+                    self.disks[machine].wipe(Path::new(STATE));
+                }
+                self.faults(|_| {}, 0);
+            }
+            Fault::StateRestored { of, from } => {
+                for machine in self.machines(of)? {
+                    if let Some(disk) = self.snapshots.get(&(machine, *from)) {
+                        self.disks[machine].restore(disk);
+                    }
+                }
+                self.faults(|_| {}, 0);
+            }
+            Fault::Cloned { of, from } => self.clone_machine(of, from)?,
+            Fault::ClockJump { of, by } => {
+                let machines = self.machines(of)?;
+                self.faults(|state| machines.iter().for_each(|machine| state.machines[*machine].clock_off += by), more);
+            }
+            Fault::Configure { of, config } => {
+                for machine in self.machines(of)? {
+                    self.more.insert(machine, config.clone());
+                    self.write_config(machine)?;
+                }
+                self.faults(|_| {}, more);
+                self.each(of, &Order::Reload)?;
+            }
+            Fault::NewCa => {
+                self.ca += 1;
+                let ca = self.ca;
+                self.faults(|state| state.sites.values_mut().for_each(|site| renew(site, ca)), 0);
+            }
+            Fault::GiveCa { of } => {
+                let cas: Vec<u32> = vec![self.ca];
+                self.faults(|_| {}, 0);
+                self.each(of, &Order::Trust(cas))?;
+            }
+            Fault::Keyring { of, step } => self.turn_keys(of, step)?,
+            Fault::Hostile { node, act } => super::hostile::begin(self, node, act)?,
+            Fault::Partition { .. } | Fault::Loss { .. } | Fault::Latency { .. } | Fault::Jitter { .. } | Fault::Mtu { .. } | Fault::Disorder { .. } => {
+                let rules = self.rules(&step.what, id)?;
+                self.faults(|state| state.rules.extend(rules), more);
+            }
+        }
+        Ok(())
+    }
+
+    fn over(&mut self, step: &Step, id: u64) -> anyhow::Result<()> {
+        match &step.what {
+            Fault::Apiserver { of, .. } | Fault::Impostor { of, .. } | Fault::Drain { of } | Fault::Flap { of, .. } => {
+                self.mode(&self.sites(of)?, Mode::Ready, -1);
+            }
+            Fault::Balancer { .. } => self.mode(&self.balancer_site(), Mode::Ready, -1),
+            Fault::BalancerBlind => {
+                self.blind.send_replace(false);
+                self.faults(|_| {}, -1);
+            }
+            Fault::Dns { .. } => {
+                let addr = address(self.names.len(), 0);
+                self.faults(
+                    |state| {
+                        state.names.insert(BALANCER_NAME.to_owned(), Name::Is(vec![addr]));
+                    },
+                    -1,
+                );
+            }
+            Fault::Machine { of } => self.power_on(&self.machines(of)?, -1)?,
+            Fault::Stall { of } => {
+                let machines = self.machines(of)?;
+                self.faults(|state| stall(state, &machines, false), -1);
+            }
+            Fault::AgentKilled { of } | Fault::AgentRestart { of } => {
+                self.faults(|_| {}, -1);
+                self.each(of, &Order::Start)?;
+            }
+            Fault::ClockJump { of, by } => {
+                let machines = self.machines(of)?;
+                self.faults(|state| machines.iter().for_each(|machine| state.machines[*machine].clock_off -= by), -1);
+            }
+            Fault::Configure { of, .. } => {
+                for machine in self.machines(of)? {
+                    self.more.remove(&machine);
+                    self.write_config(machine)?;
+                }
+                self.faults(|_| {}, -1);
+                self.each(of, &Order::Reload)?;
+            }
+            Fault::Hostile { node, act } => super::hostile::end(self, node, act)?,
+            _ => self.faults(|state| state.rules.retain(|rule| rule.id != id), -1),
+        }
+        Ok(())
+    }
+
+    pub(super) fn draw(&self) -> Draw {
+        self.sim.core().draw
+    }
+
+    fn balancer_site(&self) -> BTreeSet<SocketAddr> {
+        BTreeSet::from([SocketAddr::new(address(self.names.len(), 0), balancer::PORT)])
+    }
+
+    /// Gives an order to the agents of these, in turn with whatever else they are told.
+    pub(super) fn each(&mut self, who: &[String], order: &Order) -> anyhow::Result<()> {
+        for machine in self.machines(who)? {
+            let (Some(node), order) = (self.nodes.get(machine).cloned(), order.clone()) else { continue };
+            self.work.spawn(async move { node.lock().await.obey(order).await });
+        }
+        Ok(())
+    }
+}
+
+fn stall(state: &mut State, machines: &BTreeSet<MachineId>, stalled: bool) {
+    for machine in machines {
+        let agent = &mut state.machines[*machine].agent;
+        *agent = match (*agent, stalled) {
+            (AgentLife::Running, true) => AgentLife::Stalled,
+            (AgentLife::Stalled, false) => AgentLife::Running,
+            (other, _) => other,
+        };
+    }
+}
+
+/// What comes back after it was gone is another process.
+pub(super) fn set_mode(site: &mut Site, mode: Mode) {
+    let gone = |mode: Mode| matches!(mode, Mode::Refusing | Mode::Gone);
+    if gone(site.mode) && !gone(mode) && site.backends.is_none() {
+        site.incarnation += 1;
+    }
+    // An impostor is another process than the apiserver that was here, and so is what comes after it.
+    let foreign = |mode: Mode| matches!(mode, Mode::WrongCertificate | Mode::NotTls);
+    if foreign(site.mode) != foreign(mode) {
+        site.incarnation += 1;
+    }
+    site.mode = mode;
+}
+
+/// It shows a certificate of another CA from now on: another process.
+fn renew(site: &mut Site, ca: u32) {
+    if site.backends.is_none() {
+        site.ca = ca;
+        site.incarnation += 1;
+    }
+}

@@ -1,0 +1,113 @@
+//! What was true when: the judge's only source.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::state::{AgentLife, Class, MachineId, Ms, State};
+
+/// An endpoint counts as known to a node if a member that could exchange datagrams with it for this long advertises it.
+const HEARD_FOR: Ms = 3_000;
+
+/// Every state the world was in, with when it began.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    states: Vec<(Ms, Arc<State>)>,
+}
+
+impl History {
+    /// From `at` on the world is so. A second state of the same moment replaces the first.
+    pub(super) fn push(&mut self, at: Ms, state: Arc<State>) {
+        match self.states.last_mut() {
+            Some((last, before)) if *last == at => *before = state,
+            _ => self.states.push((at, state)),
+        }
+    }
+
+    /// The state at a moment.
+    pub fn at(&self, at: Ms) -> &State {
+        let after = self.states.partition_point(|(from, _)| *from <= at);
+        &self.states[after.saturating_sub(1)].1
+    }
+
+    /// When it changed.
+    pub fn changes(&self) -> impl Iterator<Item = Ms> + '_ {
+        self.states.iter().map(|(at, _)| *at)
+    }
+
+    /// Every state that was in force at some time from `from` to `to`.
+    pub fn during(&self, from: Ms, to: Ms) -> impl Iterator<Item = &State> {
+        let first = self.states.partition_point(|(at, _)| *at <= from).saturating_sub(1);
+        self.states[first..].iter().take_while(move |(at, _)| *at <= to).map(|(_, state)| &**state)
+    }
+
+    /// Whether something held all the time.
+    pub fn throughout(&self, from: Ms, to: Ms, held: impl FnMut(&State) -> bool) -> bool {
+        self.during(from, to).all(held)
+    }
+
+    /// Since when something holds without a break, looking back from `at`; [`None`] if it does not hold then.
+    pub fn since(&self, at: Ms, mut holds: impl FnMut(&State) -> bool) -> Option<Ms> {
+        let after = self.states.partition_point(|(from, _)| *from <= at);
+        let held = self.states[..after].iter().rev().take_while(|(_, state)| holds(state));
+        held.last().map(|(from, _)| *from)
+    }
+
+    /// No fault was in force, none began or ended, for this long before `at`.
+    pub fn quiet_since(&self, at: Ms) -> Option<Ms> {
+        let after = self.states.partition_point(|(from, _)| *from <= at);
+        let last = &self.states[after.saturating_sub(1)];
+        (last.1.faults == 0).then_some(last.0)
+    }
+
+    /// Whether node `n` could have used endpoint `e` throughout `from..=to`; at most `loss` of the packets may be lost.
+    ///
+    /// It reads nothing of any agent: `n`'s agent runs, `e` accepts, shows a right certificate and answers `/readyz` in time,
+    /// packets pass both ways, and `e` is known to `n`, by its configuration or by a member that was up and could exchange
+    /// datagrams with it for some seconds before.
+    pub fn usable(&self, n: MachineId, e: SocketAddr, (from, to): (Ms, Ms), loss: f64) -> bool {
+        self.throughout(from, to, |state| usable_now(state, n, e, loss)) && self.known(n, e, from)
+    }
+
+    /// Whether `n` had to know `e` at `at`.
+    pub fn known(&self, n: MachineId, e: SocketAddr, at: Ms) -> bool {
+        let state = self.at(at);
+        if state.machines[n].configured.contains(&e) {
+            return true;
+        }
+        let Some(from) = at.checked_sub(HEARD_FOR) else { return false };
+        let teller = |m: MachineId| {
+            self.throughout(from, at, |state| {
+                let (teller, hearer) = (&state.machines[m], &state.machines[n]);
+                teller.advertises.contains(&e)
+                    && teller.agent == AgentLife::Running
+                    && hearer.agent == AgentLife::Running
+                    && state.both_ways(m, n, Class::Gossip, 0.05)
+            })
+        };
+        (0..state.machines.len()).any(teller)
+    }
+
+    /// The endpoints that `n` could have used throughout.
+    pub fn all_usable(&self, n: MachineId, span: (Ms, Ms), loss: f64) -> BTreeSet<SocketAddr> {
+        let sites = self.at(span.0).sites.keys().copied();
+        sites.filter(|site| self.usable(n, *site, span, loss)).collect()
+    }
+}
+
+/// The part of *usable* that one state tells.
+pub fn usable_now(state: &State, n: MachineId, e: SocketAddr, loss: f64) -> bool {
+    let Some(site) = state.sites.get(&e) else { return false };
+    let machine = &state.machines[n];
+    machine.up
+        && matches!(machine.agent, AgentLife::Running | AgentLife::Stopping)
+        && site.mode.serves()
+        && !site.expired
+        && state.both_ways(n, site.machine, Class::Api, loss)
+        && site.backends.iter().flat_map(|all| all.iter()).all(|backend| {
+            let behind = state.sites.get(backend);
+            behind.is_some_and(|behind| {
+                behind.mode.serves() && !behind.expired && state.both_ways(site.machine, behind.machine, Class::Api, loss)
+            })
+        })
+}

@@ -1,0 +1,221 @@
+//! What was seen of the agents from outside, and what their engines answered: what the invariants are judged by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prismesh::engine::event::Verdict;
+use prismesh::engine::{Endpoint, Routing};
+use serde::{Deserialize, Serialize};
+
+use super::core::RunId;
+use super::state::{MachineId, Ms};
+use super::tcp::ConnId;
+
+/// Everything that was noted.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Every connection that a client opened, by its number.
+    pub clients: Vec<ClientConn>,
+    /// Every connection of a proxy to an upstream that a client's bytes were sent on.
+    pub upstreams: BTreeMap<ConnId, UpstreamConn>,
+    /// Which connection of the balancer's belongs to which of an agent's.
+    relays: BTreeMap<ConnId, ConnId>,
+    /// Clients' connections by the world's number.
+    by_conn: BTreeMap<ConnId, usize>,
+    /// When a process of an agent first saw an incarnation of an endpoint answer a probe of its own.
+    pub proofs: BTreeMap<(RunId, SocketAddr, u64), Ms>,
+    /// Every probe: when sent, by which machine and process, of what, and whether it was answered.
+    pub probes: Vec<ProbeSeen>,
+    /// Every routing that an engine published.
+    pub routes: BTreeMap<RunId, Vec<(Ms, Arc<Routing>)>>,
+    /// A process's own probe interval, when it changed.
+    pub intervals: BTreeMap<RunId, Vec<(Ms, Duration)>>,
+    /// Every change of a verdict.
+    pub verdicts: Vec<VerdictChange>,
+    /// When each process of an agent began and ended.
+    pub runs: BTreeMap<RunId, RunSeen>,
+    /// When each node's kubelet renewed its lease.
+    pub leases: BTreeMap<MachineId, Vec<Ms>>,
+    /// Bytes of gossip sent, with IP and UDP headers, by machine and second.
+    pub gossip: BTreeMap<MachineId, Vec<u64>>,
+    /// The longest datagram.
+    pub datagram_most: usize,
+    /// When a machine's clients began and ceased to be held.
+    pub held: BTreeMap<MachineId, Vec<(Ms, u32)>>,
+}
+
+/// A process of an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct RunSeen {
+    /// On which machine.
+    pub machine: MachineId,
+    /// When it began.
+    pub from: Ms,
+    /// When it was told to stop, or died.
+    pub to: Option<Ms>,
+}
+
+/// A client's connection.
+#[derive(Clone, Debug)]
+pub struct ClientConn {
+    /// Which node's.
+    pub node: MachineId,
+    /// What kind of client.
+    pub kind: ClientKind,
+    /// When it was opened.
+    pub opened: Ms,
+    /// When its whole ClientHello was sent.
+    pub hello: Option<Ms>,
+    /// When the first byte came back.
+    pub first_byte: Option<Ms>,
+    /// Over which of the agent's connections it came.
+    pub upstream: Option<ConnId>,
+    /// When and how it ended.
+    pub ended: Option<(Ms, ClientEnd)>,
+    /// The agent let go of it, and whether the client had ended it before.
+    pub agent_ended: Option<(Ms, bool)>,
+}
+
+/// A kind of client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientKind {
+    /// Opens a connection, asks once, closes.
+    Fresh,
+    /// Watches and a lease on one connection.
+    Kubelet,
+    /// One that stays open and is idle.
+    Steady,
+    /// Goes to the external balancer, without prismesh.
+    Bypass,
+}
+
+/// How a client's connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientEnd {
+    /// The client was done.
+    Done,
+    /// The client was no longer willing to wait.
+    GaveUp,
+    /// It was refused.
+    Refused,
+    /// It was reset.
+    Reset,
+    /// It was closed.
+    Closed,
+    /// The simulation, the node or its client ended.
+    Over,
+}
+
+/// A proxy's connection to an upstream.
+#[derive(Clone, Debug)]
+pub struct UpstreamConn {
+    /// The proxy's machine and process.
+    pub by: (MachineId, RunId),
+    /// The upstream.
+    pub to: SocketAddr,
+    /// When the first of a client's bytes was sent on it.
+    pub bytes: Ms,
+    /// Whose hello arrived, at which incarnation.
+    pub hello: Option<(Ms, usize, u64)>,
+    /// When the agent let go of it, and whether the other side had ended it before.
+    pub ended: Option<(Ms, bool)>,
+}
+
+/// A probe.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeSeen {
+    /// When it was sent.
+    pub at: Ms,
+    /// By which machine.
+    pub machine: MachineId,
+    /// By which process.
+    pub run: RunId,
+    /// Of what.
+    pub endpoint: SocketAddr,
+    /// It was answered, ready or draining.
+    pub answered: bool,
+}
+
+/// A change of a verdict.
+#[derive(Clone, Copy, Debug)]
+pub struct VerdictChange {
+    /// When.
+    pub at: Ms,
+    /// At which machine.
+    pub machine: MachineId,
+    /// Of which endpoint.
+    pub endpoint: Endpoint,
+    /// To what.
+    pub to: Verdict,
+}
+
+/// IPv4 and UDP headers.
+const HEADERS: u64 = 28;
+
+impl Log {
+    pub(super) fn datagram(&mut self, machine: MachineId, now: Ms, bytes: usize) {
+        self.datagram_most = self.datagram_most.max(bytes);
+        let seconds = self.gossip.entry(machine).or_default();
+        let second = usize::try_from(now / 1_000).unwrap_or(usize::MAX);
+        if seconds.len() <= second {
+            seconds.resize(second + 1, 0);
+        }
+        seconds[second] += bytes as u64 + HEADERS;
+    }
+
+    pub(super) fn client(&mut self, now: Ms, node: MachineId, kind: ClientKind) -> usize {
+        self.clients.push(ClientConn {
+            node,
+            kind,
+            opened: now,
+            hello: None,
+            first_byte: None,
+            upstream: None,
+            ended: None,
+            agent_ended: None,
+        });
+        self.clients.len() - 1
+    }
+
+    pub(super) fn client_dialled(&mut self, client: usize, conn: ConnId) {
+        self.by_conn.insert(conn, client);
+    }
+
+    pub(super) fn client_bytes(&mut self, now: Ms, conn: ConnId, by: (MachineId, RunId), to: SocketAddr) {
+        self.upstreams.entry(conn).or_insert(UpstreamConn { by, to, bytes: now, hello: None, ended: None });
+    }
+
+    /// A ClientHello has arrived at a site.
+    pub(super) fn hello_at(&mut self, now: Ms, conn: ConnId, whose: Option<u64>, _site: SocketAddr, incarnation: u64) {
+        let conn = self.front(conn);
+        if let (Some(upstream), Some(whose)) = (self.upstreams.get_mut(&conn), whose.and_then(|whose| usize::try_from(whose).ok())) {
+            upstream.hello = Some((now, whose, incarnation));
+        }
+    }
+
+    pub(super) fn relayed(&mut self, back: ConnId, front: ConnId) {
+        self.relays.insert(back, front);
+    }
+
+    /// The agent's connection behind which a balancer made this one.
+    pub(super) fn front(&self, conn: ConnId) -> ConnId {
+        self.relays.get(&conn).copied().unwrap_or(conn)
+    }
+
+    pub(super) fn agent_ended(&mut self, now: Ms, conn: ConnId, peer_first: bool) {
+        if let Some(upstream) = self.upstreams.get_mut(&conn) {
+            upstream.ended.get_or_insert((now, peer_first));
+        } else if let Some(client) = self.by_conn.remove(&conn).and_then(|client| self.clients.get_mut(client)) {
+            client.agent_ended.get_or_insert((now, peer_first));
+        }
+    }
+
+    /// The endpoints that a process has proven itself.
+    pub fn proven_by(&self, run: RunId) -> BTreeSet<SocketAddr> {
+        self.proofs.keys().filter(|(by, ..)| *by == run).map(|(_, endpoint, _)| *endpoint).collect()
+    }
+}

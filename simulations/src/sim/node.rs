@@ -1,0 +1,294 @@
+//! One node's software: its agent, started and stopped as an init system would.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prismesh::agent::{Agent, Sockets};
+use prismesh::config::{Config, Sources};
+use prismesh::gossip::Keyring;
+use prismesh::world::{Clock, Datagram, Net, World};
+use tokio_util::sync::CancellationToken;
+
+use super::core::{RunId, Sim};
+use super::disk::Disk;
+use super::log::RunSeen;
+use super::prober::SimProber;
+use super::seams::{Host, SimClock};
+use super::state::{AgentLife, MachineId};
+use super::watched::{Spoil, Watched};
+
+/// Where a node's files are.
+const CONFIG: &str = "/etc/prismesh/config.yaml";
+const KEYRING: &str = "/etc/prismesh/keyring";
+const CA: &str = "/etc/kubernetes/pki/ca.crt";
+pub(super) const STATE: &str = "/var/lib/prismesh";
+/// Connections at most, as an agent has them by default.
+const MOST_CONNECTIONS: usize = 20_000;
+
+/// Makes what spoils an agent's engine; [`None`]: nothing does.
+pub type Sabotage = Arc<dyn Fn(MachineId) -> Option<Box<dyn Spoil>> + Send + Sync>;
+
+/// A node.
+pub(super) struct Node {
+    pub(super) sim: Sim,
+    pub(super) machine: MachineId,
+    pub(super) disk: Disk,
+    pub(super) sabotage: Option<Sabotage>,
+    pub(super) record: Option<super::run::Recorder>,
+    pub(super) running: Option<Running>,
+}
+
+/// An agent in service.
+pub(super) struct Running {
+    pub(super) run: RunId,
+    pub(super) agent: Agent,
+    world: World,
+    prober: Arc<SimProber>,
+}
+
+/// What is done to a node's agent.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    Start,
+    Stop,
+    Kill,
+    /// As on SIGHUP.
+    Reload,
+    /// These CAs are in its file from now on.
+    Trust(Vec<u32>),
+    /// This is its keyring from now on.
+    Keys(String),
+}
+
+/// What a node's configuration says beside what a person added.
+pub(super) struct Basics {
+    pub(super) cluster: String,
+    pub(super) node: String,
+    pub(super) seeds: Vec<SocketAddr>,
+    pub(super) apiservers: Vec<SocketAddr>,
+    pub(super) external: Option<String>,
+}
+
+impl Basics {
+    /// As a file; what `more` says replaces what would be here.
+    pub(super) fn yaml(&self, more: &[&str]) -> String {
+        let list = |addrs: &[SocketAddr]| addrs.iter().map(|addr| format!("\"{addr}\"")).collect::<Vec<_>>().join(", ");
+        let mut lines = vec![
+            ("cluster", self.cluster.clone()),
+            ("node", self.node.clone()),
+            ("keyring", KEYRING.to_owned()),
+            ("ca", CA.to_owned()),
+            ("state-dir", STATE.to_owned()),
+            ("listen", "[\"127.0.0.1:7445\"]".to_owned()),
+        ];
+        if !self.seeds.is_empty() {
+            lines.push(("seed", format!("[{}]", list(&self.seeds))));
+        }
+        if !self.apiservers.is_empty() {
+            lines.push(("apiserver", format!("[{}]", list(&self.apiservers))));
+        }
+        if let Some(external) = &self.external {
+            lines.push(("external", format!("[\"{external}\"]")));
+        }
+        let said = |key: &str| more.iter().any(|more| more.lines().any(|line| line.starts_with(&format!("{key}:"))));
+        let mut text: String =
+            lines.iter().filter(|(key, _)| !said(key)).map(|(key, value)| format!("{key}: {value}\n")).collect();
+        for more in more.iter().filter(|more| !more.trim().is_empty()) {
+            text.push_str(more.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// A CA's file in the model: its number in PEM's clothes.
+pub(super) fn ca_file(cas: &[u32]) -> String {
+    let block = |ca: &u32| format!("-----BEGIN CERTIFICATE-----\n{ca:08x}\n-----END CERTIFICATE-----\n");
+    cas.iter().map(block).collect()
+}
+
+fn cas_of(file: &[u8]) -> BTreeSet<u32> {
+    let text = String::from_utf8_lossy(file);
+    text.lines().filter(|line| !line.starts_with('-')).filter_map(|line| u32::from_str_radix(line, 16).ok()).collect()
+}
+
+impl Node {
+    pub(super) fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
+        Ok(self.disk.write(Path::new(path), text.as_bytes())?)
+    }
+
+    pub(super) fn configure(&self, yaml: &str) -> anyhow::Result<()> {
+        self.write(CONFIG, yaml)
+    }
+
+    pub(super) fn trust(&self, cas: &[u32]) -> anyhow::Result<()> {
+        self.write(CA, &ca_file(cas))
+    }
+
+    pub(super) fn keys(&self, keyring: &str) -> anyhow::Result<()> {
+        self.write(KEYRING, keyring)
+    }
+
+    pub(super) fn keyring(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(self.disk.read(Path::new(KEYRING), usize::MAX)?)
+    }
+
+    /// Does as it is told.
+    pub(super) async fn obey(&mut self, order: Order) -> anyhow::Result<()> {
+        match order {
+            Order::Start => self.start().await,
+            Order::Stop => {
+                self.stop().await;
+                Ok(())
+            }
+            Order::Kill => {
+                self.kill();
+                Ok(())
+            }
+            Order::Reload => self.reload().await,
+            Order::Trust(cas) => {
+                self.trust(&cas)?;
+                self.reload().await
+            }
+            Order::Keys(keyring) => {
+                self.keys(&keyring)?;
+                self.reload().await
+            }
+        }
+    }
+
+    fn host(&self, run: RunId) -> Host {
+        Host { sim: self.sim.clone(), machine: self.machine, run: Some(run), disk: self.disk.clone() }
+    }
+
+    async fn load(&self, host: &Host) -> anyhow::Result<(Config, BTreeSet<u32>, Option<Keyring>)> {
+        let sources = Sources { file: Some(PathBuf::from(CONFIG)), ..Sources::default() };
+        let config = Config::load(&sources, host).await?.config;
+        let trusted = match &config.ca {
+            Some(ca) => cas_of(&self.disk.read(ca, usize::MAX)?),
+            None => (0..=u32::MAX).take(64).collect(),
+        };
+        let keyring = match &config.gossip {
+            Some(gossip) => Some(Keyring::parse(&self.disk.read(&gossip.keyring, usize::MAX)?)?),
+            None => None,
+        };
+        Ok((config, trusted, keyring))
+    }
+
+    /// Starts the agent, unless one runs or the machine has no power.
+    pub(super) async fn start(&mut self) -> anyhow::Result<()> {
+        if self.running.is_some() || !self.sim.core().state.machines[self.machine].up {
+            return Ok(());
+        }
+        let run = self.sim.core().new_run(self.machine);
+        let host = self.host(run);
+        let (config, trusted, keyring) = self.load(&host).await.context("the configuration")?;
+        let clock = Clock::start();
+        let prober = SimProber::new(host.clone(), clock, trusted);
+        let world = World {
+            datagram: Arc::new(host.clone()),
+            net: Arc::new(host.clone()),
+            prober: prober.clone(),
+            resolver: Arc::new(host.clone()),
+            store: Arc::new(host.clone()),
+            wall: Arc::new(SimClock(host.clone())),
+            clock,
+        };
+        let sockets = sockets(&host, &config, keyring).await?;
+        let most = config.max_connections.unwrap_or(MOST_CONNECTIONS);
+        let spoil = self.sabotage.as_ref().and_then(|sabotage| sabotage(self.machine));
+        let (sim, machine) = (self.sim.clone(), self.machine);
+        let record = self.record.as_ref().map(|record| record.of(machine));
+        let advertised: BTreeSet<SocketAddr> = config.apiservers.iter().copied().collect();
+        let gossips = config.gossip.is_some();
+        let agent = Agent::start(config, &world, sockets, most, move |engine| {
+            if let Some(record) = &record {
+                record.begin(engine.identity());
+            }
+            let record = record.map(|record| record.steps());
+            Box::new(Watched { engine, sim, machine, run, spoil, interval: Duration::ZERO, record })
+        })?;
+        {
+            let mut core = self.sim.core();
+            let now = core.now;
+            core.log.runs.insert(run, RunSeen { machine: self.machine, from: now, to: None });
+        }
+        self.sim.change(|state| {
+            let machine = &mut state.machines[machine];
+            machine.agent = AgentLife::Running;
+            machine.advertises = if gossips { advertised } else { BTreeSet::new() };
+        });
+        self.running = Some(Running { run, agent, world, prober });
+        Ok(())
+    }
+
+    /// Stops the agent in an orderly way.
+    pub(super) async fn stop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        self.set_life(AgentLife::Stopping);
+        self.over(running.run);
+        let Running { run, agent, world, prober } = running;
+        agent.stop(CancellationToken::new()).await;
+        drop((world, prober));
+        self.sim.core().end_run(run);
+        self.sim.rouse();
+        self.set_life(AgentLife::Off);
+    }
+
+    /// The agent's process dies without a word.
+    pub(super) fn kill(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        self.over(running.run);
+        self.sim.core().end_run(running.run);
+        self.sim.rouse();
+        drop(running);
+        self.set_life(AgentLife::Off);
+    }
+
+    fn over(&self, run: RunId) {
+        let mut core = self.sim.core();
+        let now = core.now;
+        if let Some(seen) = core.log.runs.get_mut(&run) {
+            seen.to = Some(now);
+        }
+    }
+
+    fn set_life(&self, life: AgentLife) {
+        let machine = self.machine;
+        self.sim.change(|state| {
+            state.machines[machine].agent = life;
+            if life == AgentLife::Off {
+                state.machines[machine].advertises.clear();
+            }
+        });
+    }
+
+    /// Reads the files again, as on SIGHUP.
+    pub(super) async fn reload(&mut self) -> anyhow::Result<()> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let (config, trusted, keyring) = self.load(&self.host(running.run)).await?;
+        running.prober.replace(trusted);
+        let reload = running.agent.config().reload(config);
+        running.agent.reload(reload.config, keyring).await;
+        Ok(())
+    }
+}
+
+async fn sockets(host: &Host, config: &Config, keyring: Option<Keyring>) -> anyhow::Result<Sockets> {
+    let mut proxy = Vec::new();
+    for listen in &config.listen {
+        proxy.push(Net::listen(host, listen.addr).await.context("the proxy's port")?);
+    }
+    let admin = Net::listen(host, config.admin.addr).await.context("the admin port")?;
+    let gossip = match (&config.gossip, keyring) {
+        (Some(gossip), Some(keyring)) => {
+            Some((Datagram::bind(host, gossip.listen.addr).await.context("the gossip port")?, keyring))
+        }
+        _ => None,
+    };
+    Ok(Sockets { proxy, admin, gossip })
+}

@@ -1,0 +1,338 @@
+//! A story as data: who there is, what happens when, and what must hold beside the invariants.
+//!
+//! Because it is data it can be read from a file, written into a result, and made smaller while it still fails.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{Class, Mode, Ms};
+
+/// A whole story.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Who there is.
+    pub cluster: Cluster,
+    /// What happens.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// How long it is watched, in ms.
+    pub lasts: Ms,
+}
+
+/// The machines, how far they are from one another, and who uses them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// Round trips between zones in ms; row and column are zones. One row of one number: one zone.
+    pub zones: Vec<Vec<u32>>,
+    /// How much one packet's time differs from the zones' distance, as a share of it.
+    pub jitter: f64,
+    /// The nodes, control planes first or not.
+    pub nodes: Vec<Node>,
+    /// Nodes come up over this time, in ms.
+    pub stagger: Ms,
+    /// There is an external balancer, in this zone, and every node's configuration names it.
+    pub balancer: Option<usize>,
+    /// The configuration names the balancer by a DNS name.
+    pub by_name: bool,
+    /// How many control planes each node has as a seed, and how many of all nodes.
+    pub seeds: usize,
+    /// A client of each node opens a new connection this often, in ms; 0: never.
+    pub fresh_every: Ms,
+    /// Each node has a kubelet with its lease and watches.
+    pub kubelets: bool,
+    /// Connections that each worker's clients keep open; a tenth of them is renewed each minute.
+    pub steady: usize,
+    /// More of prismesh's configuration, as YAML, for every node.
+    pub config: String,
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        Cluster {
+            zones: vec![vec![2]],
+            jitter: 0.1,
+            nodes: Vec::new(),
+            stagger: 500,
+            balancer: None,
+            by_name: false,
+            seeds: 3,
+            fresh_every: 500,
+            kubelets: true,
+            steady: 0,
+            config: String::new(),
+        }
+    }
+}
+
+/// One node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Its name; empty: made from its role and place.
+    pub name: String,
+    /// It runs an apiserver.
+    pub control_plane: bool,
+    /// Where it stands.
+    pub zone: usize,
+    /// It has addresses of both families.
+    pub dual_stack: bool,
+    /// It comes up when a step says so, not at the beginning.
+    pub later: bool,
+    /// More of its prismesh configuration, as YAML.
+    pub config: String,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// When, in ms.
+    pub at: Ms,
+    /// How long it is so, in ms; [`None`]: for good, or it is over at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasts: Option<Ms>,
+    /// What.
+    #[serde(flatten)]
+    pub what: Fault,
+}
+
+/// Who, by name; a name that ends in `*` is everyone whose name begins so.
+pub type Who = Vec<String>;
+
+/// Things that happen to a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Fault {
+    /// Apiservers do something else than to serve. Those that crash ([`Mode::Refusing`], [`Mode::Gone`]) come back as new processes.
+    Apiserver {
+        /// Whose.
+        of: Who,
+        /// What they do.
+        mode: Mode,
+    },
+    /// Apiservers drain for 5 s, close, and come back when it ends.
+    Drain {
+        /// Whose.
+        of: Who,
+    },
+    /// An apiserver changes between crashed and serving each half period.
+    Flap {
+        /// Whose.
+        of: Who,
+        /// In ms.
+        period: Ms,
+    },
+    /// Something else answers at an apiserver's address.
+    Impostor {
+        /// Whose address.
+        of: Who,
+        /// What it does.
+        mode: Mode,
+    },
+    /// The external balancer does something else than to serve.
+    Balancer {
+        /// What.
+        mode: Mode,
+    },
+    /// The external balancer keeps sending to apiservers that are gone: its checks find nothing.
+    BalancerBlind,
+    /// DNS fails.
+    Dns {
+        /// It does not even answer.
+        silent: bool,
+    },
+    /// Machines have no power.
+    Machine {
+        /// Which.
+        of: Who,
+    },
+    /// Agents' processes do not get on.
+    Stall {
+        /// Whose.
+        of: Who,
+    },
+    /// Agents are killed, and started again when it ends.
+    AgentKilled {
+        /// Whose.
+        of: Who,
+    },
+    /// Agents stop in an orderly way and start again when it ends.
+    AgentRestart {
+        /// Whose.
+        of: Who,
+    },
+    /// A node that was to come later comes up, with its apiserver if it has one.
+    Join {
+        /// Which.
+        of: Who,
+    },
+    /// Nodes go for good, in an orderly way.
+    Leave {
+        /// Which.
+        of: Who,
+    },
+    /// A machine comes back at another address after a reboot; a control plane's apiserver with it.
+    Readdress {
+        /// Which.
+        of: Who,
+    },
+    /// A machine's state directory is lost; felt at its agent's next start.
+    StateLost {
+        /// Whose.
+        of: Who,
+    },
+    /// A machine's state directory is put back to what it was when the simulation had lasted this long.
+    StateRestored {
+        /// Whose.
+        of: Who,
+        /// In ms.
+        from: Ms,
+    },
+    /// A machine gets the state directory and the name of another one.
+    Cloned {
+        /// The copy.
+        of: String,
+        /// Of whom.
+        from: String,
+    },
+    /// Packets do not pass.
+    Partition {
+        /// From these.
+        from: Who,
+        /// To these; empty: to everyone else.
+        #[serde(default)]
+        to: Who,
+        /// Not the other way either.
+        #[serde(default)]
+        both: bool,
+        /// Only these packets.
+        #[serde(default)]
+        class: Option<Class>,
+    },
+    /// Packets to and from these are lost this often.
+    Loss {
+        /// Whose.
+        of: Who,
+        /// As a share.
+        share: f64,
+    },
+    /// Packets between these and the others take longer, one way, in ms.
+    Latency {
+        /// Whose.
+        of: Who,
+        /// To whom; empty: everyone else.
+        #[serde(default)]
+        to: Who,
+        /// How much longer.
+        ms: u32,
+    },
+    /// Times differ by this share.
+    Jitter {
+        /// Whose.
+        of: Who,
+        /// As a share.
+        share: f64,
+    },
+    /// Datagrams of more bytes vanish.
+    Mtu {
+        /// Whose.
+        of: Who,
+        /// Bytes.
+        bytes: usize,
+    },
+    /// Datagrams come twice, and out of order.
+    Disorder {
+        /// Whose.
+        of: Who,
+        /// As a share of all.
+        share: f64,
+    },
+    /// A machine's time of day jumps.
+    ClockJump {
+        /// Whose.
+        of: Who,
+        /// In ms.
+        by: i64,
+    },
+    /// Agents read their configuration again, with this in place of what was added for their node.
+    Configure {
+        /// Whose.
+        of: Who,
+        /// YAML.
+        config: String,
+    },
+    /// The cluster's CA is another one from now on: apiservers show its certificates.
+    NewCa,
+    /// Agents get the file of the CA that is in force.
+    GiveCa {
+        /// Whose.
+        of: Who,
+    },
+    /// One step of a key rotation: `add`, `promote` or `retire`.
+    Keyring {
+        /// Whose.
+        of: Who,
+        /// Which step.
+        step: String,
+    },
+    /// A member that has the key misbehaves.
+    Hostile {
+        /// As which node, or as one of its own.
+        node: String,
+        /// What it does.
+        act: Hostility,
+    },
+}
+
+/// What a hostile member does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hostility {
+    /// It advertises somebody else's address as its apiserver, where nothing of the cluster's CA answers.
+    ForgedEndpoint,
+    /// It says that all apiservers are down.
+    ForgedVerdicts,
+    /// It writes its record all the time.
+    RecordStorm,
+    /// It sends what is no record, or a huge one.
+    Oversize,
+}
+
+impl Plan {
+    /// The nodes' names, made where they were left out.
+    pub fn names(&self) -> Vec<String> {
+        let mut counts: BTreeMap<bool, usize> = BTreeMap::new();
+        let name = |node: &Node| {
+            let count = counts.entry(node.control_plane).or_default();
+            *count += 1;
+            if node.name.is_empty() {
+                format!("{}-{count}", if node.control_plane { "cp" } else { "worker" })
+            } else {
+                node.name.clone()
+            }
+        };
+        self.cluster.nodes.iter().map(name).collect()
+    }
+
+    /// A step at `at` that lasts for good.
+    #[must_use]
+    pub fn step(mut self, at: Ms, what: Fault) -> Plan {
+        self.steps.push(Step { at, lasts: None, what });
+        self
+    }
+
+    /// A step from `at` on, for `lasts` ms.
+    #[must_use]
+    pub fn fault(mut self, at: Ms, lasts: Ms, what: Fault) -> Plan {
+        self.steps.push(Step { at, lasts: Some(lasts), what });
+        self
+    }
+}
+
+/// One name.
+pub fn who(name: impl Into<String>) -> Who {
+    vec![name.into()]
+}

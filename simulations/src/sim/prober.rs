@@ -1,0 +1,189 @@
+//! The modelled probe: `GET /readyz` over a modelled connection, kept between probes as the real one is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prismesh::engine::event::{Outcome, ProbeOrder, Probed};
+use prismesh::engine::{Endpoint, policy};
+use prismesh::world::{BoxFuture, Clock, Prober};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::log::ProbeSeen;
+use super::seams::{Host, SimStream};
+use super::tcp::Owner;
+use super::wire::{self, Frame, Shown, Verb};
+
+/// Probes of one agent's process.
+pub(super) struct SimProber {
+    host: Host,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The CAs that are believed.
+    trusted: BTreeSet<u32>,
+    kept: BTreeMap<Endpoint, Kept>,
+}
+
+struct Kept {
+    stream: SimStream,
+    read: Vec<u8>,
+    shown: Shown,
+    made: Instant,
+}
+
+impl SimProber {
+    pub(super) fn new(host: Host, clock: Clock, trusted: BTreeSet<u32>) -> Arc<SimProber> {
+        Arc::new(SimProber { host, clock, state: Mutex::new(State { trusted, kept: BTreeMap::new() }) })
+    }
+
+    /// Believes these from now on.
+    pub(super) fn replace(&self, trusted: BTreeSet<u32>) {
+        let mut state = self.state();
+        state.trusted = trusted;
+        let dropped = std::mem::take(&mut state.kept);
+        drop(state);
+        drop(dropped);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(&self, order: ProbeOrder) -> Probed {
+        let begun = Instant::now();
+        let sent_at = self.host.sim.now();
+        let kept = self.state().kept.remove(&order.endpoint);
+        let kept = kept.filter(|kept| !order.fresh && begun.saturating_duration_since(kept.made) < policy::PROBE_RENEW);
+        let fresh = kept.is_none();
+        let mut rtt = None;
+        let asked = timeout_at(begun + order.timeout, self.ask(&order, kept, &mut rtt)).await;
+        let (outcome, shown) = match asked {
+            Err(_) => (Outcome::TimedOut, None),
+            Ok(Err(outcome)) => (outcome, None),
+            Ok(Ok((kept, status))) => {
+                let shown = kept.shown;
+                if order.keep {
+                    self.state().kept.insert(order.endpoint, kept);
+                }
+                (Outcome::Status { code: status, expired: shown.expired }, Some(shown))
+            }
+        };
+        self.note(&order, sent_at, shown.as_ref(), &outcome);
+        Probed { id: order.id, endpoint: order.endpoint, sent: self.clock.moment(begun), fresh, rtt, outcome }
+    }
+
+    /// For the judge: what the world saw of this probe.
+    fn note(&self, order: &ProbeOrder, at: u64, shown: Option<&Shown>, outcome: &Outcome) {
+        let Some(run) = self.host.run else { return };
+        let mut core = self.host.sim.core();
+        let (now, endpoint) = (core.now, order.endpoint.addr());
+        let answered = matches!(outcome, Outcome::Status { code: 200 | 401 | 403 | 429 | 500 | 503, .. });
+        core.log.probes.push(ProbeSeen { at, machine: self.host.machine, run, endpoint, answered });
+        if let Some(shown) = shown.filter(|_| answered) {
+            core.log.proofs.entry((run, endpoint, shown.incarnation)).or_insert(now);
+        }
+    }
+
+    async fn ask(&self, order: &ProbeOrder, kept: Option<Kept>, rtt: &mut Option<Duration>) -> Result<(Kept, u16), Outcome> {
+        if let Some(mut kept) = kept {
+            let asked = Instant::now();
+            let status = readyz(&mut kept).await.map_err(|_| Outcome::Stale)?;
+            *rtt = Some(asked.elapsed());
+            return Ok((kept, status));
+        }
+        let (stream, handshake) = self.dial(order.endpoint.addr()).await.map_err(|error| of_error(&error))?;
+        *rtt = Some(handshake);
+        let mut kept = self.greet(stream).await?;
+        let status = readyz(&mut kept).await.map_err(|error| of_error(&error))?;
+        Ok((kept, status))
+    }
+
+    /// Dials, and once more beside it where nothing has come of it after a while, as the real one does.
+    async fn dial(&self, to: SocketAddr) -> io::Result<(SimStream, Duration)> {
+        let dial = async || {
+            let begun = Instant::now();
+            let owner = self.host.run.map_or(Owner::Task, Owner::Probe);
+            let stream = self.host.dial(to, owner).await?;
+            Ok((stream, begun.elapsed()))
+        };
+        let mut first = Box::pin(dial());
+        tokio::select! {
+            biased;
+            connected = &mut first => return connected,
+            () = sleep(policy::PROBE_SECOND_DIAL) => {}
+        }
+        let mut second = Box::pin(dial());
+        tokio::select! {
+            biased;
+            connected = &mut first => match connected { Err(_) => second.await, connected => connected },
+            connected = &mut second => match connected { Err(_) => first.await, connected => connected },
+        }
+    }
+
+    async fn greet(&self, mut stream: SimStream) -> Result<Kept, Outcome> {
+        stream.write_all(&wire::client_hello(u64::MAX)).await.map_err(|error| of_error(&error))?;
+        let mut read = Vec::new();
+        let (kind, content) = next_record(&mut stream, &mut read).await.map_err(|error| of_error(&error))?;
+        let shown = wire::shown(&content).filter(|_| kind == wire::HANDSHAKE).ok_or(Outcome::NotTls)?;
+        if !self.state().trusted.contains(&shown.ca) {
+            return Err(Outcome::Untrusted("unknown issuer".to_owned()));
+        }
+        Ok(Kept { stream, read, shown, made: Instant::now() })
+    }
+}
+
+async fn readyz(kept: &mut Kept) -> io::Result<u16> {
+    kept.stream.write_all(&Frame::ask(Verb::Readyz, 1).encode()).await?;
+    loop {
+        let (kind, content) = next_record(&mut kept.stream, &mut kept.read).await?;
+        if let (wire::DATA, Some(frame)) = (kind, Frame::decode(&content))
+            && frame.verb == Verb::Readyz
+        {
+            return Ok(frame.status);
+        }
+    }
+}
+
+/// The next record; what is no TLS ends as invalid data.
+pub(super) async fn next_record(stream: &mut SimStream, read: &mut Vec<u8>) -> io::Result<(u8, Vec<u8>)> {
+    loop {
+        if read.first().is_some_and(|kind| !matches!(*kind, 20..=23)) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if let Some(record) = wire::take_record(read) {
+            return Ok(record);
+        }
+        let mut space = [0; 2048];
+        let count = stream.read(&mut space).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read.extend_from_slice(&space[..count]);
+    }
+}
+
+fn of_error(error: &io::Error) -> Outcome {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Outcome::TimedOut,
+        io::ErrorKind::InvalidData => Outcome::NotTls,
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Outcome::Refused,
+        _ => Outcome::LocalError(error.to_string()),
+    }
+}
+
+impl Prober for SimProber {
+    fn probe(&self, order: ProbeOrder) -> BoxFuture<'_, Probed> {
+        Box::pin(self.run(order))
+    }
+
+    fn forget(&self, endpoint: Endpoint) {
+        let forgotten = self.state().kept.remove(&endpoint);
+        drop(forgotten);
+    }
+}

@@ -1,0 +1,424 @@
+//! One run of one plan with one seed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prismesh::engine::event::{Effect, Event};
+use prismesh::engine::{Identity, Moment};
+use prismesh::gossip::Keyring;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex as Turns, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::client::{self, PROXY};
+use super::core::Sim;
+use super::disk::Disk;
+use super::draw::Draw;
+use super::history::History;
+use super::log::{ClientEnd, ClientKind, Log};
+use super::node::{Basics, Node, Sabotage};
+use super::plan::Plan;
+use super::state::{AgentLife, Machine, MachineId, Mode, Ms, Site, State, Zones};
+use super::{balancer, complaints, director, kubelet, seed};
+
+/// Gossip's default port.
+pub(super) const GOSSIP_PORT: u16 = 7447;
+/// Where modelled apiservers listen.
+pub(super) const API_PORT: u16 = 6443;
+/// After everything was told to stop, it is gone within this.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// How a run is made.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// What spoils the agents.
+    pub sabotage: Option<Sabotage>,
+    /// Event logs are written to this directory, one file a node.
+    pub record: Option<PathBuf>,
+    /// What of the agents' logs is shown: a `tracing` filter.
+    pub log: Option<String>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Ran {
+    /// The plan.
+    pub plan: Plan,
+    /// The nodes' names; a node's place is its machine's.
+    pub names: Vec<String>,
+    /// The seed.
+    pub seed: u64,
+    /// The hash of all that happened.
+    pub hash: String,
+    /// When it ended.
+    pub ended: Ms,
+    /// What was true when.
+    pub history: History,
+    /// What was seen.
+    pub log: Log,
+    /// Engine steps.
+    pub steps: u64,
+    /// Datagrams sent, and their bytes.
+    pub datagrams: (u64, u64),
+    /// The most things queued in the world, connections open, datagrams waiting in one socket.
+    pub peaks: [usize; 3],
+    /// What was left over when all had stopped.
+    pub leftovers: Vec<String>,
+    /// Every ERROR that was logged, and every panic.
+    pub complaints: Vec<String>,
+}
+
+/// Runs a plan. It must be the first and only simulation of this process.
+///
+/// # Errors
+/// The plan cannot be played: a name nobody has, a configuration that prismesh refuses.
+///
+/// # Panics
+/// The seed does not reach everyone who draws.
+pub fn run(plan: &Plan, seed: u64, options: &Options) -> anyhow::Result<Ran> {
+    complaints::listen(options.log.as_deref());
+    seed::assert_reached();
+    let (plan, options) = (plan.clone(), options.clone());
+    let thread = std::thread::Builder::new().name("simulation".to_owned()).stack_size(16 << 20).spawn(move || {
+        seed::plant(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        runtime.block_on(whole(plan, seed, options))
+    })?;
+    thread.join().map_err(|_| anyhow::anyhow!("the simulation panicked"))?
+}
+
+/// Everybody, while a story runs.
+pub(super) struct Stage {
+    pub(super) sim: Sim,
+    pub(super) plan: Plan,
+    pub(super) names: Vec<String>,
+    /// What is done to one node is done in turn.
+    pub(super) nodes: Vec<Arc<Turns<Node>>>,
+    pub(super) disks: Vec<Disk>,
+    pub(super) clients: JoinSet<()>,
+    pub(super) work: JoinSet<anyhow::Result<()>>,
+    pub(super) blind: watch::Sender<bool>,
+    pub(super) snapshots: BTreeMap<(MachineId, Ms), Disk>,
+    /// Which CA is in force.
+    pub(super) ca: u32,
+    /// Addresses given out so far, by machine, for those that move.
+    pub(super) moves: BTreeMap<MachineId, u8>,
+    pub(super) more: BTreeMap<MachineId, String>,
+    /// The key that a rotation brings.
+    pub(super) second_key: Option<String>,
+}
+
+async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
+    let draw = Draw::of(seed);
+    let mut stage = Stage::set(plan, draw, &options)?;
+    let pump = tokio::spawn(stage.sim.clone().pump());
+    stage.begin(draw);
+    director::play(&mut stage).await?;
+    let ended = stage.sim.now();
+    let leftovers = stage.strike(pump).await?;
+    let Stage { sim, plan, names, .. } = stage;
+    let mut core = sim.core();
+    let now = core.now;
+    for client in core.log.clients.iter_mut().filter(|client| client.ended.is_none()) {
+        client.ended = Some((ended.min(now), ClientEnd::Over));
+    }
+    Ok(Ran {
+        plan,
+        names,
+        seed,
+        hash: core.trace.digest(),
+        ended,
+        history: std::mem::take(&mut core.history),
+        log: std::mem::take(&mut core.log),
+        steps: core.trace.steps,
+        datagrams: (core.udp.sent, core.udp.sent_bytes),
+        peaks: [core.queue_peak, core.tcp.peak, core.udp.peak],
+        leftovers,
+        complaints: complaints::heard(),
+    })
+}
+
+/// The address of the n-th machine, after it has moved so often.
+pub(super) fn address(machine: MachineId, moved: u8) -> IpAddr {
+    let [.., high, low] = (machine + 1).to_be_bytes();
+    Ipv4Addr::new(10, moved, high, low).into()
+}
+
+fn second_address(machine: MachineId) -> IpAddr {
+    let [.., high, low] = (machine + 1).to_be_bytes();
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from_be_bytes([high, low])).into()
+}
+
+impl Stage {
+    /// Sets everything up; nobody moves yet.
+    fn set(plan: Plan, draw: Draw, options: &Options) -> anyhow::Result<Stage> {
+        let names = plan.names();
+        let state = first_state(&plan, &names)?;
+        let sim = Sim::new(draw, state);
+        let disks: Vec<Disk> = names.iter().map(|_| Disk::default()).collect();
+        let keyring = Keyring::generate();
+        let recorder = options.record.clone().map(|dir| Recorder { dir, names: Arc::new(names.clone()) });
+        let nodes = disks.iter().enumerate().map(|(machine, disk)| {
+            let node = Node {
+                sim: sim.clone(),
+                machine,
+                disk: disk.clone(),
+                sabotage: options.sabotage.clone(),
+                record: recorder.clone(),
+                running: None,
+            };
+            node.keys(&keyring)?;
+            node.trust(&[0])?;
+            Ok(Arc::new(Turns::new(node)))
+        });
+        let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
+        let stage = Stage {
+            sim,
+            plan,
+            names,
+            nodes,
+            disks,
+            clients: JoinSet::new(),
+            work: JoinSet::new(),
+            blind: watch::Sender::new(false),
+            snapshots: BTreeMap::new(),
+            ca: 0,
+            moves: BTreeMap::new(),
+            more: BTreeMap::new(),
+            second_key: None,
+        };
+        for machine in 0..stage.names.len() {
+            stage.write_config(machine)?;
+        }
+        Ok(stage)
+    }
+
+    /// Writes a node's configuration as it should be now.
+    pub(super) fn write_config(&self, machine: MachineId) -> anyhow::Result<()> {
+        let cluster = &self.plan.cluster;
+        let mut core = self.sim.core();
+        let at = |state: &State, machine: MachineId, port| SocketAddr::new(state.machines[machine].addrs[0], port);
+        let state = core.state.clone();
+        let control_planes = (0..self.names.len()).filter(|other| cluster.nodes[*other].control_plane && !cluster.nodes[*other].later);
+        let seeds = control_planes.take(cluster.seeds).map(|seed| at(&state, seed, GOSSIP_PORT)).collect();
+        let node = &cluster.nodes[machine];
+        let addrs = state.machines[machine].addrs.iter().map(|ip| SocketAddr::new(*ip, API_PORT));
+        let apiservers: Vec<SocketAddr> = if node.control_plane { addrs.collect() } else { Vec::new() };
+        let balancer = cluster.balancer.map(|_| at(&state, self.names.len(), balancer::PORT));
+        let external = balancer.map(|addr| if cluster.by_name { format!("{BALANCER_NAME}:{}", addr.port()) } else { addr.to_string() });
+        let basics = Basics { cluster: "simulated".to_owned(), node: self.names[machine].clone(), seeds, apiservers: apiservers.clone(), external };
+        let more = self.more.get(&machine).map_or(node.config.as_str(), String::as_str);
+        let yaml = basics.yaml(&[cluster.config.as_str(), more]);
+        let named = yaml_addresses(&[cluster.config.as_str(), more]);
+        core.change(|state| {
+            state.machines[machine].configured = apiservers.into_iter().chain(balancer).chain(named).collect();
+        });
+        drop(core);
+        self.disks[machine].write(std::path::Path::new("/etc/prismesh/config.yaml"), yaml.as_bytes())?;
+        Ok(())
+    }
+
+    /// Everyone who is there from the beginning comes up, one after the other.
+    fn begin(&mut self, draw: Draw) {
+        let stagger = self.plan.cluster.stagger;
+        for machine in 0..self.names.len() {
+            if !self.plan.cluster.nodes[machine].later {
+                let after = draw.number(&format!("start of {}", self.names[machine]), 0, stagger);
+                self.start_after(machine, after);
+                self.add_clients(machine, draw);
+            }
+        }
+        if let Some(zone) = self.plan.cluster.balancer {
+            let machine = self.names.len();
+            let host = self.plain_host(machine);
+            let addr = SocketAddr::new(address(machine, 0), balancer::PORT);
+            let _ = zone;
+            if let Ok(listener) = host.bind_listener(addr) {
+                self.clients.spawn(balancer::serve(host, addr, listener, self.blind.subscribe()));
+            }
+        }
+    }
+
+    pub(super) fn plain_host(&self, machine: MachineId) -> super::seams::Host {
+        super::seams::Host { sim: self.sim.clone(), machine, run: None, disk: Disk::default() }
+    }
+
+    pub(super) fn start_after(&mut self, machine: MachineId, after: Ms) {
+        let node = self.nodes[machine].clone();
+        self.work.spawn(async move {
+            sleep(Duration::from_millis(after)).await;
+            node.lock().await.start().await
+        });
+    }
+
+    /// The clients of a node.
+    pub(super) fn add_clients(&mut self, machine: MachineId, draw: Draw) {
+        let cluster = &self.plan.cluster;
+        let host = self.plain_host(machine);
+        let name = &self.names[machine];
+        if cluster.fresh_every > 0 {
+            let rng = draw.stream(&format!("fresh clients of {name}"));
+            self.clients.spawn(client::fresh(host.clone(), PROXY, ClientKind::Fresh, cluster.fresh_every, rng));
+        }
+        if cluster.kubelets {
+            let rng = draw.stream(&format!("kubelet of {name}"));
+            self.clients.spawn(kubelet::kubelet(host.clone(), rng));
+        }
+        if !cluster.nodes[machine].control_plane {
+            for each in 0..cluster.steady {
+                let rng = draw.stream(&format!("steady client {each} of {name}"));
+                self.clients.spawn(client::steady(host.clone(), PROXY, rng));
+            }
+        }
+    }
+
+    /// Stops everybody, and says what is left although nothing should be.
+    async fn strike(&mut self, pump: tokio::task::JoinHandle<()>) -> anyhow::Result<Vec<String>> {
+        self.clients.shutdown().await;
+        while let Some(done) = self.work.join_next().await {
+            done.context("a step panicked")??;
+        }
+        // Nothing that is still broken keeps anybody from leaving.
+        self.sim.change(|state| {
+            state.rules.clear();
+            for machine in &mut state.machines {
+                machine.up = true;
+                if machine.agent == AgentLife::Stalled {
+                    machine.agent = AgentLife::Running;
+                }
+            }
+            for site in state.sites.values_mut() {
+                site.mode = Mode::Ready;
+            }
+        });
+        let mut stopping = JoinSet::new();
+        for node in self.nodes.clone() {
+            stopping.spawn(async move { node.lock().await.stop().await });
+        }
+        while let Some(done) = stopping.join_next().await {
+            done.context("a stop panicked")?;
+        }
+        sleep(LAST_WORDS).await;
+        let mut left = Vec::new();
+        {
+            let core = self.sim.core();
+            let mut count = |what: &str, count: usize| {
+                if count > 0 {
+                    left.push(format!("{count} {what}"));
+                }
+            };
+            count("connections", core.tcp.conns.len());
+            count("connections held by apiservers", core.apiserver_connections());
+            count("things queued in the world", core.waiting());
+        }
+        pump.abort();
+        let _ = pump.await;
+        let tasks = Handle::current().metrics().num_alive_tasks();
+        if tasks > 0 {
+            left.push(format!("{tasks} tasks"));
+        }
+        Ok(left)
+    }
+}
+
+/// The balancer's name in DNS.
+pub(super) const BALANCER_NAME: &str = "api.cluster.example";
+
+fn first_state(plan: &Plan, names: &[String]) -> anyhow::Result<State> {
+    let cluster = &plan.cluster;
+    let zones = cluster.zones.len();
+    anyhow::ensure!(zones > 0 && cluster.zones.iter().all(|row| row.len() == zones), "zones: a square of round trips");
+    anyhow::ensure!(cluster.nodes.iter().all(|node| node.zone < zones), "a node stands in a zone that is not there");
+    let one_way = cluster.zones.iter().map(|row| row.iter().map(|rtt| (rtt / 2).max(1)).collect()).collect();
+    let machine = |id: MachineId, name: &str, zone: usize, dual: bool, up: bool| Machine {
+        name: name.into(),
+        zone,
+        addrs: if dual { vec![address(id, 0), second_address(id)] } else { vec![address(id, 0)] },
+        up,
+        agent: AgentLife::Off,
+        clock_off: 0,
+        configured: Default::default(),
+        advertises: Default::default(),
+    };
+    let mut machines: Vec<Machine> = Vec::new();
+    let mut sites = BTreeMap::new();
+    for (id, (node, name)) in cluster.nodes.iter().zip(names).enumerate() {
+        machines.push(machine(id, name, node.zone, node.dual_stack, !node.later));
+        if node.control_plane && !node.later {
+            for ip in machines[id].addrs.clone() {
+                sites.insert(SocketAddr::new(ip, API_PORT), new_site(id, 1, 0));
+            }
+        }
+    }
+    let mut dns = BTreeMap::new();
+    if let Some(zone) = cluster.balancer {
+        let id = machines.len();
+        machines.push(machine(id, "balancer", zone, false, true));
+        let backends: Vec<SocketAddr> = sites.keys().filter(|addr| addr.is_ipv4()).copied().collect();
+        sites.insert(SocketAddr::new(address(id, 0), balancer::PORT), Site { backends: Some(backends.into()), ..new_site(id, 1, 0) });
+        dns.insert(BALANCER_NAME.to_owned(), super::state::Name::Is(vec![address(id, 0)]));
+    }
+    Ok(State {
+        zones: Arc::new(Zones { one_way, jitter: cluster.jitter }),
+        machines,
+        sites,
+        rules: Vec::new(),
+        names: dns,
+        faults: 0,
+        by_ip: BTreeMap::new(),
+    })
+}
+
+/// An apiserver that has just started.
+pub(super) fn new_site(machine: MachineId, incarnation: u64, ca: u32) -> Site {
+    Site { machine, mode: Mode::Ready, incarnation, ca, expired: false, backends: None }
+}
+
+/// The addresses of static and external endpoints that a piece of configuration names.
+fn yaml_addresses(texts: &[&str]) -> Vec<SocketAddr> {
+    let words = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("endpoint") || line.starts_with("external"));
+    words.flat_map(|line| line.split(['"', '\'', ' ', ',', '[', ']'])).filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Writes event logs, a file a node.
+#[derive(Clone)]
+pub(super) struct Recorder {
+    dir: PathBuf,
+    names: Arc<Vec<String>>,
+}
+
+/// One node's event log.
+#[derive(Clone)]
+pub(super) struct Recording(Arc<Mutex<std::io::BufWriter<std::fs::File>>>);
+
+impl Recorder {
+    pub(super) fn of(&self, machine: MachineId) -> Recording {
+        let path = self.dir.join(format!("{}.jsonl", self.names[machine]));
+        let file = std::fs::File::create(&path).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        Recording(Arc::new(Mutex::new(std::io::BufWriter::new(file))))
+    }
+}
+
+impl Recording {
+    fn write(&self, entry: &impl serde::Serialize) {
+        use std::io::Write;
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = serde_json::to_writer(&mut *file, entry).map_err(std::io::Error::from).and_then(|()| file.write_all(b"\n"));
+        assert!(written.is_ok(), "cannot write the event log");
+    }
+
+    pub(super) fn begin(&self, identity: &Identity) {
+        self.write(&prismesh::agent::decide::Entry::Identity(identity.clone()));
+    }
+
+    pub(super) fn steps(self) -> Arc<dyn Fn(Moment, &Event, &[Effect]) + Send + Sync> {
+        Arc::new(move |at, event, effects| {
+            self.write(&prismesh::agent::decide::Entry::Step { at, event: event.clone(), effects: effects.to_vec() });
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! A scenario: a story told once, played with any seed.
+
+use super::draw::Draw;
+use super::plan::{Cluster, Node, Plan};
+use super::run::Ran;
+use super::state::Ms;
+
+/// A story, and what must hold in it beside the invariants.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name, as people type it.
+    pub name: &'static str,
+    /// What happens, in a sentence or three.
+    pub story: &'static str,
+    /// Whether it takes at most 90 virtual seconds.
+    pub class: Class,
+    /// The story with its parameters drawn.
+    pub plan: fn(&Cast) -> Plan,
+    /// What must hold beside the invariants: what does not, in words.
+    pub holds: fn(&Ran) -> Vec<String>,
+    /// ERRORs that belong to the story: part of their text.
+    pub errors: &'static [&'static str],
+}
+
+/// How long a scenario is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// At most 90 virtual seconds.
+    Quick,
+    /// Longer.
+    Long,
+}
+
+/// Nothing beside the invariants.
+pub fn nothing_more(_: &Ran) -> Vec<String> {
+    Vec::new()
+}
+
+/// Who could play, and with which draws.
+#[derive(Clone, Copy, Debug)]
+pub struct Cast {
+    /// The seed's draws.
+    pub draw: Draw,
+    /// As few as the story can be told with.
+    pub smallest: bool,
+}
+
+impl Cast {
+    /// A number of `from..=to`; in the smallest cast `from`.
+    pub fn count(&self, name: &str, from: usize, to: usize) -> usize {
+        if self.smallest {
+            return from;
+        }
+        let drawn = self.draw.number(name, from as u64, to as u64);
+        usize::try_from(drawn).unwrap_or(from)
+    }
+
+    /// A moment of `from..=to`, which is never the same twice over seeds: spread over intervals of gossip and probes.
+    pub fn moment(&self, name: &str, from: Ms, to: Ms) -> Ms {
+        self.draw.number(name, from, to)
+    }
+
+    /// A cluster of this many control planes, drawn from `planes`, and 6 to 12 nodes in all.
+    pub fn cluster(&self, planes: &[usize]) -> Cluster {
+        let least = planes.first().copied().unwrap_or(1);
+        let control_planes = if self.smallest { least } else { self.draw.one_of("control planes", planes) };
+        let all = self.count("nodes", control_planes + 3, 12.max(control_planes + 3));
+        self.cluster_of(control_planes, all - control_planes)
+    }
+
+    /// A cluster of so many, in one to three zones.
+    pub fn cluster_of(&self, control_planes: usize, workers: usize) -> Cluster {
+        let zones = self.count("zones", 1, 3);
+        let mut distances = vec![vec![2; zones]; zones];
+        for one in 0..zones {
+            for other in 0..one {
+                let far = 2 * self.draw.number(&format!("from zone {one} to {other}"), 1, 5);
+                let far = u32::try_from(far).unwrap_or(2);
+                distances[one][other] = far;
+                distances[other][one] = far;
+            }
+        }
+        let node = |place: usize| Node { control_plane: place < control_planes, zone: place % zones, ..Node::default() };
+        Cluster {
+            zones: distances,
+            nodes: (0..control_planes + workers).map(node).collect(),
+            stagger: self.draw.number("stagger", 0, 2_000),
+            ..Cluster::default()
+        }
+    }
+
+    /// The name of one of the control planes.
+    pub fn control_plane(&self, cluster: &Cluster, name: &str) -> String {
+        let count = cluster.nodes.iter().filter(|node| node.control_plane).count();
+        format!("cp-{}", self.draw.number(name, 1, count.max(1) as u64))
+    }
+
+    /// The name of one of the workers.
+    pub fn worker(&self, cluster: &Cluster, name: &str) -> String {
+        let count = cluster.nodes.iter().filter(|node| !node.control_plane).count();
+        format!("worker-{}", self.draw.number(name, 1, count.max(1) as u64))
+    }
+}
