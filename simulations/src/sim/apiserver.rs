@@ -135,7 +135,11 @@ impl Core {
             Mode::Hung => self.apiservers.late.push(answer),
             Mode::Refusing | Mode::Gone => {}
             _ => {
-                let held = self.tcp.conns.get(&answer.conn).is_some_and(|conn| conn.ends[1].owner == Owner::Apiserver && conn.ends[1].held);
+                let held = self
+                    .tcp
+                    .conns
+                    .get(&answer.conn)
+                    .is_some_and(|conn| conn.ends[1].owner == Owner::Apiserver && conn.ends[1].held);
                 if held {
                     let not_tls = site.mode == Mode::NotTls;
                     self.send(answer.conn, 1, Piece::Data(answer.bytes));
@@ -172,7 +176,8 @@ impl Core {
         let after = self.state.clone();
         for (addr, site) in &after.sites {
             let Some(was) = before.sites.get(addr) else { continue };
-            let ended = was.incarnation != site.incarnation || (matches!(site.mode, Mode::Refusing | Mode::Gone) && was.mode != site.mode);
+            let ended = was.incarnation != site.incarnation
+                || (matches!(site.mode, Mode::Refusing | Mode::Gone) && was.mode != site.mode);
             if ended {
                 self.site_ended(*addr);
             } else if was.mode == Mode::Hung && site.mode != Mode::Hung {

@@ -7,7 +7,8 @@ use std::time::Instant;
 use clap::Args;
 
 use super::draw::Draw;
-use super::run::{self, Options, Ran};
+use super::outcome::Outcome;
+use super::run::{self, Options};
 use super::scenario::Cast;
 use crate::scenarios;
 
@@ -22,6 +23,9 @@ pub struct Run {
     /// The smallest cluster in which the story means something.
     #[arg(long)]
     smallest: bool,
+    /// Write the outcome to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<std::path::PathBuf>,
     /// Show the agents' logs: a `tracing` filter.
     #[arg(long)]
     log: Option<String>,
@@ -47,19 +51,44 @@ impl Run {
         let begun = Instant::now();
         let ran = run::run(&plan, self.seed, &Options { log: self.log.clone(), ..Options::default() })?;
         let took = begun.elapsed();
-        tell(&ran, took.as_secs_f64());
-        Ok(ran.complaints.is_empty() && ran.leftovers.is_empty())
+        let outcome = Outcome::of(scenario, &ran);
+        if let Some(path) = &self.json {
+            std::fs::write(path, serde_json::to_vec(&outcome)?)?;
+        }
+        tell(&outcome, took.as_secs_f64());
+        Ok(outcome.passed())
     }
 }
 
-fn tell(ran: &Ran, took: f64) {
-    let failed = ran.log.clients.iter().filter(|client| client.hello.is_some() && client.first_byte.is_none() && !matches!(client.ended, Some((_, super::log::ClientEnd::Over)))).count();
-    println!("hash {} seed {} nodes {} virtual {} s wall {took:.2} s ({:.0} times)", ran.hash, ran.seed, ran.names.len(), ran.ended / 1000, ran.ended as f64 / 1e3 / took);
-    println!("steps {} datagrams {:?} clients {} failed {failed} peaks {:?}", ran.steps, ran.datagrams, ran.log.clients.len(), ran.peaks);
-    println!("left {:?} complaints {:?}", ran.leftovers, ran.complaints);
-    let mut ends = std::collections::BTreeMap::new();
-    for client in &ran.log.clients {
-        *ends.entry((client.kind, format!("{:?}", client.ended.map(|(_, end)| end)))).or_insert(0) += 1;
+fn tell(outcome: &Outcome, took: f64) {
+    let times = outcome.virtual_ms as f64 / 1e3 / took;
+    println!(
+        "{} seed {}: {} nodes, {} virtual s in {took:.2} s ({times:.0} times), hash {}",
+        outcome.scenario,
+        outcome.seed,
+        outcome.nodes,
+        outcome.virtual_ms / 1000,
+        outcome.hash
+    );
+    for (name, figure) in &outcome.figures {
+        println!("  {name} {figure:.1}");
     }
-    println!("{ends:?}");
+    for judged in &outcome.invariants {
+        let how = match (judged.evaluated, judged.broken) {
+            (0, 0) => "not exercised".to_owned(),
+            (evaluated, 0) => format!("held {evaluated} times"),
+            (evaluated, broken) => format!("BROKEN {broken} of {evaluated} times"),
+        };
+        println!("  {:>2} {:<18} {how}", judged.number, judged.name);
+        for broken in judged.first.iter().take(5) {
+            println!("       at {} ms: {}", broken.at, broken.what);
+        }
+    }
+    for (what, list) in
+        [("promise", &outcome.broken_promises), ("complaint", &outcome.complaints), ("left over", &outcome.leftovers)]
+    {
+        for item in list.iter().take(10) {
+            println!("  {what}: {item}");
+        }
+    }
 }

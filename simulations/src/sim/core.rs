@@ -240,7 +240,8 @@ impl Core {
                 self.machine_lost(id);
             }
             if was.is_some_and(|was| was.agent == AgentLife::Stalled) && machine.agent != AgentLife::Stalled {
-                let parked = self.runs.values_mut().filter(|run| run.machine == id).flat_map(|run| std::mem::take(&mut run.parked));
+                let parked =
+                    self.runs.values_mut().filter(|run| run.machine == id).flat_map(|run| std::mem::take(&mut run.parked));
                 for waker in parked.collect::<Vec<_>>() {
                     waker.wake();
                 }

@@ -226,7 +226,12 @@ impl Stage {
             }
             Fault::Keyring { of, step } => self.turn_keys(of, step)?,
             Fault::Hostile { node, act } => super::hostile::begin(self, node, act)?,
-            Fault::Partition { .. } | Fault::Loss { .. } | Fault::Latency { .. } | Fault::Jitter { .. } | Fault::Mtu { .. } | Fault::Disorder { .. } => {
+            Fault::Partition { .. }
+            | Fault::Loss { .. }
+            | Fault::Latency { .. }
+            | Fault::Jitter { .. }
+            | Fault::Mtu { .. }
+            | Fault::Disorder { .. } => {
                 let rules = self.rules(&step.what, id)?;
                 self.faults(|state| state.rules.extend(rules), more);
             }

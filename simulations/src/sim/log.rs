@@ -192,7 +192,9 @@ impl Log {
     /// A ClientHello has arrived at a site.
     pub(super) fn hello_at(&mut self, now: Ms, conn: ConnId, whose: Option<u64>, _site: SocketAddr, incarnation: u64) {
         let conn = self.front(conn);
-        if let (Some(upstream), Some(whose)) = (self.upstreams.get_mut(&conn), whose.and_then(|whose| usize::try_from(whose).ok())) {
+        if let (Some(upstream), Some(whose)) =
+            (self.upstreams.get_mut(&conn), whose.and_then(|whose| usize::try_from(whose).ok()))
+        {
             upstream.hello = Some((now, whose, incarnation));
         }
     }

@@ -10,7 +10,7 @@ use super::state::{Class, Mode, Ms};
 
 /// A whole story.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Plan {
     /// Who there is.
     pub cluster: Cluster,
@@ -23,7 +23,7 @@ pub struct Plan {
 
 /// The machines, how far they are from one another, and who uses them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Cluster {
     /// Round trips between zones in ms; row and column are zones. One row of one number: one zone.
     pub zones: Vec<Vec<u32>>,
@@ -69,7 +69,7 @@ impl Default for Cluster {
 
 /// One node.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Node {
     /// Its name; empty: made from its role and place.
     pub name: String,
@@ -87,7 +87,7 @@ pub struct Node {
 
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Step {
     /// When, in ms.
     pub at: Ms,
@@ -315,6 +315,11 @@ impl Plan {
             }
         };
         self.cluster.nodes.iter().map(name).collect()
+    }
+
+    /// How many nodes run an apiserver.
+    pub fn control_planes(&self) -> usize {
+        self.cluster.nodes.iter().filter(|node| node.control_plane).count()
     }
 
     /// A step at `at` that lasts for good.

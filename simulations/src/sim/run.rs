@@ -73,6 +73,16 @@ pub struct Ran {
     pub complaints: Vec<String>,
 }
 
+impl Ran {
+    /// What people call an endpoint: its machine, as it is called last.
+    pub fn name_of(&self, endpoint: SocketAddr) -> String {
+        let state = self.history.at(self.ended);
+        let machine = state.sites.get(&endpoint).map(|site| site.machine);
+        let name = machine.and_then(|machine| state.machines.get(machine)).map(|machine| machine.name.to_string());
+        name.unwrap_or_else(|| endpoint.to_string())
+    }
+}
+
 /// Runs a plan. It must be the first and only simulation of this process.
 ///
 /// # Errors
@@ -204,14 +214,22 @@ impl Stage {
         let mut core = self.sim.core();
         let at = |state: &State, machine: MachineId, port| SocketAddr::new(state.machines[machine].addrs[0], port);
         let state = core.state.clone();
-        let control_planes = (0..self.names.len()).filter(|other| cluster.nodes[*other].control_plane && !cluster.nodes[*other].later);
+        let control_planes =
+            (0..self.names.len()).filter(|other| cluster.nodes[*other].control_plane && !cluster.nodes[*other].later);
         let seeds = control_planes.take(cluster.seeds).map(|seed| at(&state, seed, GOSSIP_PORT)).collect();
         let node = &cluster.nodes[machine];
         let addrs = state.machines[machine].addrs.iter().map(|ip| SocketAddr::new(*ip, API_PORT));
         let apiservers: Vec<SocketAddr> = if node.control_plane { addrs.collect() } else { Vec::new() };
         let balancer = cluster.balancer.map(|_| at(&state, self.names.len(), balancer::PORT));
-        let external = balancer.map(|addr| if cluster.by_name { format!("{BALANCER_NAME}:{}", addr.port()) } else { addr.to_string() });
-        let basics = Basics { cluster: "simulated".to_owned(), node: self.names[machine].clone(), seeds, apiservers: apiservers.clone(), external };
+        let external =
+            balancer.map(|addr| if cluster.by_name { format!("{BALANCER_NAME}:{}", addr.port()) } else { addr.to_string() });
+        let basics = Basics {
+            cluster: "simulated".to_owned(),
+            node: self.names[machine].clone(),
+            seeds,
+            apiservers: apiservers.clone(),
+            external,
+        };
         let more = self.more.get(&machine).map_or(node.config.as_str(), String::as_str);
         let yaml = basics.yaml(&[cluster.config.as_str(), more]);
         let named = yaml_addresses(&[cluster.config.as_str(), more]);
@@ -360,7 +378,10 @@ fn first_state(plan: &Plan, names: &[String]) -> anyhow::Result<State> {
         let id = machines.len();
         machines.push(machine(id, "balancer", zone, false, true));
         let backends: Vec<SocketAddr> = sites.keys().filter(|addr| addr.is_ipv4()).copied().collect();
-        sites.insert(SocketAddr::new(address(id, 0), balancer::PORT), Site { backends: Some(backends.into()), ..new_site(id, 1, 0) });
+        sites.insert(
+            SocketAddr::new(address(id, 0), balancer::PORT),
+            Site { backends: Some(backends.into()), ..new_site(id, 1, 0) },
+        );
         dns.insert(BALANCER_NAME.to_owned(), super::state::Name::Is(vec![address(id, 0)]));
     }
     Ok(State {
@@ -381,7 +402,8 @@ pub(super) fn new_site(machine: MachineId, incarnation: u64, ca: u32) -> Site {
 
 /// The addresses of static and external endpoints that a piece of configuration names.
 fn yaml_addresses(texts: &[&str]) -> Vec<SocketAddr> {
-    let words = texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("endpoint") || line.starts_with("external"));
+    let words =
+        texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("endpoint") || line.starts_with("external"));
     words.flat_map(|line| line.split(['"', '\'', ' ', ',', '[', ']'])).filter_map(|word| word.parse().ok()).collect()
 }
 

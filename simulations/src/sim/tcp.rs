@@ -513,7 +513,13 @@ fn end_of_flow(tcp: &mut Tcp, id: ConnId, from: usize, piece: &Piece) {
 
 /// What a task sees of its end.
 impl Core {
-    pub(super) fn read(&mut self, id: ConnId, end: usize, cx: &mut Context<'_>, buffer: &mut tokio::io::ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn read(
+        &mut self,
+        id: ConnId,
+        end: usize,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())) };
         let it = &mut conn.ends[end];
         if let Some(error) = it.error {
@@ -533,7 +539,10 @@ impl Core {
         let flow = &mut conn.flows[1 - end];
         let was_full = flow.full >= WINDOW;
         flow.full = flow.full.saturating_sub(count);
-        if was_full && flow.full < WINDOW && let Some(waker) = conn.ends[1 - end].writer.take() {
+        if was_full
+            && flow.full < WINDOW
+            && let Some(waker) = conn.ends[1 - end].writer.take()
+        {
             waker.wake();
         }
         Poll::Ready(Ok(()))
@@ -649,9 +658,11 @@ impl Core {
             }
         }
         // Nobody is left who could wait for the other end.
-        let forgotten = self.tcp.conns.get(&id).is_some_and(|conn| {
-            self.now >= since + PATIENCE || conn.ends.iter().all(|end| !end.held || end.error.is_some())
-        });
+        let forgotten = self
+            .tcp
+            .conns
+            .get(&id)
+            .is_some_and(|conn| self.now >= since + PATIENCE || conn.ends.iter().all(|end| !end.held || end.error.is_some()));
         if forgotten {
             self.bury(id);
         }
@@ -665,7 +676,8 @@ impl Core {
 
     /// A machine has lost its power: what it held is gone without a word.
     pub(super) fn machine_lost(&mut self, machine: MachineId) {
-        let runs: Vec<RunId> = self.runs.iter().filter(|(_, run)| run.machine == machine && run.alive).map(|(id, _)| *id).collect();
+        let runs: Vec<RunId> =
+            self.runs.iter().filter(|(_, run)| run.machine == machine && run.alive).map(|(id, _)| *id).collect();
         for id in self.tcp.conns.keys().copied().collect::<Vec<_>>() {
             let mut apiserver = false;
             if let Some(conn) = self.tcp.conns.get_mut(&id) {
@@ -696,7 +708,8 @@ impl Core {
     pub(super) fn tcp_run_ended(&mut self, run: RunId) {
         for id in self.tcp.conns.keys().copied().collect::<Vec<_>>() {
             for end in 0..2 {
-                let owned = self.tcp.conns.get(&id).is_some_and(|conn| conn.ends[end].owner.run() == Some(run) && conn.ends[end].held);
+                let owned =
+                    self.tcp.conns.get(&id).is_some_and(|conn| conn.ends[end].owner.run() == Some(run) && conn.ends[end].held);
                 if owned {
                     self.agent_drops(id, end);
                     if let Some(conn) = self.tcp.conns.get_mut(&id) {

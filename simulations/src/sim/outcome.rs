@@ -1,0 +1,121 @@
+//! What came of one run, as it is written to files and read again by `sweep`, `compare` and `report`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::invariants;
+use super::run::Ran;
+use super::scenario::Scenario;
+use super::state::Ms;
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Which story.
+    pub scenario: String,
+    /// With which seed.
+    pub seed: u64,
+    /// Nodes, and how many of them are control planes.
+    pub nodes: usize,
+    /// Control planes among them.
+    pub control_planes: usize,
+    /// How long it lasted, in virtual ms.
+    pub virtual_ms: Ms,
+    /// The hash of all that happened.
+    pub hash: String,
+    /// Events that engines were told.
+    pub engine_steps: u64,
+    /// Datagrams that were sent.
+    pub datagrams: u64,
+    /// Their bytes, without headers.
+    pub datagram_bytes: u64,
+    /// The most that ever waited: things due in the world, open connections, datagrams in one socket.
+    pub peaks: [usize; 3],
+    /// What was found, invariant by invariant.
+    pub invariants: Vec<Judged>,
+    /// What did not hold of what the story promises.
+    pub broken_promises: Vec<String>,
+    /// ERRORs and panics that the story does not name.
+    pub complaints: Vec<String>,
+    /// What was left when all had stopped.
+    pub leftovers: Vec<String>,
+    /// Named numbers; the unit is the end of the name.
+    pub figures: BTreeMap<String, f64>,
+    /// What happened over time, for plots.
+    pub timelines: Timelines,
+}
+
+/// What became of one invariant in one run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Judged {
+    /// Its number, 1 to 11.
+    pub number: u8,
+    /// Its name.
+    pub name: String,
+    /// How often it was looked at where it could have been broken; 0: not exercised.
+    pub evaluated: u64,
+    /// How often it was broken.
+    pub broken: u64,
+    /// The first of them.
+    pub first: Vec<Broken>,
+}
+
+/// One breach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Broken {
+    /// When, in virtual ms.
+    pub at: Ms,
+    /// What, in words.
+    pub what: String,
+}
+
+/// What happened over time, a value each [`Timelines::step_ms`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Timelines {
+    /// The width of one step.
+    pub step_ms: Ms,
+    /// New connections answered, by upstream.
+    pub answered_by: BTreeMap<String, Vec<u32>>,
+    /// Connections that ended without an answer although their client had not given up.
+    pub failed: Vec<u32>,
+    /// The slowest first byte, in ms.
+    pub slowest_ms: Vec<u32>,
+    /// Nodes whose lease is older than 40 s.
+    pub not_ready: Vec<u32>,
+    /// Faults in force.
+    pub faults: Vec<u32>,
+}
+
+impl Outcome {
+    /// Judges a run.
+    pub fn of(scenario: &Scenario, ran: &Ran) -> Outcome {
+        let named = |complaint: &&String| !scenario.errors.iter().any(|error| complaint.contains(error));
+        Outcome {
+            scenario: scenario.name.to_owned(),
+            seed: ran.seed,
+            nodes: ran.names.len(),
+            control_planes: ran.plan.control_planes(),
+            virtual_ms: ran.ended,
+            hash: ran.hash.clone(),
+            engine_steps: ran.steps,
+            datagrams: ran.datagrams.0,
+            datagram_bytes: ran.datagrams.1,
+            peaks: ran.peaks,
+            invariants: invariants::judge(ran),
+            broken_promises: (scenario.holds)(ran),
+            complaints: ran.complaints.iter().filter(named).cloned().collect(),
+            leftovers: ran.leftovers.clone(),
+            figures: super::figures::of(ran),
+            timelines: super::figures::timelines(ran),
+        }
+    }
+
+    /// Nothing was broken.
+    pub fn passed(&self) -> bool {
+        self.invariants.iter().all(|judged| judged.broken == 0)
+            && self.broken_promises.is_empty()
+            && self.complaints.is_empty()
+            && self.leftovers.is_empty()
+    }
+}
