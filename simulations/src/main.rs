@@ -1,4 +1,5 @@
-//! `simulations demo`: watch prismesh at work. Its hidden subcommands are the lab's children.
+//! `simulations demo`: watch prismesh at work. `simulations run`, `sweep` and so on: whole clusters in virtual time. The hidden
+//! subcommands are the lab's children.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -6,8 +7,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use simulations::demo;
 use simulations::lab::{apiserver, balancer, children};
+use simulations::sim;
 
-/// Demonstrations of prismesh.
+/// Demonstrations and simulations of prismesh.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -18,8 +20,9 @@ struct Arguments {
 enum Command {
     /// Break a small control plane, piece by piece, and watch who notices.
     Demo(demo::Options),
-    /// Play one scenario in virtual time.
-    Run(simulations::sim::cli::Run),
+    /// Clusters in virtual time.
+    #[command(flatten)]
+    Simulated(sim::cli::Command),
     /// prismesh, as a child of the lab.
     #[command(hide = true, disable_help_flag = true)]
     Agent {
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
         children::end_with_stdin();
     }
     match command {
-        Command::Run(run) => run.main(),
+        Command::Simulated(command) => command.main(),
         Command::Demo(options) => demo::main(&options),
         Command::Agent { args } => agent(args),
         Command::Apiserver(options) => child(apiserver::serve(options)),

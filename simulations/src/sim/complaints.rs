@@ -1,6 +1,7 @@
 //! What nobody may overlook: every ERROR that anything logs during a run, and every panic, in whatever task.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use tracing::field::{Field, Visit};
@@ -10,11 +11,15 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use super::state::Ms;
+
 /// Complaints kept at most: the first ones tell.
 const MOST: usize = 100;
 
 static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static LISTENING: Once = Once::new();
+/// The simulation's time, as it was last looked at.
+static NOW: AtomicU64 = AtomicU64::new(0);
 
 /// Listens from now on, in this process. What `log` selects is also written to standard error.
 pub(super) fn listen(log: Option<&str>) {
@@ -24,17 +29,22 @@ pub(super) fn listen(log: Option<&str>) {
         let _ = tracing_subscriber::registry().with(Errors).with(shown).try_init();
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            complain(format!("panic: {panic}"));
+            complain(&format!("panic: {panic}"));
             usual(panic);
         }));
     });
 }
 
-fn complain(what: String) {
+fn complain(what: &str) {
     let mut heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
     if heard.len() < MOST {
-        heard.push(what);
+        heard.push(format!("at {} ms: {what}", NOW.load(Ordering::Relaxed)));
     }
+}
+
+/// It is so late now: for complaints, whose source has no clock.
+pub(super) fn tick(now: Ms) {
+    NOW.store(now, Ordering::Relaxed);
 }
 
 /// Everything heard so far.
@@ -49,7 +59,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Errors {
         if *event.metadata().level() == Level::ERROR {
             let mut text = Text(String::new());
             event.record(&mut text);
-            complain(format!("{}: {}", event.metadata().target(), text.0.trim_end()));
+            complain(&format!("{}: {}", event.metadata().target(), text.0.trim_end()));
         }
     }
 }

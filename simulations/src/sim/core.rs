@@ -134,6 +134,7 @@ impl Sim {
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         let mut core = self.0.core.lock().unwrap_or_else(PoisonError::into_inner);
         core.now = self.now();
+        super::complaints::tick(core.now);
         core
     }
 

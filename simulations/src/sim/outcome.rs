@@ -111,6 +111,53 @@ impl Outcome {
         }
     }
 
+    /// A run of which nothing can be said but that it did not come to its end.
+    pub fn fallen(scenario: &str, seed: u64, complaints: Vec<String>) -> Outcome {
+        Outcome {
+            scenario: scenario.to_owned(),
+            seed,
+            nodes: 0,
+            control_planes: 0,
+            virtual_ms: 0,
+            hash: String::new(),
+            engine_steps: 0,
+            datagrams: 0,
+            datagram_bytes: 0,
+            peaks: [0; 3],
+            invariants: Vec::new(),
+            broken_promises: Vec::new(),
+            complaints,
+            leftovers: Vec::new(),
+            figures: BTreeMap::new(),
+            timelines: Timelines::default(),
+        }
+    }
+
+    /// What was broken, a line each: of every invariant the first breach.
+    pub fn failures(&self) -> Vec<String> {
+        let invariants = self.invariants.iter().filter(|judged| judged.broken > 0).map(|judged| {
+            let first = judged.first.first();
+            let (at, what) = first.map_or((0, ""), |first| (first.at, first.what.as_str()));
+            format!("at {at} ms: invariant {}, {}: {what} ({} in all)", judged.number, judged.name, judged.broken)
+        });
+        let others =
+            [("promise", &self.broken_promises), ("complaint", &self.complaints), ("left over at the end", &self.leftovers)];
+        let others = others.into_iter().filter_map(|(what, list)| {
+            let more = if list.len() > 1 { format!(" ({} in all)", list.len()) } else { String::new() };
+            Some(format!("{what}: {}{more}", list.first()?))
+        });
+        invariants.chain(others).collect()
+    }
+
+    /// The kinds of what was broken: `invariant 4`, `promise`, `complaint`, `left over`.
+    pub fn broken_kinds(&self) -> Vec<String> {
+        let broken = self.invariants.iter().filter(|judged| judged.broken > 0);
+        let invariants = broken.map(|judged| format!("invariant {}", judged.number));
+        let others = [("promise", &self.broken_promises), ("complaint", &self.complaints), ("left over", &self.leftovers)];
+        let others = others.into_iter().filter(|(_, list)| !list.is_empty()).map(|(kind, _)| kind.to_owned());
+        invariants.chain(others).collect()
+    }
+
     /// Nothing was broken.
     pub fn passed(&self) -> bool {
         self.invariants.iter().all(|judged| judged.broken == 0)

@@ -2,11 +2,12 @@
 //!
 //! Because it is data it can be read from a file, written into a result, and made smaller while it still fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::state::{Class, Mode, Ms};
+use super::{span, written};
 
 /// A whole story.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +19,7 @@ pub struct Plan {
     #[serde(default)]
     pub steps: Vec<Step>,
     /// How long it is watched, in ms.
+    #[serde(with = "span")]
     pub lasts: Ms,
 }
 
@@ -29,9 +31,11 @@ pub struct Cluster {
     pub zones: Vec<Vec<u32>>,
     /// How much one packet's time differs from the zones' distance, as a share of it.
     pub jitter: f64,
-    /// The nodes, control planes first or not.
+    /// The nodes, control planes first or not. In a file one line may stand for several: `count: 3`.
+    #[serde(deserialize_with = "written::nodes")]
     pub nodes: Vec<Node>,
     /// Nodes come up over this time, in ms.
+    #[serde(with = "span")]
     pub stagger: Ms,
     /// There is an external balancer, in this zone, and every node's configuration names it.
     pub balancer: Option<usize>,
@@ -40,6 +44,7 @@ pub struct Cluster {
     /// How many control planes each node has as a seed, and how many of all nodes.
     pub seeds: usize,
     /// A client of each node opens a new connection this often, in ms; 0: never.
+    #[serde(with = "span")]
     pub fresh_every: Ms,
     /// Each node has a kubelet with its lease and watches.
     pub kubelets: bool,
@@ -68,31 +73,43 @@ impl Default for Cluster {
 }
 
 /// One node.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Node {
     /// Its name; empty: made from its role and place.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// It runs an apiserver.
+    #[serde(skip_serializing_if = "is_default")]
     pub control_plane: bool,
     /// Where it stands.
+    #[serde(skip_serializing_if = "is_default")]
     pub zone: usize,
     /// It has addresses of both families.
+    #[serde(skip_serializing_if = "is_default")]
     pub dual_stack: bool,
     /// It comes up when a step says so, not at the beginning.
+    #[serde(skip_serializing_if = "is_default")]
     pub later: bool,
     /// More of its prismesh configuration, as YAML.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub config: String,
 }
 
+/// What a reader takes for granted need not be written.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Something that happens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Step {
     /// When, in ms.
+    #[serde(with = "span")]
     pub at: Ms,
     /// How long it is so, in ms; [`None`]: for good, or it is over at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "span::maybe::serialize")]
     pub lasts: Option<Ms>,
     /// What.
     #[serde(flatten)]
@@ -109,6 +126,7 @@ pub enum Fault {
     /// Apiservers do something else than to serve. Those that crash ([`Mode::Refusing`], [`Mode::Gone`]) come back as new processes.
     Apiserver {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// What they do.
         mode: Mode,
@@ -116,18 +134,22 @@ pub enum Fault {
     /// Apiservers drain for 5 s, close, and come back when it ends.
     Drain {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// An apiserver changes between crashed and serving each half period.
     Flap {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// In ms.
+        #[serde(with = "span")]
         period: Ms,
     },
     /// Something else answers at an apiserver's address.
     Impostor {
         /// Whose address.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// What it does.
         mode: Mode,
@@ -147,48 +169,58 @@ pub enum Fault {
     /// Machines have no power.
     Machine {
         /// Which.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// Agents' processes do not get on.
     Stall {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// Agents are killed, and started again when it ends.
     AgentKilled {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// Agents stop in an orderly way and start again when it ends.
     AgentRestart {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// A node that was to come later comes up, with its apiserver if it has one.
     Join {
         /// Which.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// Nodes go for good, in an orderly way.
     Leave {
         /// Which.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// A machine comes back at another address after a reboot; a control plane's apiserver with it.
     Readdress {
         /// Which.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// A machine's state directory is lost; felt at its agent's next start.
     StateLost {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// A machine's state directory is put back to what it was when the simulation had lasted this long.
     StateRestored {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// In ms.
+        #[serde(with = "span")]
         from: Ms,
     },
     /// A machine gets the state directory and the name of another one.
@@ -201,9 +233,10 @@ pub enum Fault {
     /// Packets do not pass.
     Partition {
         /// From these.
+        #[serde(deserialize_with = "written::who")]
         from: Who,
         /// To these; empty: to everyone else.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "written::who")]
         to: Who,
         /// Not the other way either.
         #[serde(default)]
@@ -215,6 +248,7 @@ pub enum Fault {
     /// Packets to and from these are lost this often.
     Loss {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// As a share.
         share: f64,
@@ -222,9 +256,10 @@ pub enum Fault {
     /// Packets between these and the others take longer, one way, in ms.
     Latency {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// To whom; empty: everyone else.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "written::who")]
         to: Who,
         /// How much longer.
         ms: u32,
@@ -232,6 +267,7 @@ pub enum Fault {
     /// Times differ by this share.
     Jitter {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// As a share.
         share: f64,
@@ -239,6 +275,7 @@ pub enum Fault {
     /// Datagrams of more bytes vanish.
     Mtu {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// Bytes.
         bytes: usize,
@@ -246,6 +283,7 @@ pub enum Fault {
     /// Datagrams come twice, and out of order.
     Disorder {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// As a share of all.
         share: f64,
@@ -253,6 +291,7 @@ pub enum Fault {
     /// A machine's time of day jumps.
     ClockJump {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// In ms.
         by: i64,
@@ -260,6 +299,7 @@ pub enum Fault {
     /// Agents read their configuration again, with this in place of what was added for their node.
     Configure {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// YAML.
         config: String,
@@ -269,11 +309,13 @@ pub enum Fault {
     /// Agents get the file of the CA that is in force.
     GiveCa {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
     },
     /// One step of a key rotation: `add`, `promote` or `retire`.
     Keyring {
         /// Whose.
+        #[serde(deserialize_with = "written::who")]
         of: Who,
         /// Which step.
         step: String,
@@ -301,20 +343,116 @@ pub enum Hostility {
     Oversize,
 }
 
+/// Where in a plan something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In no place of its own.
+    Anywhere,
+    /// At this node.
+    Node(usize),
+    /// At this step.
+    Step(usize),
+}
+
+impl Cluster {
+    fn faulty(&self) -> Option<(Place, String)> {
+        let zones = self.zones.len();
+        let anywhere = |what: &str| Some((Place::Anywhere, what.to_owned()));
+        if zones == 0 || self.zones.iter().any(|row| row.len() != zones) {
+            return anywhere("zones: a row for each zone with its round trip to each zone, in ms");
+        }
+        if !(0.0..1.0).contains(&self.jitter) {
+            return anywhere("jitter: a share, from 0 to less than 1");
+        }
+        if self.balancer.is_some_and(|zone| zone >= zones) {
+            return anywhere("balancer: it stands in a zone that is not there; zones are counted from 0");
+        }
+        if self.nodes.is_empty() {
+            return anywhere("nodes: there is none");
+        }
+        let mut seen = BTreeSet::new();
+        let names = names(&self.nodes);
+        for (place, (node, name)) in self.nodes.iter().zip(names).enumerate() {
+            if node.zone >= zones {
+                return Some((
+                    Place::Node(place),
+                    format!("{name} stands in zone {}, and zones are 0 to {}", node.zone, zones - 1),
+                ));
+            }
+            if name == "balancer" || name.contains('*') {
+                return Some((Place::Node(place), format!("no node can be named {name:?}")));
+            }
+            if let Some(name) = seen.replace(name) {
+                return Some((Place::Node(place), format!("two nodes are named {name:?}")));
+            }
+        }
+        None
+    }
+}
+
+impl Fault {
+    /// The nodes that it names. A hostile member may be nobody's node.
+    pub fn named(&self) -> Who {
+        if let Fault::StateRestored { of, .. } = self {
+            return of.clone();
+        }
+        // Whatever kinds there are and will be, they name nodes in these fields.
+        let written = serde_json::to_value(self).unwrap_or_default();
+        let fields = written.as_object().into_iter().flat_map(|kind| kind.values()).filter_map(|fields| fields.as_object());
+        let naming = fields.flatten().filter(|(key, _)| matches!(key.as_str(), "of" | "from" | "to"));
+        let names = naming.flat_map(|(_, names)| names.as_array().map_or(std::slice::from_ref(names), Vec::as_slice));
+        names.filter_map(|name| name.as_str()).map(str::to_owned).collect()
+    }
+}
+
+fn names(nodes: &[Node]) -> Vec<String> {
+    let mut counts: BTreeMap<bool, usize> = BTreeMap::new();
+    let name = |node: &Node| {
+        let count = counts.entry(node.control_plane).or_default();
+        *count += 1;
+        if node.name.is_empty() {
+            format!("{}-{count}", if node.control_plane { "cp" } else { "worker" })
+        } else {
+            node.name.clone()
+        }
+    };
+    nodes.iter().map(name).collect()
+}
+
 impl Plan {
     /// The nodes' names, made where they were left out.
     pub fn names(&self) -> Vec<String> {
-        let mut counts: BTreeMap<bool, usize> = BTreeMap::new();
-        let name = |node: &Node| {
-            let count = counts.entry(node.control_plane).or_default();
-            *count += 1;
-            if node.name.is_empty() {
-                format!("{}-{count}", if node.control_plane { "cp" } else { "worker" })
-            } else {
-                node.name.clone()
-            }
+        names(&self.cluster.nodes)
+    }
+
+    /// The first thing that keeps it from being played, and where it stands; what only an agent can tell is not looked at.
+    pub fn faulty(&self) -> Option<(Place, String)> {
+        self.cluster.faulty().or_else(|| {
+            let names = self.names();
+            let steps = self.steps.iter().enumerate();
+            steps.filter_map(|(place, step)| Some((Place::Step(place), self.faulty_step(step, &names)?))).next()
+        })
+    }
+
+    fn faulty_step(&self, step: &Step, names: &[String]) -> Option<String> {
+        if step.at > self.lasts {
+            return Some(format!("this happens after the end, which is at {} ms", self.lasts));
+        }
+        let known = |name: &String| {
+            let balancer = name == "balancer" && self.cluster.balancer.is_some();
+            balancer || name.ends_with('*') || names.contains(name)
         };
-        self.cluster.nodes.iter().map(name).collect()
+        if let Some(unknown) = step.what.named().iter().find(|name| !known(name)) {
+            return Some(format!("nobody is named {unknown:?}"));
+        }
+        match &step.what {
+            Fault::Loss { share, .. } | Fault::Jitter { share, .. } | Fault::Disorder { share, .. }
+                if !(0.0..=1.0).contains(share) =>
+            {
+                Some(format!("a share is 0 to 1, not {share}"))
+            }
+            _ => None,
+        }
     }
 
     /// How many nodes run an apiserver.

@@ -31,6 +31,16 @@ pub enum Class {
     Long,
 }
 
+impl Class {
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Quick => "quick",
+            Class::Long => "long",
+        }
+    }
+}
+
 /// Nothing beside the invariants.
 pub fn nothing_more(_: &Ran) -> Vec<String> {
     Vec::new()

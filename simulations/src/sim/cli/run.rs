@@ -1,0 +1,109 @@
+//! `run`: one story, once.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::time::Instant;
+
+use super::story::Story;
+use crate::lab::children;
+use crate::sim::outcome::Outcome;
+use crate::sim::run::{self, Options};
+use crate::sim::{complaints, results};
+
+/// Breaches shown of one invariant.
+const SHOWN: usize = 5;
+
+/// Which story, and what is kept of it.
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    story: Story,
+    /// Write the outcome to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Show the agents' logs: a `tracing` filter.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Write each node's event log to this directory, for `replay`.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Ends when its standard input does: somebody started it who may die.
+    #[arg(long, hide = true)]
+    child: bool,
+}
+
+impl Run {
+    pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        if self.child {
+            children::end_with_stdin();
+        }
+        let told = self.story.tell()?;
+        if let Some(dir) = &self.record {
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let begun = Instant::now();
+        let options = Options { log: self.log.clone(), record: self.record.clone(), ..Options::default() };
+        let ran = run::run(&told.plan, self.story.seed, &options);
+        let took = begun.elapsed();
+        let outcome = match ran {
+            Ok(ran) => told.judge(&ran),
+            Err(error) => {
+                let heard = complaints::heard();
+                // Nobody fell over: it is the story that cannot be played.
+                anyhow::ensure!(!heard.is_empty(), error.context(format!("{} cannot be played", told.scenario.name)));
+                Outcome::fallen(told.scenario.name, self.story.seed, heard)
+            }
+        };
+        if let Some(path) = &self.json {
+            results::write_json(path, &outcome)?;
+        }
+        tell(&outcome, took.as_secs_f64());
+        if !outcome.passed() {
+            tell_failure(&outcome, &self.story.command("run"));
+        }
+        Ok(outcome.passed())
+    }
+}
+
+fn tell(outcome: &Outcome, took: f64) {
+    let times = outcome.virtual_ms as f64 / 1e3 / took;
+    println!(
+        "{}, seed {}: {} nodes, {} virtual s in {took:.2} s ({times:.0} times), hash {}",
+        outcome.scenario,
+        outcome.seed,
+        outcome.nodes,
+        outcome.virtual_ms / 1000,
+        outcome.hash
+    );
+    for (name, figure) in &outcome.figures {
+        println!("  {name} {figure:.1}");
+    }
+    for judged in &outcome.invariants {
+        let how = match (judged.evaluated, judged.broken) {
+            (0, 0) => "not exercised".to_owned(),
+            (evaluated, 0) => format!("held {evaluated} times"),
+            (evaluated, broken) => format!("BROKEN {broken} of {evaluated} times"),
+        };
+        println!("  {:>2} {:<18} {how}", judged.number, judged.name);
+        for broken in judged.first.iter().take(SHOWN) {
+            println!("       at {} ms: {}", broken.at, broken.what);
+        }
+    }
+    for (what, list) in
+        [("promise", &outcome.broken_promises), ("complaint", &outcome.complaints), ("left over", &outcome.leftovers)]
+    {
+        for item in list.iter().take(2 * SHOWN) {
+            println!("  {what}: {item}");
+        }
+    }
+}
+
+fn tell_failure(outcome: &Outcome, command: &str) {
+    println!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
+    for failure in outcome.failures() {
+        println!("  {failure}");
+    }
+    println!("again:  {command}");
+}

@@ -1,0 +1,224 @@
+//! `sweep`: many scenarios with many seeds.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::time::Instant;
+
+use super::pool::{self, Job, Played};
+use super::story::{PROGRAM, matching};
+use super::table::Table;
+use crate::scenarios;
+use crate::sim::outcome::Outcome;
+use crate::sim::results::{self, Build, Results};
+use crate::sim::scenario::{Class, Scenario};
+
+/// Failures that are listed in full.
+const LISTED: usize = 30;
+/// The width of the progress bar.
+const BAR: usize = 30;
+
+/// Which runs, and where they are kept.
+#[derive(Debug, Args)]
+pub struct Sweep {
+    /// So many seeds of each scenario.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1, value_name = "S")]
+    from: u64,
+    /// The long scenarios in place of the quick ones.
+    #[arg(long)]
+    long: bool,
+    /// Only these scenarios, quick or long; a * at the end of a name stands for whatever follows.
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    only: Vec<String>,
+    /// The smallest cluster in which each story means something.
+    #[arg(long)]
+    smallest: bool,
+    /// Write results.json to this directory.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A run that takes longer than this on the wall is ended, and has failed.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    wall: u64,
+    /// Runs at the same time [default: as many as there are cores]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+impl Sweep {
+    pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        let scenarios = self.scenarios()?;
+        if let Some(dir) = &self.out {
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let begun = Instant::now();
+        let results = self.play(&scenarios)?;
+        if let Some(dir) = &self.out {
+            results::write_json(&dir.join("results.json"), &results)?;
+        }
+        summary(&results, begun.elapsed());
+        self.list_failures(&results);
+        if let Some(dir) = &self.out {
+            println!("written to {}", dir.join("results.json").display());
+        }
+        Ok(results.outcomes.iter().all(Outcome::passed))
+    }
+
+    fn scenarios(&self) -> anyhow::Result<Vec<&'static Scenario>> {
+        let class = if self.long { Class::Long } else { Class::Quick };
+        if self.only.is_empty() {
+            return Ok(scenarios::ALL.iter().filter(|scenario| scenario.class == class).collect());
+        }
+        let wanted: Vec<_> = self.only.iter().map(|name| matching(name)).collect::<anyhow::Result<_>>()?;
+        let wanted: Vec<_> = wanted.iter().flatten().map(|scenario| scenario.name).collect();
+        Ok(scenarios::ALL.iter().filter(|scenario| wanted.contains(&scenario.name)).collect())
+    }
+
+    fn arguments(&self, scenario: &str, seed: u64) -> Vec<String> {
+        let mut words = vec![scenario.to_owned(), "--seed".to_owned(), seed.to_string()];
+        if self.smallest {
+            words.push("--smallest".to_owned());
+        }
+        words
+    }
+
+    fn play(&self, scenarios: &[&Scenario]) -> anyhow::Result<Results> {
+        let seeds = self.from..self.from.saturating_add(self.seeds);
+        let job = |scenario: &Scenario, seed| Job {
+            name: scenario.name.to_owned(),
+            seed,
+            arguments: self.arguments(scenario.name, seed),
+        };
+        let jobs: Vec<Job> = scenarios.iter().flat_map(|scenario| seeds.clone().map(|seed| job(scenario, seed))).collect();
+        anyhow::ensure!(!jobs.is_empty(), "there is nothing to play");
+        let mut played: BTreeMap<usize, Played> = BTreeMap::new();
+        let mut bar = Bar::new(jobs.len());
+        let at_once = self.jobs.unwrap_or_else(pool::cores);
+        pool::play_all(&jobs, at_once, Duration::from_secs(self.wall), |place, it| {
+            bar.advance(&it.outcome);
+            played.insert(place, it);
+        })?;
+        bar.end();
+        let wall_s = played.values().map(|it| (Results::key(&it.outcome), it.seconds)).collect();
+        let outcomes = played.into_values().map(|it| it.outcome).collect();
+        Ok(Results { build: Build::this(), outcomes, wall_s })
+    }
+
+    fn list_failures(&self, results: &Results) {
+        let failed: Vec<&Outcome> = results.outcomes.iter().filter(|outcome| !outcome.passed()).collect();
+        for outcome in failed.iter().take(LISTED) {
+            println!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
+            for failure in outcome.failures() {
+                println!("  {failure}");
+            }
+            println!("  again: {PROGRAM} run {}", self.arguments(&outcome.scenario, outcome.seed).join(" "));
+        }
+        if failed.len() > LISTED {
+            println!("and {} more", failed.len() - LISTED);
+        }
+    }
+}
+
+/// What came of all runs, by scenario.
+fn summary(results: &Results, took: Duration) {
+    let mut table = Table::new(&["scenario", "runs", "failed", "broken", "not exercised"]);
+    let mut by_scenario: Vec<(&str, Vec<&Outcome>)> = Vec::new();
+    for outcome in &results.outcomes {
+        match by_scenario.last_mut() {
+            Some((name, runs)) if *name == outcome.scenario => runs.push(outcome),
+            _ => by_scenario.push((&outcome.scenario, vec![outcome])),
+        }
+    }
+    for (name, runs) in &by_scenario {
+        let failed = runs.iter().filter(|outcome| !outcome.passed()).count();
+        let cells = [(*name).to_owned(), runs.len().to_string(), failed.to_string(), broken(runs), idle(runs)];
+        table.row(cells.into());
+    }
+    for line in table.lines() {
+        println!("{line}");
+    }
+    let runs = results.outcomes.len();
+    let failed = results.outcomes.iter().filter(|outcome| !outcome.passed()).count();
+    let virtual_s: u64 = results.outcomes.iter().map(|outcome| outcome.virtual_ms / 1_000).sum();
+    println!("{runs} runs, {virtual_s} virtual s, in {:.0} s: {}", took.as_secs_f64(), chance(failed, runs));
+}
+
+/// How sure one can be after so many runs. After none of n failed, more than 3/n of all would have been seen with 95%.
+pub(super) fn chance(failed: usize, runs: usize) -> String {
+    if failed > 0 {
+        return format!("{failed} failed");
+    }
+    let most = 100.0 * (3.0 / runs.max(1) as f64).min(1.0);
+    format!("none failed, so with 95% at most {most:.1}% of all runs of this kind would (3/n)")
+}
+
+/// What was broken in some run.
+fn broken(runs: &[&Outcome]) -> String {
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for kind in runs.iter().flat_map(|outcome| outcome.broken_kinds()) {
+        *found.entry(kind).or_default() += 1;
+    }
+    let told = found.iter().map(|(kind, runs)| format!("{kind} in {runs}"));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// Invariants that no run could have broken.
+fn idle(runs: &[&Outcome]) -> String {
+    let mut looked: BTreeMap<u8, u64> = BTreeMap::new();
+    for judged in runs.iter().flat_map(|outcome| &outcome.invariants) {
+        *looked.entry(judged.number).or_default() += judged.evaluated;
+    }
+    let idle = looked.iter().filter(|(_, evaluated)| **evaluated == 0).map(|(number, _)| number.to_string());
+    idle.collect::<Vec<_>>().join(" ")
+}
+
+/// Progress, on a terminal.
+struct Bar {
+    all: usize,
+    done: usize,
+    failed: usize,
+    shown: bool,
+}
+
+impl Bar {
+    fn new(all: usize) -> Bar {
+        Bar { all, done: 0, failed: 0, shown: std::io::stderr().is_terminal() }
+    }
+
+    fn advance(&mut self, outcome: &Outcome) {
+        self.done += 1;
+        self.failed += usize::from(!outcome.passed());
+        if self.shown {
+            let full = BAR * self.done / self.all.max(1);
+            let (bar, rest) = ("#".repeat(full), " ".repeat(BAR - full));
+            let (done, all, failed, scenario) = (self.done, self.all, self.failed, &outcome.scenario);
+            // The end of the line before may be longer.
+            eprint!("\r\x1b[K[{bar}{rest}] {done} of {all}, {failed} failed, last {scenario} {}", outcome.seed);
+            let _ = std::io::stderr().flush();
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_failure_in_n_runs_is_told_with_its_bound() {
+        assert!(chance(0, 300).contains("at most 1.0%"));
+        assert!(chance(0, 1).contains("at most 100.0%"));
+        assert_eq!(chance(2, 300), "2 failed");
+    }
+}
