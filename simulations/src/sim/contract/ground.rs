@@ -9,7 +9,6 @@ use prismesh::world::real::{Files, RealDatagram, RealNet, SystemClock, SystemRes
 use prismesh::world::{Datagram, Net, Resolver, Store, WallClock};
 use tokio::time::timeout;
 
-use crate::sim::core::Sim;
 use crate::sim::seams::SimClock;
 use crate::sim::testing;
 
@@ -22,8 +21,6 @@ pub(super) const KNOWN_NAME: &str = "api.cluster.example";
 pub(super) struct Ground {
     pub(super) here: Side,
     pub(super) there: Side,
-    /// The modelled world, where this is one.
-    pub(super) sim: Option<Sim>,
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -69,7 +66,7 @@ pub(super) fn real(contract: impl AsyncFnOnce(Ground)) {
             wall: Arc::new(SystemClock),
         }
     };
-    let ground = Ground { here: side("here"), there: side("there"), sim: None, _directory: Some(directory) };
+    let ground = Ground { here: side("here"), there: side("there"), _directory: Some(directory) };
     runtime.block_on(async { timeout(PATIENCE, contract(ground)).await.expect("it hangs") });
 }
 
@@ -93,7 +90,7 @@ pub(super) fn modelled(apart: bool, contract: impl AsyncFnOnce(Ground)) {
                 wall: Arc::new(SimClock(host)),
             }
         };
-        let ground = Ground { here: side(0), there: side(usize::from(apart)), sim: Some(sim.clone()), _directory: None };
+        let ground = Ground { here: side(0), there: side(usize::from(apart)), _directory: None };
         timeout(PATIENCE, contract(ground)).await.expect("it hangs");
     });
 }

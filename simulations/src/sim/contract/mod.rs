@@ -4,11 +4,12 @@
 //! and nothing depends on how long things take.
 
 mod datagram;
-//mod gossip;
+
 mod ground;
 mod machine;
 mod net;
-//mod prober;
+mod prober;
+mod server;
 
 /// Tries each of these on real sockets, in the model between two machines, and in the model on one machine.
 macro_rules! holds_everywhere {
