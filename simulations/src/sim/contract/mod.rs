@@ -5,6 +5,7 @@
 
 mod datagram;
 
+mod gossip;
 mod ground;
 mod machine;
 mod net;
