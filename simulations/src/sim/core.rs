@@ -195,9 +195,20 @@ impl Core {
         self.queue_peak = self.queue_peak.max(self.due.len());
     }
 
-    /// How many things are queued, the apiservers' own heartbeat aside.
+    /// How many things are queued that still mean something, the apiservers' own heartbeat aside.
     pub(super) fn waiting(&self) -> usize {
-        self.due.iter().filter(|Reverse((.., due))| !matches!(due, Due::Watches)).count()
+        let matters = |due: &Due| match due {
+            Due::Watches => false,
+            // What a connection that is over would have done still lies there, and will do nothing.
+            Due::Piece { conn, .. }
+            | Due::Syn { conn, .. }
+            | Due::SynArrives { conn }
+            | Due::SynAnswer { conn, .. }
+            | Due::Retry { conn, .. }
+            | Due::Check { conn } => self.tcp.conns.contains_key(conn),
+            Due::Datagram(_) | Due::Answer(_) => true,
+        };
+        self.due.iter().filter(|Reverse((.., due))| matters(due)).count()
     }
 
     fn happen(&mut self) {

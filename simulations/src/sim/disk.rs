@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,13 +16,22 @@ struct Files {
     full: bool,
 }
 
+impl Files {
+    fn is_directory(&self, path: &Path) -> bool {
+        let below = self.files.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded)).next();
+        below.is_some_and(|(file, _)| file.starts_with(path))
+    }
+}
+
 impl Disk {
     fn files(&self) -> MutexGuard<'_, Files> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn read(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
-        match self.files().files.get(path) {
+        let files = self.files();
+        match files.files.get(path) {
+            None if files.is_directory(path) => Err(io::ErrorKind::InvalidInput.into()),
             None => Err(io::ErrorKind::NotFound.into()),
             Some(bytes) if bytes.len() > most => Err(io::ErrorKind::FileTooLarge.into()),
             Some(bytes) => Ok(bytes.clone()),
@@ -32,6 +42,12 @@ impl Disk {
         let mut files = self.files();
         if files.full {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        if files.is_directory(path) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if path.ancestors().skip(1).any(|above| files.files.contains_key(above)) {
+            return Err(io::ErrorKind::NotADirectory.into());
         }
         files.files.insert(path.to_owned(), bytes.to_vec());
         Ok(())

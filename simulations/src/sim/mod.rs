@@ -5,6 +5,8 @@ mod balancer;
 pub mod cli;
 mod client;
 mod complaints;
+#[cfg(test)]
+mod contract;
 pub mod core;
 mod director;
 mod disk;
@@ -29,6 +31,8 @@ mod seed;
 mod span;
 pub mod state;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod trace;
 mod udp;
 pub mod watched;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use prismesh::engine::event::{Outcome, ProbeOrder, Probed};
 use prismesh::engine::{Endpoint, policy};
 use prismesh::world::{BoxFuture, Clock, Prober};
+use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -27,6 +28,8 @@ pub(super) struct SimProber {
 struct State {
     /// The CAs that are believed.
     trusted: BTreeSet<u32>,
+    /// How often that has changed.
+    changes: u64,
     kept: BTreeMap<Endpoint, Kept>,
 }
 
@@ -34,18 +37,24 @@ struct Kept {
     stream: SimStream,
     read: Vec<u8>,
     shown: Shown,
-    made: Instant,
+    server_name: Option<String>,
+    used: Instant,
+    renew: Instant,
 }
+
+/// A kept connection that no probe has used for this long belongs to an endpoint that is probed no more.
+const KEPT_UNUSED: Duration = Duration::from_secs(2 * policy::PROBE_KEEP_BELOW.as_secs());
 
 impl SimProber {
     pub(super) fn new(host: Host, clock: Clock, trusted: BTreeSet<u32>) -> Arc<SimProber> {
-        Arc::new(SimProber { host, clock, state: Mutex::new(State { trusted, kept: BTreeMap::new() }) })
+        Arc::new(SimProber { host, clock, state: Mutex::new(State { trusted, changes: 0, kept: BTreeMap::new() }) })
     }
 
     /// Believes these from now on.
     pub(super) fn replace(&self, trusted: BTreeSet<u32>) {
         let mut state = self.state();
         state.trusted = trusted;
+        state.changes += 1;
         let dropped = std::mem::take(&mut state.kept);
         drop(state);
         drop(dropped);
@@ -58,8 +67,8 @@ impl SimProber {
     async fn run(&self, order: ProbeOrder) -> Probed {
         let begun = Instant::now();
         let sent_at = self.host.sim.now();
-        let kept = self.state().kept.remove(&order.endpoint);
-        let kept = kept.filter(|kept| !order.fresh && begun.saturating_duration_since(kept.made) < policy::PROBE_RENEW);
+        let (kept, changes, dropped) = self.begin(&order, begun);
+        drop(dropped);
         let fresh = kept.is_none();
         let mut rtt = None;
         let asked = timeout_at(begun + order.timeout, self.ask(&order, kept, &mut rtt)).await;
@@ -69,13 +78,37 @@ impl SimProber {
             Ok(Ok((kept, status))) => {
                 let shown = kept.shown;
                 if order.keep {
-                    self.state().kept.insert(order.endpoint, kept);
+                    self.keep(order.endpoint, kept, changes);
                 }
                 (Outcome::Status { code: status, expired: shown.expired }, Some(shown))
             }
         };
         self.note(&order, sent_at, shown.as_ref(), &outcome);
         Probed { id: order.id, endpoint: order.endpoint, sent: self.clock.moment(begun), fresh, rtt, outcome }
+    }
+
+    /// The kept connection if it may be used, under which trust, and what may go.
+    fn begin(&self, order: &ProbeOrder, now: Instant) -> (Option<Kept>, u64, Vec<Kept>) {
+        let mut state = self.state();
+        let unused = |kept: &Kept| now.saturating_duration_since(kept.used) >= KEPT_UNUSED;
+        let old: Vec<Endpoint> = state.kept.iter().filter(|(_, kept)| unused(kept)).map(|(endpoint, _)| *endpoint).collect();
+        let mut dropped: Vec<Kept> = old.iter().filter_map(|endpoint| state.kept.remove(endpoint)).collect();
+        let kept = state.kept.remove(&order.endpoint);
+        let serves = |kept: &Kept| !order.fresh && now < kept.renew && kept.server_name == order.server_name;
+        let (kept, other) = match kept {
+            Some(kept) if serves(&kept) => (Some(kept), None),
+            other => (None, other),
+        };
+        dropped.extend(other);
+        (kept, state.changes, dropped)
+    }
+
+    /// Keeps a connection, unless what is trusted has changed since it was verified.
+    fn keep(&self, endpoint: Endpoint, kept: Kept, changes: u64) {
+        let mut state = self.state();
+        let dropped = if state.changes == changes { state.kept.insert(endpoint, kept) } else { Some(kept) };
+        drop(state);
+        drop(dropped);
     }
 
     /// For the judge: what the world saw of this probe.
@@ -94,13 +127,14 @@ impl SimProber {
     async fn ask(&self, order: &ProbeOrder, kept: Option<Kept>, rtt: &mut Option<Duration>) -> Result<(Kept, u16), Outcome> {
         if let Some(mut kept) = kept {
             let asked = Instant::now();
+            kept.used = asked;
             let status = readyz(&mut kept).await.map_err(|_| Outcome::Stale)?;
             *rtt = Some(asked.elapsed());
             return Ok((kept, status));
         }
         let (stream, handshake) = self.dial(order.endpoint.addr()).await.map_err(|error| of_error(&error))?;
         *rtt = Some(handshake);
-        let mut kept = self.greet(stream).await?;
+        let mut kept = self.greet(stream, order).await?;
         let status = readyz(&mut kept).await.map_err(|error| of_error(&error))?;
         Ok((kept, status))
     }
@@ -127,15 +161,19 @@ impl SimProber {
         }
     }
 
-    async fn greet(&self, mut stream: SimStream) -> Result<Kept, Outcome> {
+    async fn greet(&self, mut stream: SimStream, order: &ProbeOrder) -> Result<Kept, Outcome> {
         stream.write_all(&wire::client_hello(u64::MAX)).await.map_err(|error| of_error(&error))?;
         let mut read = Vec::new();
         let (kind, content) = next_record(&mut stream, &mut read).await.map_err(|error| of_error(&error))?;
         let shown = wire::shown(&content).filter(|_| kind == wire::HANDSHAKE).ok_or(Outcome::NotTls)?;
         if !self.state().trusted.contains(&shown.ca) {
-            return Err(Outcome::Untrusted("unknown issuer".to_owned()));
+            return Err(Outcome::Untrusted("not signed by the cluster's CA".to_owned()));
         }
-        Ok(Kept { stream, read, shown, made: Instant::now() })
+        let now = Instant::now();
+        // Spread as the real ones are, so that a cluster's connections are not all renewed in one moment.
+        let spread = 1.0 + policy::PROBE_JITTER * rand::rng().random_range(-1.0..=1.0);
+        let renew = now + policy::PROBE_RENEW.mul_f64(spread);
+        Ok(Kept { stream, read, shown, server_name: order.server_name.clone(), used: now, renew })
     }
 }
 
@@ -173,7 +211,13 @@ fn of_error(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::TimedOut => Outcome::TimedOut,
         io::ErrorKind::InvalidData => Outcome::NotTls,
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => Outcome::Refused,
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof => Outcome::Refused,
         _ => Outcome::LocalError(error.to_string()),
     }
 }

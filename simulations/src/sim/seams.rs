@@ -255,10 +255,15 @@ impl Resolver for Host {
         Box::pin(async move {
             let error = |reason: &str| ResolveError { name: name.to_owned(), reason: reason.to_owned() };
             self.pass().await.map_err(|_| error("the process is gone"))?;
-            let answer = self.sim.core().state.names.get(name).cloned();
+            if let Ok(addr) = name.parse() {
+                return Ok(Lookup { addrs: vec![addr], ttl: DNS_TTL });
+            }
+            let written = name.trim_end_matches('.').to_lowercase();
+            let answer = self.sim.core().state.names.get(&written).cloned();
             match answer {
                 Some(Name::Is(addrs)) => {
                     tokio::time::sleep(Duration::from_millis(2)).await;
+                    self.pass().await.map_err(|_| error("the process is gone"))?;
                     Ok(Lookup { addrs, ttl: DNS_TTL })
                 }
                 Some(Name::Silent) => {

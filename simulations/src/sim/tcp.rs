@@ -7,13 +7,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 
+use prismesh::engine::policy::UPSTREAM_USER_TIMEOUT;
 use rand::RngExt;
 
 use super::core::{Core, Due, RunId};
 use super::state::{Class, MachineId, Mode, Ms, State, Way};
+use super::udp::listens_at;
 
 /// A connection's number.
 pub(super) type ConnId = u64;
@@ -27,7 +29,14 @@ const RETRY_FIRST: Ms = 200;
 /// And at most.
 const RETRY_MOST: Ms = 120_000;
 /// `TCP_USER_TIMEOUT` of the upstream side, and what its keepalive amounts to.
-const USER_TIMEOUT: Ms = 15_000;
+#[expect(clippy::cast_possible_truncation, reason = "a few seconds")]
+const USER_TIMEOUT: Ms = UPSTREAM_USER_TIMEOUT.as_millis() as Ms;
+/// Connections that a kernel completes for a listener that does not accept them; more SYNs are not answered.
+const BACKLOG: usize = 4096;
+/// Where ports that nobody asked for begin: those of listeners, those of dials, and how many of the latter there are.
+const FREE: u16 = 41_000;
+const EPHEMERAL: u16 = 32_768;
+const EPHEMERAL_COUNT: u64 = 28_232;
 /// How long a kernel tries without one (`tcp_retries2`).
 const PATIENCE: Ms = 924_000;
 /// A broken way is looked at this often.
@@ -45,6 +54,8 @@ pub(super) struct Tcp {
 #[derive(Debug)]
 struct Listening {
     run: Option<RunId>,
+    /// Where it is bound.
+    ip: IpAddr,
     queue: VecDeque<ConnId>,
     acceptor: Option<Waker>,
 }
@@ -80,6 +91,8 @@ pub(super) struct End {
     got: VecDeque<u8>,
     eof: bool,
     error: Option<io::ErrorKind>,
+    /// Its owner knows of the error.
+    told: bool,
     user_timeout: bool,
     finished: bool,
     reset_on_drop: bool,
@@ -142,6 +155,7 @@ impl End {
             got: VecDeque::new(),
             eof: false,
             error: None,
+            told: false,
             user_timeout,
             finished: false,
             reset_on_drop: false,
@@ -157,11 +171,14 @@ impl End {
     }
 
     fn fail(&mut self, error: io::ErrorKind) {
-        if self.error.is_none() {
-            self.error = Some(error);
-            self.got.clear();
-        }
+        self.error.get_or_insert(error);
         self.wake();
+    }
+
+    /// What a call gets for the error: itself once, then that all is over.
+    fn tell(&mut self) -> Option<io::ErrorKind> {
+        let error = self.error?;
+        Some(if std::mem::replace(&mut self.told, true) || self.eof { io::ErrorKind::BrokenPipe } else { error })
     }
 }
 
@@ -177,12 +194,14 @@ fn way(state: &State, conn: &Conn, from: usize) -> Way {
 /// Listening and dialling.
 impl Core {
     pub(super) fn listen(&mut self, machine: MachineId, run: Option<RunId>, addr: SocketAddr) -> io::Result<SocketAddr> {
-        let free = || (41_000..).find(|port| !self.tcp.listeners.contains_key(&(machine, *port)));
-        let port = if addr.port() == 0 { free().unwrap_or(41_000) } else { addr.port() };
-        if self.tcp.listeners.get(&(machine, port)).is_some_and(|other| other.run != run || run.is_none()) {
+        self.has_address(machine, addr.ip())?;
+        let free = || (FREE..).find(|port| !self.tcp.listeners.contains_key(&(machine, *port)));
+        let port = if addr.port() == 0 { free().ok_or(io::ErrorKind::AddrInUse)? } else { addr.port() };
+        if self.tcp.listeners.contains_key(&(machine, port)) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        self.tcp.listeners.insert((machine, port), Listening { run, queue: VecDeque::new(), acceptor: None });
+        let listening = Listening { run, ip: addr.ip(), queue: VecDeque::new(), acceptor: None };
+        self.tcp.listeners.insert((machine, port), listening);
         Ok(SocketAddr::new(addr.ip(), port))
     }
 
@@ -214,9 +233,11 @@ impl Core {
 
     /// Begins to dial. End 0 is the caller's.
     pub(super) fn dial(&mut self, machine: MachineId, owner: Owner, to: SocketAddr) -> io::Result<ConnId> {
-        let from = SocketAddr::new(self.source_towards(machine, to.ip())?, 0);
+        let source = self.source_towards(machine, to.ip())?;
         self.tcp.next += 1;
         let id = self.tcp.next;
+        let port = EPHEMERAL + u16::try_from(id % EPHEMERAL_COUNT).unwrap_or_default();
+        let from = SocketAddr::new(source, port);
         // An address that nobody has is like a machine without power.
         let there = self.state.machine_at(to.ip(), machine).unwrap_or(usize::MAX);
         let conn = Conn {
@@ -287,7 +308,9 @@ impl Core {
             accepts
         } else {
             let refusing = self.state.sites.get(&to).is_some_and(|site| site.mode == Mode::Refusing);
-            match self.tcp.listeners.get_mut(&(machine, to.port())).filter(|_| !refusing) {
+            let there = |listening: &&mut Listening| !refusing && listens_at(listening.ip, to.ip());
+            match self.tcp.listeners.get_mut(&(machine, to.port())).filter(there) {
+                Some(listening) if listening.queue.len() >= BACKLOG => return,
                 Some(listening) => {
                     listening.queue.push_back(id);
                     if let Some(waker) = listening.acceptor.take() {
@@ -419,6 +442,7 @@ impl Core {
         let to = 1 - from;
         let end = &mut conn.ends[to];
         if !self.state.machines.get(end.machine).is_some_and(|machine| machine.up) {
+            self.not_acknowledged(id, from, piece);
             return;
         }
         if piece == Piece::Reset {
@@ -466,6 +490,17 @@ impl Core {
             Piece::Reset => {}
         }
         self.bury(id);
+    }
+
+    /// What arrives at a machine without power is sent again, until somebody answers.
+    fn not_acknowledged(&mut self, id: ConnId, from: usize, piece: Piece) {
+        let Some(conn) = self.tcp.conns.get_mut(&id).filter(|_| piece != Piece::Reset) else { return };
+        if conn.ends[from].held && conn.ends[from].error.is_none() {
+            conn.flows[from].queue.push_back(piece);
+            if conn.flows[from].retry.is_none() {
+                self.retry_after(id, from, RETRY_FIRST);
+            }
+        }
     }
 
     /// A reset is tried once: whoever does not get it finds out when it sends.
@@ -525,12 +560,12 @@ impl Core {
     ) -> Poll<io::Result<()>> {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())) };
         let it = &mut conn.ends[end];
-        if let Some(error) = it.error {
-            return Poll::Ready(Err(error.into()));
-        }
         if it.got.is_empty() {
-            if it.eof {
+            if it.eof || (it.told && it.error.is_some()) {
                 return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = it.tell() {
+                return Poll::Ready(Err(error.into()));
             }
             it.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -554,7 +589,7 @@ impl Core {
     pub(super) fn write(&mut self, id: ConnId, end: usize, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
         let it = &mut conn.ends[end];
-        if let Some(error) = it.error {
+        if let Some(error) = it.tell() {
             return Poll::Ready(Err(error.into()));
         }
         if it.finished {
@@ -594,7 +629,7 @@ impl Core {
         self.agent_drops(id, end);
         let Some(conn) = self.tcp.conns.get(&id) else { return };
         let it = &conn.ends[end];
-        if conn.stage == Stage::Dialling {
+        if conn.stage == Stage::Dialling || it.error.is_some() {
             self.let_go(id, end);
         } else if it.reset_on_drop || !it.got.is_empty() {
             self.abort(id, end);
@@ -695,6 +730,7 @@ impl Core {
                 for end in conn.ends.iter_mut().filter(|end| end.machine == machine) {
                     apiserver |= end.owner == Owner::Apiserver;
                     end.fail(io::ErrorKind::ConnectionReset);
+                    end.got.clear();
                     end.held = false;
                 }
                 for end in 0..2 {
@@ -725,6 +761,7 @@ impl Core {
                     self.agent_drops(id, end);
                     if let Some(conn) = self.tcp.conns.get_mut(&id) {
                         conn.ends[end].fail(io::ErrorKind::ConnectionReset);
+                        conn.ends[end].got.clear();
                     }
                     self.abort(id, end);
                 }

@@ -10,6 +10,10 @@ use rand::RngExt;
 use super::core::{Core, Due, RunId};
 use super::state::{Class, MachineId};
 
+/// What a datagram over IPv4 can carry: 64 KiB less the headers of IP and UDP.
+const LONGEST: usize = 65_507;
+/// Where ports that nobody asked for begin.
+const FREE: u16 = 40_000;
 /// Datagrams that a socket's buffer takes; the kernel's default of 208 KiB holds about so many of ours.
 const BUFFER: usize = 256;
 
@@ -38,6 +42,8 @@ pub(super) struct Udp {
 #[derive(Debug)]
 struct Socket {
     run: RunId,
+    /// Where it is bound.
+    ip: IpAddr,
     got: VecDeque<(SocketAddr, Vec<u8>)>,
     reader: Option<Waker>,
 }
@@ -54,13 +60,20 @@ impl Udp {
     }
 }
 
+/// Whether a socket bound to this address gets what is for that one.
+pub(super) fn listens_at(bound: IpAddr, to: IpAddr) -> bool {
+    bound == to || (bound.is_unspecified() && (bound.is_ipv6() || to.is_ipv4()))
+}
+
 impl Core {
     pub(super) fn udp_bind(&mut self, machine: MachineId, run: RunId, addr: SocketAddr) -> io::Result<SocketAddr> {
-        let port = if addr.port() == 0 { 40_000 } else { addr.port() };
+        self.has_address(machine, addr.ip())?;
+        let free = || (FREE..).find(|port| !self.udp.sockets.contains_key(&(machine, *port)));
+        let port = if addr.port() == 0 { free().ok_or(io::ErrorKind::AddrInUse)? } else { addr.port() };
         if self.udp.sockets.contains_key(&(machine, port)) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        self.udp.sockets.insert((machine, port), Socket { run, got: VecDeque::new(), reader: None });
+        self.udp.sockets.insert((machine, port), Socket { run, ip: addr.ip(), got: VecDeque::new(), reader: None });
         Ok(SocketAddr::new(addr.ip(), port))
     }
 
@@ -68,6 +81,12 @@ impl Core {
         if self.udp.sockets.get(&(machine, port)).is_some_and(|socket| socket.run == run) {
             self.udp.sockets.remove(&(machine, port));
         }
+    }
+
+    /// A socket can be bound to an address that its machine has, and to any.
+    pub(super) fn has_address(&self, machine: MachineId, ip: IpAddr) -> io::Result<()> {
+        let has = ip.is_unspecified() || ip.is_loopback() || self.state.machines[machine].addrs.contains(&ip);
+        if has { Ok(()) } else { Err(io::ErrorKind::AddrNotAvailable.into()) }
     }
 
     /// The address a machine sends from towards another.
@@ -81,7 +100,12 @@ impl Core {
 
     pub(super) fn udp_send(&mut self, machine: MachineId, port: u16, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        let from = SocketAddr::new(self.source_towards(machine, to.ip())?, port);
+        if bytes.len() > LONGEST {
+            return Err(io::Error::other("message too long"));
+        }
+        let bound = self.udp.sockets.get(&(machine, port)).map(|socket| socket.ip).filter(|ip| !ip.is_unspecified());
+        let towards = self.source_towards(machine, to.ip())?;
+        let from = SocketAddr::new(bound.unwrap_or(towards), port);
         self.udp.sent += 1;
         self.udp.sent_bytes += bytes.len() as u64;
         self.trace.datagram(self.now, from, to, bytes);
@@ -119,6 +143,9 @@ impl Core {
             return;
         }
         let Some(socket) = self.udp.sockets.get_mut(&(packet.machine, packet.to.port())) else { return };
+        if !listens_at(socket.ip, packet.to.ip()) {
+            return;
+        }
         if socket.got.len() >= BUFFER {
             self.udp.overflowed += 1;
             return;
