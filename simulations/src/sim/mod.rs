@@ -24,6 +24,7 @@ pub mod run;
 pub mod scenario;
 mod seams;
 mod seed;
+pub mod seen;
 pub mod state;
 mod tcp;
 mod trace;
