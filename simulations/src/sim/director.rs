@@ -221,7 +221,11 @@ impl Stage {
             }
             Fault::GiveCa { of } => {
                 let cas: Vec<u32> = vec![self.ca];
-                self.faults(|_| {}, 0);
+                let machines = self.machines(of)?;
+                self.faults(
+                    |state| machines.iter().for_each(|machine| state.machines[*machine].trusts = cas.iter().copied().collect()),
+                    0,
+                );
                 self.each(of, &Order::Trust(cas))?;
             }
             Fault::Keyring { of, step } => self.turn_keys(of, step)?,

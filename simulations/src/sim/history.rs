@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::state::{AgentLife, Class, MachineId, Ms, State};
+use super::state::{AgentLife, Class, MachineId, Mode, Ms, Site, State};
 
 /// An endpoint counts as known to a node if a member that could exchange datagrams with it for this long advertises it.
 const HEARD_FOR: Ms = 3_000;
@@ -97,17 +97,22 @@ impl History {
 
 /// The part of *usable* that one state tells.
 pub fn usable_now(state: &State, n: MachineId, e: SocketAddr, loss: f64) -> bool {
-    let Some(site) = state.sites.get(&e) else { return false };
     let machine = &state.machines[n];
-    machine.up
-        && matches!(machine.agent, AgentLife::Running | AgentLife::Stopping)
-        && site.mode.serves()
-        && !site.expired
-        && state.both_ways(n, site.machine, Class::Api, loss)
-        && site.backends.iter().flat_map(|all| all.iter()).all(|backend| {
-            let behind = state.sites.get(backend);
-            behind.is_some_and(|behind| {
-                behind.mode.serves() && !behind.expired && state.both_ways(site.machine, behind.machine, Class::Api, loss)
-            })
-        })
+    let runs = machine.up && matches!(machine.agent, AgentLife::Running | AgentLife::Stopping);
+    let serves = |from: MachineId, site: &Site| {
+        site.mode.serves()
+            && !site.expired
+            && machine.trusts.contains(&site.ca)
+            && state.both_ways(from, site.machine, Class::Api, loss)
+    };
+    let Some(site) = state.sites.get(&e).filter(|_| runs) else { return false };
+    match &site.backends {
+        None => serves(n, site),
+        // Which backend a balancer picks is its own affair: it is usable if all of them are.
+        Some(behind) => {
+            site.mode == Mode::Ready
+                && state.both_ways(n, site.machine, Class::Api, loss)
+                && behind.iter().all(|backend| state.sites.get(backend).is_some_and(|backend| serves(site.machine, backend)))
+        }
+    }
 }

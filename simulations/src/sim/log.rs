@@ -42,6 +42,8 @@ pub struct Log {
     pub gossip: BTreeMap<MachineId, Vec<u64>>,
     /// The longest datagram.
     pub datagram_most: usize,
+    /// When a proxy's bytes were lost and how long their sending again was put off, by machine.
+    pub retries: BTreeMap<MachineId, Vec<(Ms, Ms)>>,
     /// When a machine's clients began and ceased to be held.
     pub held: BTreeMap<MachineId, Vec<(Ms, u32)>>,
 }
@@ -136,8 +138,12 @@ pub struct ProbeSeen {
     pub run: RunId,
     /// Of what.
     pub endpoint: SocketAddr,
+    /// When it ended.
+    pub done: Ms,
     /// It was answered, ready or draining.
     pub answered: bool,
+    /// Whatever is there sent at least one byte.
+    pub byte: bool,
 }
 
 /// A change of a verdict.

@@ -84,7 +84,8 @@ impl SimProber {
         let mut core = self.host.sim.core();
         let (now, endpoint) = (core.now, order.endpoint.addr());
         let answered = matches!(outcome, Outcome::Status { code: 200 | 401 | 403 | 429 | 500 | 503, .. });
-        core.log.probes.push(ProbeSeen { at, machine: self.host.machine, run, endpoint, answered });
+        let byte = answered || matches!(outcome, Outcome::NotTls | Outcome::Untrusted(_) | Outcome::WrongName(_));
+        core.log.probes.push(ProbeSeen { at, machine: self.host.machine, run, endpoint, done: now, answered, byte });
         if let Some(shown) = shown.filter(|_| answered) {
             core.log.proofs.entry((run, endpoint, shown.incarnation)).or_insert(now);
         }

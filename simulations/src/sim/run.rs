@@ -360,6 +360,7 @@ fn first_state(plan: &Plan, names: &[String]) -> anyhow::Result<State> {
         up,
         agent: AgentLife::Off,
         clock_off: 0,
+        trusts: [0].into(),
         configured: Default::default(),
         advertises: Default::default(),
     };

@@ -58,6 +58,8 @@ pub struct Machine {
     pub agent: AgentLife,
     /// How far its time of day is off, in ms.
     pub clock_off: i64,
+    /// The CAs in its agent's file.
+    pub trusts: BTreeSet<u32>,
     /// What its prismesh configuration names: static, external and local endpoints, by address.
     pub configured: BTreeSet<SocketAddr>,
     /// What its agent advertises.

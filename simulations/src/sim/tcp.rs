@@ -254,14 +254,16 @@ impl Core {
             return;
         }
         let there = way(&self.state, conn, 0);
+        let before = attempt.checked_sub(1).and_then(|before| SYN_AGAIN.get(usize::try_from(before).ok()?)).copied().unwrap_or(0);
+        if attempt > 0 {
+            let last = attempt.checked_sub(2).and_then(|last| SYN_AGAIN.get(usize::try_from(last).ok()?)).copied().unwrap_or(0);
+            self.note_retry(id, before - last);
+        }
         if there.open && !self.lost(there) {
             let delay = self.delay(there.delay, there.jitter);
             self.at(self.now + delay, Due::SynArrives { conn: id });
         }
-        let again = usize::try_from(attempt).ok().and_then(|attempt| {
-            let before = attempt.checked_sub(1).and_then(|before| SYN_AGAIN.get(before)).copied().unwrap_or(0);
-            SYN_AGAIN.get(attempt).map(|again| again - before)
-        });
+        let again = usize::try_from(attempt).ok().and_then(|attempt| SYN_AGAIN.get(attempt)).map(|again| again - before);
         match again {
             Some(wait) => self.at(self.now + wait, Due::Syn { conn: id, attempt: attempt + 1 }),
             None => self.syn_answered_with(id, Err(io::ErrorKind::TimedOut)),
@@ -375,6 +377,7 @@ impl Core {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
         conn.flows[from].retry = Some(wait);
         conn.flows[from].stuck.get_or_insert(self.now);
+        self.note_retry(id, wait);
         self.at(self.now + wait, Due::Retry { conn: id, from });
     }
 
@@ -605,6 +608,14 @@ impl Core {
 
 /// What the judge wants to know.
 impl Core {
+    /// Something of a proxy's connection to an upstream was lost, either way.
+    fn note_retry(&mut self, id: ConnId, wait: Ms) {
+        let Some(conn) = self.tcp.conns.get(&id) else { return };
+        if let Owner::Agent(_) = conn.ends[0].owner {
+            self.log.retries.entry(conn.ends[0].machine).or_default().push((self.now, wait));
+        }
+    }
+
     /// The first of a client's bytes towards an upstream.
     fn agent_sends(&mut self, id: ConnId, end: usize) {
         let Some(conn) = self.tcp.conns.get(&id) else { return };

@@ -1,0 +1,106 @@
+//! 8, calm: noise moves nothing, and a real change does.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use prismesh::engine::event::Verdict;
+
+use super::Docket;
+use super::conditions::probe_interval;
+use crate::sim::core::RunId;
+use crate::sim::outcome::Judged;
+use crate::sim::plan::Fault;
+use crate::sim::run::Ran;
+use crate::sim::state::{MachineId, Ms};
+
+/// One change in this time is allowed.
+const WINDOW: Ms = 600_000;
+/// Until everybody has met everybody and measured everything.
+const BEGINNING: Ms = 120_000;
+/// The least round trip, in ms, at which noise is a share of it.
+const LEAST: u32 = 10;
+
+/// Judges it.
+pub(super) fn judge(ran: &Ran) -> Judged {
+    let mut docket = Docket::new(8, "calm");
+    let far = ran.plan.cluster.zones.iter().flatten().all(|rtt| *rtt >= LEAST);
+    if far && ran.plan.steps.is_empty() && ran.ended >= BEGINNING + WINDOW {
+        for (run, seen) in &ran.log.runs {
+            quiet_nodes_change_nothing(ran, *run, seen.machine, &mut docket);
+        }
+    }
+    for step in &ran.plan.steps {
+        if let Fault::Latency { ms, .. } = step.what {
+            for run in ran.log.runs.keys() {
+                a_step_is_followed(ran, *run, step.at, ms, &mut docket);
+            }
+        }
+    }
+    docket.close()
+}
+
+type Band = BTreeSet<SocketAddr>;
+
+/// The band after each routing.
+fn bands(ran: &Ran, run: RunId) -> Vec<(Ms, Band)> {
+    let routes = ran.log.routes.get(&run).map_or(&[][..], Vec::as_slice);
+    let near = |routing: &prismesh::engine::Routing| {
+        let near = routing.upstreams.iter().filter(|upstream| upstream.group == 0 && upstream.verdict == Verdict::Ready);
+        near.map(|upstream| upstream.endpoint.addr()).collect::<Band>()
+    };
+    let mut bands: Vec<(Ms, Band)> = Vec::new();
+    for (at, routing) in routes {
+        let band = near(routing);
+        if bands.last().is_none_or(|(_, before)| *before != band) {
+            bands.push((*at, band));
+        }
+    }
+    bands
+}
+
+fn quiet_nodes_change_nothing(ran: &Ran, run: RunId, machine: MachineId, docket: &mut Docket) {
+    let bands = bands(ran, run);
+    let verdicts = ran.log.verdicts.iter().filter(|change| change.machine == machine).map(|change| change.at);
+    let mut changes: Vec<Ms> = bands.iter().map(|(at, _)| *at).chain(verdicts).filter(|at| *at >= BEGINNING).collect();
+    changes.sort_unstable();
+    let windows = (ran.ended - BEGINNING) / WINDOW;
+    for window in 0..windows {
+        let from = BEGINNING + window * WINDOW;
+        docket.evaluated();
+        let count = changes.iter().filter(|at| (from..from + WINDOW).contains(at)).count();
+        if count > 1 {
+            docket.broken(from, || format!("{} changed its mind {count} times in the 10 minutes from there", ran.names[machine]));
+        }
+    }
+}
+
+/// Whoever had in its band an upstream that is now clearly farther than another one of the band has it there no longer.
+fn a_step_is_followed(ran: &Ran, run: RunId, at: Ms, ms: u32, docket: &mut Docket) {
+    let Some(seen) = ran.log.runs.get(&run).filter(|seen| seen.from + BEGINNING / 4 <= at && seen.to.is_none()) else { return };
+    let by = at + 5 * probe_interval(ran, run, at) + 1_000;
+    if by > ran.ended || !ran.history.throughout(at, by, |state| state.faults <= 1) {
+        return;
+    }
+    let bands = bands(ran, run);
+    let band_at =
+        |at: Ms| bands[..bands.partition_point(|(from, _)| *from <= at)].last().map(|(_, band)| band.clone()).unwrap_or_default();
+    let before = band_at(at.saturating_sub(1));
+    let after = band_at(by);
+    let (then, now) = (ran.history.at(at.saturating_sub(1)), ran.history.at(at));
+    let trip = |state: &crate::sim::state::State, e: &SocketAddr| {
+        state.sites.get(e).map(|site| state.round_trip(seen.machine, site.machine))
+    };
+    for e in &before {
+        let (Some(was), Some(is)) = (trip(then, e), trip(now, e)) else { continue };
+        let nearest = before.iter().filter_map(|other| trip(now, other)).min().unwrap_or(is);
+        let clearly = f64::from(is) > (f64::from(nearest) * 2.0).max(f64::from(nearest) + 2.0) * 1.2;
+        if was >= LEAST && is >= was + ms && clearly {
+            docket.evaluated();
+            if after.contains(e) {
+                docket.broken(by, || {
+                    format!("{} still takes {} for near, {is} ms away since {at} ms", ran.names[seen.machine], ran.name_of(*e))
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What the world knew of the way from a node to an endpoint, over time.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::sim::core::RunId;
+use crate::sim::run::Ran;
+use crate::sim::state::{Class, MachineId, Mode, Ms, State};
+
+/// How an endpoint shows itself to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shows {
+    /// It answers.
+    Fine,
+    /// It refuses, or does not exist.
+    Dead,
+    /// Nothing comes back from it.
+    Silent,
+    /// Nothing gets there, though what it sends arrives.
+    Deaf,
+    /// It accepts and does not answer, or too late.
+    Hung,
+    /// What answers is no apiserver.
+    Foreign,
+}
+
+/// The conditions of all pairs, worked out when asked for.
+pub(super) struct Conditions<'r> {
+    ran: &'r Ran,
+    known: RefCell<BTreeMap<(MachineId, SocketAddr), Rc<[(Ms, Shows)]>>>,
+}
+
+impl<'r> Conditions<'r> {
+    pub(super) fn new(ran: &'r Ran) -> Conditions<'r> {
+        Conditions { ran, known: RefCell::default() }
+    }
+
+    /// How `e` showed itself to `n`: from when on, in order.
+    pub(super) fn of(&self, n: MachineId, e: SocketAddr) -> Rc<[(Ms, Shows)]> {
+        self.known.borrow_mut().entry((n, e)).or_insert_with(|| changes(self.ran, n, e).into()).clone()
+    }
+
+    /// How many endpoints began to show this to `n` in `from..=to`.
+    pub(super) fn began(&self, n: MachineId, what: impl Fn(Shows) -> bool, from: Ms, to: Ms) -> u64 {
+        let endpoints: Vec<SocketAddr> = self.ran.history.at(to).sites.keys().copied().collect();
+        let count = endpoints.into_iter().filter(|e| {
+            let changes = self.of(n, *e);
+            changes.iter().skip(1).any(|(at, shows)| (from..=to).contains(at) && what(*shows))
+        });
+        count.count() as u64
+    }
+}
+
+fn changes(ran: &Ran, n: MachineId, e: SocketAddr) -> Vec<(Ms, Shows)> {
+    let mut changes: Vec<(Ms, Shows)> = Vec::new();
+    for at in ran.history.changes() {
+        let shows = shows(ran.history.at(at), n, e);
+        if changes.last().is_none_or(|(_, before)| *before != shows) {
+            changes.push((at, shows));
+        }
+    }
+    changes
+}
+
+pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
+    let Some(site) = state.sites.get(&e) else { return Shows::Dead };
+    let out = state.way(n, site.machine, Class::Api);
+    let back = state.way(site.machine, n, Class::Api);
+    if !back.open || site.mode == Mode::Dropping {
+        return Shows::Silent;
+    }
+    if !out.open {
+        return Shows::Deaf;
+    }
+    match site.mode {
+        Mode::Refusing | Mode::Gone => Shows::Dead,
+        Mode::Hung => Shows::Hung,
+        Mode::WrongCertificate | Mode::NotTls => Shows::Foreign,
+        mode if !mode.serves() => Shows::Hung,
+        _ => behind(state, site.backends.as_deref(), site.machine),
+    }
+}
+
+/// A balancer shows the worst of what stands behind it.
+fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -> Shows {
+    let mut worst = Shows::Fine;
+    for backend in backends.unwrap_or_default() {
+        match shows(state, balancer, *backend) {
+            Shows::Fine => {}
+            Shows::Dead if worst == Shows::Fine => worst = Shows::Dead,
+            // Through a balancer that accepts, silence looks like an upstream that hangs.
+            Shows::Silent | Shows::Deaf | Shows::Hung => worst = Shows::Hung,
+            other => worst = other,
+        }
+    }
+    worst
+}
+
+/// A process's own probe interval at a moment, jitter included, in ms.
+pub(super) fn probe_interval(ran: &Ran, run: RunId, at: Ms) -> Ms {
+    let intervals = ran.log.intervals.get(&run).map_or(&[][..], Vec::as_slice);
+    let known = intervals.partition_point(|(from, _)| *from <= at);
+    let interval = known.checked_sub(1).map_or(1_000, |known| u64::try_from(intervals[known].1.as_millis()).unwrap_or(Ms::MAX));
+    interval * 6 / 5
+}
+
+/// The process of `n`'s agent that was in service at a moment.
+pub(super) fn run_at(ran: &Ran, n: MachineId, at: Ms) -> Option<RunId> {
+    let runs = ran.log.runs.iter().filter(|(_, seen)| seen.machine == n && seen.from <= at && seen.to.is_none_or(|to| to > at));
+    runs.map(|(run, _)| *run).next_back()
+}

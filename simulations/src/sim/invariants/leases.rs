@@ -1,0 +1,46 @@
+//! 11, leases kept: a node whose apiserver can be reached stays Ready.
+
+use super::Docket;
+use crate::sim::outcome::Judged;
+use crate::sim::run::Ran;
+use crate::sim::state::{MachineId, Ms};
+
+/// After this the node controller calls a node NotReady.
+const GRACE: Ms = 40_000;
+/// For so long some apiserver was usable all the time.
+const USABLE_FOR: Ms = 20_000;
+/// A lease that is renewed in the usual rhythm was never in danger.
+const USUAL: Ms = 12_000;
+
+/// Judges it.
+pub(super) fn judge(ran: &Ran) -> Judged {
+    let mut docket = Docket::new(11, "leases kept");
+    if !ran.plan.cluster.kubelets {
+        return docket.close();
+    }
+    for n in 0..ran.names.len() {
+        let began = ran.history.changes().find(|at| ran.history.at(*at).machines[n].up);
+        let Some(began) = began else { continue };
+        let renewals = ran.log.leases.get(&n).cloned().unwrap_or_default();
+        let marks: Vec<Ms> = [began].into_iter().chain(renewals).chain([ran.ended]).collect();
+        for gap in marks.windows(2) {
+            if gap[1] - gap[0] > USUAL {
+                docket.evaluated();
+            }
+            if let Some(at) = missed(ran, n, gap[0], gap[1]) {
+                docket.broken(at, || {
+                    format!("{} had not renewed its lease since {} ms although an apiserver was usable", ran.names[n], gap[0])
+                });
+            }
+        }
+    }
+    docket.close()
+}
+
+/// When, between two renewals, a node was NotReady and need not have been.
+fn missed(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Option<Ms> {
+    let first = from + GRACE;
+    let moments = std::iter::once(first).chain(ran.history.changes().map(|at| at + USABLE_FOR).filter(move |at| *at > first));
+    let mut moments = moments.take_while(|at| *at < to);
+    moments.find(|at| !ran.history.all_usable(n, (at.saturating_sub(USABLE_FOR), *at), 0.05).is_empty())
+}

@@ -1,0 +1,52 @@
+//! 3, no blind trust: no client's byte goes to an address that gossip or the cache named and that has not proven itself.
+
+use std::net::SocketAddr;
+
+use super::Docket;
+use crate::sim::core::RunId;
+use crate::sim::log::UpstreamConn;
+use crate::sim::outcome::Judged;
+use crate::sim::run::Ran;
+use crate::sim::state::Ms;
+
+/// Judges it.
+pub(super) fn judge(ran: &Ran) -> Judged {
+    let mut docket = Docket::new(3, "no blind trust");
+    for upstream in ran.log.upstreams.values() {
+        let (n, run) = upstream.by;
+        let state = ran.history.at(upstream.bytes);
+        if state.machines[n].configured.contains(&upstream.to) {
+            continue;
+        }
+        docket.evaluated();
+        let incarnation = state.sites.get(&upstream.to).map(|site| site.incarnation);
+        let proven = incarnation.and_then(|incarnation| ran.log.proofs.get(&(run, upstream.to, incarnation)));
+        if proven.is_some_and(|at| *at <= upstream.bytes) || excused(ran, upstream, run) {
+            continue;
+        }
+        docket.broken(upstream.bytes, || {
+            format!("{} sent a client's bytes to {}, which had not proven itself to it", ran.names[n], ran.name_of(upstream.to))
+        });
+    }
+    docket.close()
+}
+
+/// What answers there has replaced something that had proven itself, and this process could not know it yet.
+fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
+    let before = ran.log.proofs.range((run, upstream.to, 0)..=(run, upstream.to, u64::MAX));
+    let proven_before = before.filter(|(_, at)| **at <= upstream.bytes).count() > 0;
+    let Some(replaced) = replaced_at(ran, upstream.to, upstream.bytes).filter(|_| proven_before) else { return false };
+    let probes = ran.log.probes.iter().filter(|probe| probe.run == run && probe.endpoint == upstream.to);
+    let met = probes.filter(|probe| probe.byte && probe.at >= replaced && probe.done < upstream.bytes).count() > 0;
+    let others = ran.log.upstreams.values().filter(|other| other.by.1 == run && other.to == upstream.to);
+    let failed = others
+        .filter(|other| other.bytes >= replaced && other.hello.is_none())
+        .any(|other| other.ended.is_some_and(|(at, _)| at < upstream.bytes));
+    !met && !failed
+}
+
+/// When what is there at `at` came there.
+fn replaced_at(ran: &Ran, endpoint: SocketAddr, at: Ms) -> Option<Ms> {
+    let now = ran.history.at(at).sites.get(&endpoint).map(|site| site.incarnation);
+    ran.history.since(at, |state| state.sites.get(&endpoint).map(|site| site.incarnation) == now)
+}
