@@ -28,6 +28,7 @@ pub mod run;
 pub mod scenario;
 mod seams;
 mod seed;
+pub mod seen;
 mod span;
 pub mod state;
 mod tcp;

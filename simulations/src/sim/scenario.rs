@@ -1,7 +1,7 @@
 //! A scenario: a story told once, played with any seed.
 
 use super::draw::Draw;
-use super::plan::{Cluster, Node, Plan};
+use super::plan::{Cluster, Node, Plan, Who};
 use super::run::Ran;
 use super::state::Ms;
 
@@ -80,7 +80,11 @@ impl Cast {
 
     /// A cluster of so many, in one to three zones.
     pub fn cluster_of(&self, control_planes: usize, workers: usize) -> Cluster {
-        let zones = self.count("zones", 1, 3);
+        self.zoned(control_planes, workers, self.count("zones", 1, 3))
+    }
+
+    /// A cluster of so many, in so many zones.
+    pub fn zoned(&self, control_planes: usize, workers: usize, zones: usize) -> Cluster {
         let mut distances = vec![vec![2; zones]; zones];
         for one in 0..zones {
             for other in 0..one {
@@ -96,6 +100,23 @@ impl Cast {
             nodes: (0..control_planes + workers).map(node).collect(),
             stagger: self.draw.number("stagger", 0, 2_000),
             ..Cluster::default()
+        }
+    }
+
+    /// The names of some of the workers: a share of them, at least one.
+    pub fn workers(&self, cluster: &Cluster, name: &str, share: f64) -> Who {
+        let all = cluster.nodes.iter().filter(|node| !node.control_plane && !node.later).count();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a handful")]
+        let count = ((all as f64 * share).round() as usize).max(1);
+        self.draw.several(name, count, all).into_iter().map(|place| format!("worker-{}", place + 1)).collect()
+    }
+
+    /// The name of any node that is there from the beginning.
+    pub fn anybody(&self, cluster: &Cluster, name: &str) -> String {
+        if self.draw.chance(&format!("{name}: a control plane"), 0.5) {
+            self.control_plane(cluster, name)
+        } else {
+            self.worker(cluster, name)
         }
     }
 
