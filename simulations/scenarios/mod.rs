@@ -3,7 +3,10 @@
 use crate::sim::scenario::Scenario;
 
 mod apiserver_crashes;
+mod busy;
 mod calm;
+mod even_again;
+mod hour_of_noise;
 mod loss_30;
 mod loss_5;
 mod loss_60;
@@ -22,6 +25,9 @@ mod zone_cut_without;
 /// All scenarios, in the order in which people read them.
 pub const ALL: &[Scenario] = &[
     calm::SCENARIO,
+    busy::SCENARIO,
+    hour_of_noise::SCENARIO,
+    even_again::SCENARIO,
     apiserver_crashes::SCENARIO,
     seeds_dead::SCENARIO,
     stale_cache::SCENARIO,

@@ -25,6 +25,7 @@ pub mod plan;
 mod prober;
 pub mod results;
 pub mod run;
+pub mod sabotage;
 pub mod scenario;
 mod seams;
 mod seed;

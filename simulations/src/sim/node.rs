@@ -17,9 +17,10 @@ use super::core::{RunId, Sim};
 use super::disk::Disk;
 use super::log::RunSeen;
 use super::prober::SimProber;
+use super::sabotage::Sabotage;
 use super::seams::{Host, SimClock};
 use super::state::{AgentLife, MachineId};
-use super::watched::{Spoil, Watched};
+use super::watched::Watched;
 
 /// Where a node's files are.
 const CONFIG: &str = "/etc/prismesh/config.yaml";
@@ -29,15 +30,12 @@ pub(super) const STATE: &str = "/var/lib/prismesh";
 /// Connections at most, as an agent has them by default.
 const MOST_CONNECTIONS: usize = 20_000;
 
-/// Makes what spoils an agent's engine; [`None`]: nothing does.
-pub type Sabotage = Arc<dyn Fn(MachineId) -> Option<Box<dyn Spoil>> + Send + Sync>;
-
 /// A node.
 pub(super) struct Node {
     pub(super) sim: Sim,
     pub(super) machine: MachineId,
     pub(super) disk: Disk,
-    pub(super) sabotage: Option<Sabotage>,
+    pub(super) sabotage: Option<&'static Sabotage>,
     pub(super) record: Option<super::run::Recorder>,
     pub(super) running: Option<Running>,
 }
@@ -121,20 +119,12 @@ impl Node {
         Ok(self.disk.write(Path::new(path), text.as_bytes())?)
     }
 
-    pub(super) fn configure(&self, yaml: &str) -> anyhow::Result<()> {
-        self.write(CONFIG, yaml)
-    }
-
     pub(super) fn trust(&self, cas: &[u32]) -> anyhow::Result<()> {
         self.write(CA, &ca_file(cas))
     }
 
     pub(super) fn keys(&self, keyring: &str) -> anyhow::Result<()> {
         self.write(KEYRING, keyring)
-    }
-
-    pub(super) fn keyring(&self) -> anyhow::Result<Vec<u8>> {
-        Ok(self.disk.read(Path::new(KEYRING), usize::MAX)?)
     }
 
     /// Does as it is told.
@@ -199,8 +189,9 @@ impl Node {
             clock,
         };
         let sockets = sockets(&host, &config, keyring).await?;
-        let most = config.max_connections.unwrap_or(MOST_CONNECTIONS);
-        let spoil = self.sabotage.as_ref().and_then(|sabotage| sabotage(self.machine));
+        let spoilt = self.sabotage.and_then(Sabotage::most_connections);
+        let most = spoilt.or(config.max_connections).unwrap_or(MOST_CONNECTIONS);
+        let spoil = self.sabotage.and_then(Sabotage::spoil);
         let (sim, machine) = (self.sim.clone(), self.machine);
         let record = self.record.as_ref().map(|record| record.of(machine));
         let advertised: BTreeSet<SocketAddr> = config.apiservers.iter().copied().collect();

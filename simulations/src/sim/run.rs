@@ -21,8 +21,9 @@ use super::disk::Disk;
 use super::draw::Draw;
 use super::history::History;
 use super::log::{ClientEnd, ClientKind, Log};
-use super::node::{Basics, Node, Sabotage};
+use super::node::{Basics, Node};
 use super::plan::Plan;
+use super::sabotage::Sabotage;
 use super::state::{AgentLife, Machine, MachineId, Mode, Ms, Site, State, Zones};
 use super::{balancer, complaints, director, kubelet, seed};
 
@@ -37,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 #[derive(Clone, Default)]
 pub struct Options {
     /// What spoils the agents.
-    pub sabotage: Option<Sabotage>,
+    pub sabotage: Option<&'static Sabotage>,
     /// Event logs are written to this directory, one file a node.
     pub record: Option<PathBuf>,
     /// What of the agents' logs is shown: a `tracing` filter.
@@ -178,7 +179,7 @@ impl Stage {
                 sim: sim.clone(),
                 machine,
                 disk: disk.clone(),
-                sabotage: options.sabotage.clone(),
+                sabotage: options.sabotage,
                 record: recorder.clone(),
                 running: None,
             };

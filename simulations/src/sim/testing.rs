@@ -30,6 +30,7 @@ pub(super) fn state(machines: usize) -> State {
         up: true,
         agent: AgentLife::Running,
         clock_off: 0,
+        trusts: [0].into(),
         configured: Default::default(),
         advertises: Default::default(),
     };

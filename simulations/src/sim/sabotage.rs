@@ -1,0 +1,421 @@
+//! Ways to spoil an agent, to see that each invariant can fail: an invariant that nothing breaks says nothing.
+//!
+//! Each stands between an agent and its engine and drops, delays or forges one kind of event, effect or routing, or is a setting no
+//! person may write. Nothing of it is in the agent.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use prismesh::engine::event::{Notice, Outcome, Probed, Verdict};
+use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstream};
+
+use super::watched::Spoil;
+
+/// One way to spoil an agent.
+#[derive(Clone, Copy)]
+pub struct Sabotage {
+    /// Its name.
+    pub name: &'static str,
+    /// The invariant that it is meant to break.
+    pub aims_at: u8,
+    /// A scenario in which that shows, and with which seed.
+    pub shows_in: (&'static str, u64),
+    /// What it does, in words.
+    pub what: &'static str,
+    how: How,
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    /// Changes what passes.
+    Spoils(fn() -> Box<dyn Spoil>),
+    /// Connections at most.
+    MostConnections(usize),
+}
+
+impl Sabotage {
+    /// What spoils one agent's engine.
+    pub fn spoil(&self) -> Option<Box<dyn Spoil>> {
+        match self.how {
+            How::Spoils(make) => Some(make()),
+            How::MostConnections(_) => None,
+        }
+    }
+
+    /// Connections at most, where that is what is wrong.
+    pub fn most_connections(&self) -> Option<usize> {
+        match self.how {
+            How::Spoils(_) => None,
+            How::MostConnections(most) => Some(most),
+        }
+    }
+}
+
+/// The sabotage of this name.
+pub fn find(name: &str) -> Option<&'static Sabotage> {
+    ALL.iter().find(|sabotage| sabotage.name == name)
+}
+
+const fn spoils(
+    name: &'static str,
+    aims_at: u8,
+    shows_in: (&'static str, u64),
+    what: &'static str,
+    make: fn() -> Box<dyn Spoil>,
+) -> Sabotage {
+    Sabotage { name, aims_at, shows_in, what, how: How::Spoils(make) }
+}
+
+/// All of them, two for each invariant.
+pub const ALL: &[Sabotage] = &[
+    Sabotage {
+        name: "two-connections",
+        aims_at: 1,
+        shows_in: ("apiserver-crashes", 2),
+        what: "the agent takes at most two connections",
+        how: How::MostConnections(2),
+    },
+    spoils(
+        "one-upstream",
+        1,
+        ("apiserver-drops-everything", 1),
+        "the proxy is told of one upstream only, and never of another",
+        || Box::new(OneUpstream::default()),
+    ),
+    spoils("no-second-dial", 2, ("apiserver-drops-everything", 1), "the second dial begins after ten seconds", || {
+        Box::new(Routes(|routing| each(routing, |upstream| upstream.second_dial = Duration::from_secs(10))))
+    }),
+    spoils("no-first-byte-delay", 2, ("apiserver-hangs", 1), "a silent upstream is waited for half a minute", || {
+        Box::new(Routes(|routing| each(routing, |upstream| upstream.first_byte = Duration::from_secs(30))))
+    }),
+    spoils("believes-probes", 3, ("apiserver-replaced-by-something-else", 1), "every failed probe counts as an answer", || {
+        Box::new(Events(|event| {
+            if let Event::Probed(probed) = event {
+                probed.outcome = Outcome::Status { code: 200, expired: false };
+            }
+        }))
+    }),
+    spoils("believes-gossip", 3, ("workers-start-first", 1), "what gossip names is used before it has proven itself", || {
+        Box::new(BelievesGossip::default())
+    }),
+    spoils(
+        "cuts-at-random",
+        4,
+        ("calm", 1),
+        "a connection's upstream is cut off every ten seconds",
+        || Box::new(Cuts::default()),
+    ),
+    spoils("cuts-suspects", 4, ("apiserver-pauses", 1), "whatever is suspected is cut off at once", || Box::new(CutsSuspects)),
+    spoils("never-cuts", 5, ("apiserver-hangs", 1), "nothing is ever cut", || {
+        Box::new(Effects(|effect| !matches!(effect, Effect::Cut { .. })))
+    }),
+    spoils("slow-to-learn", 5, ("apiserver-drops-everything", 1), "failed probes are told twelve seconds late", || {
+        Box::new(Late::default())
+    }),
+    spoils("deaf", 6, ("calm", 1), "what members say is not heard", || {
+        Box::new(Swallows(|event| matches!(event, Event::Record(_))))
+    }),
+    spoils("empties", 6, ("apiserver-crashes", 2), "the routing is emptied when an endpoint is down", || Box::new(Empties)),
+    spoils("far-is-near", 7, ("a-zone-80-ms-away", 1), "round trips are told upside down", || {
+        Box::new(Events(|event| {
+            if let Event::Probed(Probed { rtt: Some(rtt), .. }) = event {
+                *rtt = Duration::from_millis(200).saturating_sub(*rtt);
+            }
+        }))
+    }),
+    spoils("all-alike", 7, ("a-zone-80-ms-away", 1), "all upstreams are equally good", || {
+        Box::new(Routes(|routing| each(routing, |upstream| upstream.group = 0)))
+    }),
+    spoils("nervous", 8, ("an-hour-of-noise", 1), "every second round trip is told tenfold", || Box::new(Nervous::default())),
+    spoils("stubborn", 8, ("latency-nearest-changes", 1), "round trips are not told after the first ones", || {
+        Box::new(Stubborn::default())
+    }),
+    spoils("favourite", 9, ("busy", 1), "all prefer the same upstream", || {
+        Box::new(Routes(|routing| {
+            let first = routing.upstreams.iter().map(|upstream| upstream.endpoint).min();
+            each(routing, |upstream| upstream.weight = if Some(upstream.endpoint) == first { 1_000 } else { 1 });
+        }))
+    }),
+    spoils(
+        "least-loaded",
+        9,
+        ("busy", 1),
+        "all choose the one that had the fewest connections when they heard of it last",
+        || {
+            Box::new(Routes(|routing| {
+                let lightest = routing
+                    .upstreams
+                    .iter()
+                    .filter(|upstream| upstream.group == 0)
+                    .map(|upstream| (upstream.weight, upstream.endpoint))
+                    .max();
+                each(routing, |upstream| {
+                    upstream.weight = if Some(upstream.endpoint) == lightest.map(|(_, endpoint)| endpoint) { 1_000 } else { 1 }
+                });
+            }))
+        },
+    ),
+    spoils("probes-thrice", 10, ("calm", 1), "each probe is made twelve times", || Box::new(Multiplies)),
+    spoils("alone", 10, ("many-nodes", 1), "each node thinks that it is alone, and probes as if it were", || {
+        Box::new(Events(|event| match event {
+            Event::Members(members) => members.clear(),
+            Event::Cached { cluster_size, .. } => *cluster_size = 1,
+            _ => {}
+        }))
+    }),
+    spoils("gives-up", 11, ("apiserver-crashes", 2), "after half a minute nothing is routed any more", || Box::new(GivesUp)),
+    spoils(
+        "never-cuts-leases",
+        11,
+        ("apiserver-hangs-for-a-minute", 1),
+        "nothing is ever cut, so that a kubelet waits for its own time-out",
+        || Box::new(Effects(|effect| !matches!(effect, Effect::Cut { .. }))),
+    ),
+];
+
+fn each(routing: &mut Routing, change: impl FnMut(&mut Upstream)) {
+    routing.upstreams.iter_mut().for_each(change);
+}
+
+/// Changes events.
+struct Events(fn(&mut Event));
+
+impl Spoil for Events {
+    fn event(&mut self, _: Moment, mut event: Event) -> Vec<Event> {
+        (self.0)(&mut event);
+        vec![event]
+    }
+}
+
+/// Drops events.
+struct Swallows(fn(&Event) -> bool);
+
+impl Spoil for Swallows {
+    fn event(&mut self, _: Moment, event: Event) -> Vec<Event> {
+        if (self.0)(&event) { Vec::new() } else { vec![event] }
+    }
+}
+
+/// Keeps only some effects.
+struct Effects(fn(&Effect) -> bool);
+
+impl Spoil for Effects {
+    fn effects(&mut self, _: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        effects.retain(self.0);
+        effects
+    }
+}
+
+/// Changes routings.
+struct Routes(fn(&mut Routing));
+
+impl Spoil for Routes {
+    fn effects(&mut self, _: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        for effect in &mut effects {
+            if let Effect::Route(routing) = effect {
+                (self.0)(routing);
+            }
+        }
+        effects
+    }
+}
+
+/// The first upstream that ever was best is all there is.
+#[derive(Default)]
+struct OneUpstream(Option<Endpoint>);
+
+impl Spoil for OneUpstream {
+    fn effects(&mut self, _: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        for effect in &mut effects {
+            if let Effect::Route(routing) = effect {
+                let ready = routing.upstreams.iter().find(|upstream| upstream.verdict == Verdict::Ready);
+                let only = *self.0.get_or_insert(match ready {
+                    Some(ready) => ready.endpoint,
+                    None => continue,
+                });
+                routing.upstreams.retain(|upstream| upstream.endpoint == only);
+            }
+        }
+        effects
+    }
+}
+
+/// Whatever a record names is an upstream.
+#[derive(Default)]
+struct BelievesGossip(BTreeSet<SocketAddr>);
+
+impl Spoil for BelievesGossip {
+    fn event(&mut self, _: Moment, event: Event) -> Vec<Event> {
+        if let Event::Record(record) = &event {
+            self.0.extend(record.endpoints.iter().map(|endpoint| endpoint.addr()));
+        }
+        vec![event]
+    }
+
+    fn effects(&mut self, _: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let routed = effects.iter().any(|effect| matches!(effect, Effect::Route(_)));
+        if !routed && !self.0.is_empty() && effects.iter().any(|effect| matches!(effect, Effect::Notice(Notice::Learnt { .. }))) {
+            effects.push(Effect::Route(Routing::default()));
+        }
+        for effect in &mut effects {
+            if let Effect::Route(routing) = effect {
+                let known: BTreeSet<SocketAddr> = routing.upstreams.iter().map(|upstream| upstream.endpoint.addr()).collect();
+                routing.upstreams.extend(self.0.difference(&known).map(|addr| hearsay(*addr)));
+            }
+        }
+        effects
+    }
+}
+
+fn hearsay(addr: SocketAddr) -> Upstream {
+    Upstream {
+        endpoint: addr.into(),
+        verdict: Verdict::Ready,
+        group: 0,
+        weight: 1_000,
+        rtt: None,
+        second_dial: Duration::from_millis(250),
+        first_byte: Duration::from_secs(2),
+        sources: vec![Source::Member],
+    }
+}
+
+/// Cuts one upstream after another off.
+#[derive(Default)]
+struct Cuts {
+    best: Option<Endpoint>,
+    next: Option<Moment>,
+}
+
+impl Spoil for Cuts {
+    fn effects(&mut self, now: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        for effect in &effects {
+            if let Effect::Route(routing) = effect {
+                self.best = routing.upstreams.first().map(|upstream| upstream.endpoint);
+            }
+        }
+        let due = *self.next.get_or_insert(now + Duration::from_secs(10));
+        if let Some(endpoint) = self.best.filter(|_| now >= due) {
+            self.next = Some(now + Duration::from_secs(10));
+            effects.push(Effect::Cut { endpoint, silent_since: now, over: Duration::ZERO });
+        }
+        effects
+    }
+
+    fn due(&self) -> Option<Moment> {
+        self.next
+    }
+}
+
+/// Cuts whatever is suspected.
+struct CutsSuspects;
+
+impl Spoil for CutsSuspects {
+    fn effects(&mut self, now: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let suspects = effects.iter().filter_map(|effect| match effect {
+            Effect::Notice(Notice::Verdict { endpoint, to: Verdict::Suspect | Verdict::Down, .. }) => Some(*endpoint),
+            _ => None,
+        });
+        let cuts = suspects.map(|endpoint| Effect::Cut { endpoint, silent_since: now, over: Duration::ZERO });
+        let cuts: Vec<Effect> = cuts.collect();
+        effects.extend(cuts);
+        effects
+    }
+}
+
+/// Tells of failed probes late.
+#[derive(Default)]
+struct Late(VecDeque<(Moment, Event)>);
+
+impl Spoil for Late {
+    fn event(&mut self, now: Moment, event: Event) -> Vec<Event> {
+        let mut events = Vec::new();
+        while self.0.front().is_some_and(|(at, _)| *at <= now) {
+            events.extend(self.0.pop_front().map(|(_, event)| event));
+        }
+        let failed = matches!(&event, Event::Probed(Probed { outcome: Outcome::TimedOut | Outcome::Refused, .. }));
+        if failed {
+            self.0.push_back((now + Duration::from_secs(12), event));
+        } else {
+            events.push(event);
+        }
+        events
+    }
+
+    fn due(&self) -> Option<Moment> {
+        self.0.front().map(|(at, _)| *at)
+    }
+}
+
+/// Empties the routing when something is down.
+struct Empties;
+
+impl Spoil for Empties {
+    fn effects(&mut self, _: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        for effect in &mut effects {
+            if let Effect::Route(routing) = effect
+                && routing.upstreams.iter().any(|upstream| upstream.verdict == Verdict::Down)
+            {
+                routing.upstreams.clear();
+            }
+        }
+        effects
+    }
+}
+
+/// Tells every second round trip tenfold.
+#[derive(Default)]
+struct Nervous(u64);
+
+impl Spoil for Nervous {
+    fn event(&mut self, _: Moment, mut event: Event) -> Vec<Event> {
+        if let Event::Probed(Probed { rtt: Some(rtt), .. }) = &mut event {
+            self.0 += 1;
+            // Long enough each way for the estimate to follow.
+            if (self.0 / 60) % 2 == 0 {
+                *rtt *= 10;
+            }
+        }
+        vec![event]
+    }
+}
+
+/// Tells a few round trips of each endpoint, and then always the first.
+#[derive(Default)]
+struct Stubborn(BTreeMap<Endpoint, Duration>);
+
+impl Spoil for Stubborn {
+    fn event(&mut self, _: Moment, mut event: Event) -> Vec<Event> {
+        if let Event::Probed(Probed { rtt: Some(rtt), endpoint, .. }) = &mut event {
+            *rtt = *self.0.entry(*endpoint).or_insert(*rtt);
+        }
+        if let Event::Traffic { saw: prismesh::engine::event::Saw::Connected(rtt), endpoint } = &mut event {
+            *rtt = *self.0.entry(*endpoint).or_insert(*rtt);
+        }
+        vec![event]
+    }
+}
+
+/// Makes each probe many times.
+struct Multiplies;
+
+impl Spoil for Multiplies {
+    fn effects(&mut self, _: Moment, effects: Vec<Effect>) -> Vec<Effect> {
+        let times = |effect: &Effect| if matches!(effect, Effect::Probe(_)) { 12 } else { 1 };
+        effects.into_iter().flat_map(|effect| std::iter::repeat_n(effect.clone(), times(&effect))).collect()
+    }
+}
+
+/// Routes nothing after a while.
+struct GivesUp;
+
+impl Spoil for GivesUp {
+    fn effects(&mut self, now: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
+        if now > Moment::START + Duration::from_secs(15) {
+            effects.retain(|effect| !matches!(effect, Effect::Route(_) | Effect::Release));
+            effects.push(Effect::Route(Routing::default()));
+        }
+        effects
+    }
+}
