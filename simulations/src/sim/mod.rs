@@ -20,6 +20,7 @@ pub mod node;
 pub mod outcome;
 pub mod plan;
 mod prober;
+pub mod promises;
 pub mod run;
 pub mod scenario;
 mod seams;
