@@ -1,7 +1,9 @@
 //! The external balancer that prismesh makes dispensable: round robin over the apiservers whose port opens, checked every 2 s, as
 //! such balancers are usually configured.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use super::tcp::Owner;
 const CHECK: Duration = Duration::from_secs(2);
 /// A check or a dial that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// While it hangs, whether it still does is looked at this often.
+const LOOK: Duration = Duration::from_millis(100);
 /// Where it listens.
 pub(super) const PORT: u16 = 6443;
 
@@ -29,14 +33,13 @@ pub(super) async fn serve(host: Host, addr: SocketAddr, listener: SimListener, b
         let mut turn = 0_usize;
         loop {
             let Ok((client, _)) = listener.next().await else { continue };
-            let mode = host.sim.core().state.sites.get(&addr).map(|site| site.mode);
             let backends = known.borrow().clone();
             turn = turn.wrapping_add(1);
             // What hangs keeps its clients, and says nothing.
-            if mode == Some(Mode::Hung) {
+            if hangs(&host, addr) {
                 tokio::spawn(hang(host.clone(), addr, client));
             } else if let Some(backend) = backends.get(turn % backends.len().max(1)).copied() {
-                tokio::spawn(relay(host.clone(), client, backend));
+                tokio::spawn(relay(host.clone(), addr, client, backend));
             }
         }
     };
@@ -44,7 +47,7 @@ pub(super) async fn serve(host: Host, addr: SocketAddr, listener: SimListener, b
 }
 
 async fn hang(host: Host, addr: SocketAddr, client: SimStream) {
-    while host.sim.core().state.sites.get(&addr).is_some_and(|site| site.mode == Mode::Hung) && !client.dead() {
+    while hangs(&host, addr) && !client.dead() {
         sleep(Duration::from_millis(250)).await;
     }
 }
@@ -63,8 +66,22 @@ async fn check(host: Host, addr: SocketAddr, healthy: watch::Sender<Vec<SocketAd
     }
 }
 
-async fn relay(host: Host, client: SimStream, backend: SocketAddr) {
+async fn relay(host: Host, addr: SocketAddr, client: SimStream, backend: SocketAddr) {
     let Ok(Ok(upstream)) = timeout(PATIENCE, host.dial(backend, Owner::Task)).await else { return };
     host.sim.core().log.relayed(upstream.conn, client.conn);
-    carry(Box::new(client), Box::new(upstream), Arc::new(Meter::new(Clock::start()))).await;
+    let mut carried = pin!(carry(Box::new(client), Box::new(upstream), Arc::new(Meter::new(Clock::start()))));
+    // What hangs carries nothing, and loses nothing.
+    let mut nap = pin!(sleep(Duration::ZERO));
+    poll_fn(|cx| {
+        while hangs(&host, addr) {
+            std::task::ready!(nap.as_mut().poll(cx));
+            nap.set(sleep(LOOK));
+        }
+        carried.as_mut().poll(cx).map(|_| ())
+    })
+    .await;
+}
+
+fn hangs(host: &Host, addr: SocketAddr) -> bool {
+    host.sim.core().state.sites.get(&addr).is_some_and(|site| site.mode == Mode::Hung)
 }

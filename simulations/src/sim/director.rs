@@ -100,6 +100,10 @@ impl Stage {
         Ok(sites.map(|(addr, _)| *addr).collect())
     }
 
+    fn family(&self, who: &[String], ipv6: bool) -> anyhow::Result<BTreeSet<SocketAddr>> {
+        Ok(self.sites(who)?.into_iter().filter(|site| site.is_ipv6() == ipv6).collect())
+    }
+
     pub(super) fn faults(&self, change: impl FnOnce(&mut State), more: isize) {
         self.sim.change(|state| {
             change(state);
@@ -129,6 +133,10 @@ impl Stage {
                 let sim = self.sim.clone();
                 self.work.spawn(async move {
                     sleep(Duration::from_millis(DRAIN)).await;
+                    // It may have been told to go on meanwhile.
+                    let state = sim.core().state.clone();
+                    let drains = |addr: &SocketAddr| state.sites.get(addr).is_some_and(|site| site.mode == Mode::Draining);
+                    let sites: Vec<SocketAddr> = sites.into_iter().filter(drains).collect();
                     for site in &sites {
                         sim.core().say_go_away(*site);
                     }
@@ -160,6 +168,7 @@ impl Stage {
                     Ok(())
                 });
             }
+            Fault::Family { of, ipv6 } => self.mode(&self.family(of, *ipv6)?, Mode::Dropping, more),
             Fault::Balancer { mode } => self.mode(&self.balancer_site(), *mode, more),
             Fault::BalancerBlind => {
                 self.blind.send_replace(true);
@@ -248,6 +257,7 @@ impl Stage {
             Fault::Apiserver { of, .. } | Fault::Impostor { of, .. } | Fault::Drain { of } | Fault::Flap { of, .. } => {
                 self.mode(&self.sites(of)?, Mode::Ready, -1);
             }
+            Fault::Family { of, ipv6 } => self.mode(&self.family(of, *ipv6)?, Mode::Ready, -1),
             Fault::Balancer { .. } => self.mode(&self.balancer_site(), Mode::Ready, -1),
             Fault::BalancerBlind => {
                 self.blind.send_replace(false);

@@ -23,6 +23,7 @@ pub mod node;
 pub mod outcome;
 pub mod plan;
 mod prober;
+pub mod promises;
 pub mod results;
 pub mod run;
 pub mod sabotage;

@@ -50,6 +50,8 @@ pub struct Cluster {
     pub kubelets: bool,
     /// Connections that each worker's clients keep open; a tenth of them is renewed each minute.
     pub steady: usize,
+    /// Machines have IPv6 addresses only.
+    pub ipv6_only: bool,
     /// More of prismesh's configuration, as YAML, for every node.
     pub config: String,
 }
@@ -67,6 +69,7 @@ impl Default for Cluster {
             fresh_every: 500,
             kubelets: true,
             steady: 0,
+            ipv6_only: false,
             config: String::new(),
         }
     }
@@ -153,6 +156,13 @@ pub enum Fault {
         of: Who,
         /// What it does.
         mode: Mode,
+    },
+    /// API packets to and from the addresses of one family vanish, on machines that have both.
+    Family {
+        /// Whose.
+        of: Who,
+        /// IPv6; otherwise IPv4.
+        ipv6: bool,
     },
     /// The external balancer does something else than to serve.
     Balancer {

@@ -357,7 +357,11 @@ fn first_state(plan: &Plan, names: &[String]) -> anyhow::Result<State> {
     let machine = |id: MachineId, name: &str, zone: usize, dual: bool, up: bool| Machine {
         name: name.into(),
         zone,
-        addrs: if dual { vec![address(id, 0), second_address(id)] } else { vec![address(id, 0)] },
+        addrs: match (dual, cluster.ipv6_only) {
+            (true, _) => vec![address(id, 0), second_address(id)],
+            (false, true) => vec![second_address(id)],
+            (false, false) => vec![address(id, 0)],
+        },
         up,
         agent: AgentLife::Off,
         clock_off: 0,

@@ -39,6 +39,8 @@ const EPHEMERAL: u16 = 32_768;
 const EPHEMERAL_COUNT: u64 = 28_232;
 /// How long a kernel tries without one (`tcp_retries2`).
 const PATIENCE: Ms = 924_000;
+/// An idle end asks the other after this whether it is still there: the upstream keepalive's time.
+const KEEPALIVE: Ms = 5_000;
 /// A broken way is looked at this often.
 const CHECK: Ms = 1_000;
 
@@ -70,6 +72,8 @@ pub(super) struct Conn {
     from: SocketAddr,
     /// Since when its way is broken.
     broken: Option<Ms>,
+    /// Since when its way is open, and one end knows nothing of it any more.
+    orphan: Option<Ms>,
     /// A look at it is queued.
     watched: bool,
 }
@@ -247,6 +251,7 @@ impl Core {
             to,
             from,
             broken: None,
+            orphan: None,
             watched: false,
         };
         self.tcp.conns.insert(id, conn);
@@ -677,11 +682,15 @@ impl Core {
     fn watch(&mut self, id: ConnId) {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
         let broken = conn.stage == Stage::Open && !(way(&self.state, conn, 0).open && way(&self.state, conn, 1).open);
-        if !broken {
-            conn.broken = None;
+        // As after a reboot, or a reset that was lost.
+        let dead = |end: usize| !conn.ends[end].held && conn.ends[end].error.is_some();
+        let waits = |end: usize| conn.ends[end].held && conn.ends[end].error.is_none();
+        let orphan = conn.stage == Stage::Open && !broken && ((dead(0) && waits(1)) || (dead(1) && waits(0)));
+        conn.broken = broken.then(|| conn.broken.unwrap_or(self.now));
+        conn.orphan = orphan.then(|| conn.orphan.unwrap_or(self.now));
+        if !broken && !orphan {
             return;
         }
-        conn.broken.get_or_insert(self.now);
         if !std::mem::replace(&mut conn.watched, true) {
             self.at(self.now + CHECK, Due::Check { conn: id });
         }
@@ -692,6 +701,11 @@ impl Core {
         conn.watched = false;
         self.watch(id);
         let Some(conn) = self.tcp.conns.get(&id) else { return };
+        if conn.orphan.is_some_and(|since| self.now >= since + KEEPALIVE) {
+            let dead = usize::from(conn.ends[0].held);
+            self.send_reset(id, dead);
+            return;
+        }
         let Some(since) = conn.broken else { return };
         for end in 0..2 {
             let patience = match self.tcp.conns.get(&id) {
@@ -774,16 +788,17 @@ impl Core {
         }
     }
 
-    /// An apiserver's process is gone: its kernel resets what it held.
+    /// The process of an apiserver or of the balancer is gone: its kernel resets what it held.
     pub(super) fn site_ended(&mut self, site: SocketAddr) {
         for id in self.tcp.conns.keys().copied().collect::<Vec<_>>() {
-            let owned = self
-                .tcp
-                .conns
-                .get(&id)
-                .is_some_and(|conn| conn.to == site && conn.ends[1].owner == Owner::Apiserver && conn.ends[1].held);
+            let owned = self.tcp.conns.get(&id).is_some_and(|conn| {
+                conn.to == site && matches!(conn.ends[1].owner, Owner::Apiserver | Owner::Task) && conn.ends[1].held
+            });
             if owned {
                 self.apiserver_lost(id);
+                if let Some(conn) = self.tcp.conns.get_mut(&id) {
+                    conn.ends[1].fail(io::ErrorKind::ConnectionReset);
+                }
                 self.abort(id, 1);
             }
         }

@@ -10,6 +10,7 @@ use clap::Subcommand;
 mod list;
 mod pool;
 mod run;
+pub mod sabotages;
 mod story;
 mod sweep;
 mod table;
@@ -21,6 +22,8 @@ pub enum Command {
     List(list::List),
     /// Play one scenario, or a cluster of your own, in virtual time.
     Run(Box<run::Run>),
+    /// Name the ways to spoil an agent, or see who notices.
+    Sabotages(sabotages::Sabotages),
     /// Play many scenarios with many seeds, each in a process of its own.
     Sweep(Box<sweep::Sweep>),
 }
@@ -31,6 +34,7 @@ impl Command {
         let done = match self {
             Command::List(list) => list.execute(),
             Command::Run(run) => run.execute(),
+            Command::Sabotages(sabotages) => sabotages.execute(),
             Command::Sweep(sweep) => sweep.execute(),
         };
         match done {

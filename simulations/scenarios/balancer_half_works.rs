@@ -1,0 +1,34 @@
+//! The external balancer sends to the dead.
+
+use super::balancer_refuses::nobody_notices;
+use crate::sim::plan::{Fault, Plan, who};
+use crate::sim::run::Ran;
+use crate::sim::scenario::{Cast, Class, Scenario};
+use crate::sim::state::Mode;
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "balancer-half-works",
+    story: "The external load balancer's checks find nothing, so it goes on sending to an apiserver that crashed: every second or third connection through it fails.",
+    class: Class::Quick,
+    plan,
+    holds,
+    errors: &[],
+};
+
+fn plan(cast: &Cast) -> Plan {
+    let mut cluster = cast.cluster(&[2, 3, 5]);
+    cluster.balancer = Some(0);
+    let of = who(cast.control_plane(&cluster, "who crashes"));
+    let at = cast.moment("when", 15_000, 18_000);
+    let crash = at + cast.moment("blind before", 500, 4_000);
+    let lasts = cast.moment("for how long", 15_000, 20_000);
+    Plan { cluster, steps: Vec::new(), lasts: 60_000 }.fault(at, lasts + 5_000, Fault::BalancerBlind).fault(
+        crash,
+        lasts,
+        Fault::Apiserver { of, mode: Mode::Refusing },
+    )
+}
+
+fn holds(ran: &Ran) -> Vec<String> {
+    nobody_notices(ran)
+}
