@@ -14,3 +14,4 @@ mod reloading;
 mod rig;
 mod signals;
 mod systemd;
+mod vanished;

@@ -14,6 +14,7 @@ use simulations::lab::apiserver::{Manner, Options};
 use simulations::lab::ca::Ca;
 use simulations::lab::children::{Launch, Process};
 use simulations::lab::client::Target;
+use simulations::lab::netns::{Place, enter};
 use simulations::lab::status::page;
 use simulations::lab::subnet::Subnet;
 use tempfile::TempDir;
@@ -36,6 +37,20 @@ static MACHINE: RwLock<()> = RwLock::const_new(());
 enum Turn {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// For tests that drop packets: whether to go on here.
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+pub(crate) fn in_a_network_of_its_own(test: &str) -> Result<bool> {
+    let _turn = MACHINE.blocking_read();
+    match enter(test)? {
+        Place::Inside => Ok(true),
+        Place::Passed => Ok(false),
+        Place::Forbidden(why) => {
+            eprintln!("SKIPPED {test}: {why}");
+            Ok(false)
+        }
+    }
 }
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
