@@ -6,6 +6,7 @@
 
 mod apiservers;
 mod clients;
+mod clock;
 mod crowds;
 mod gossip;
 mod holding;
