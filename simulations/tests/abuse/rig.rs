@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::Value;
-use simulations::lab::apiserver::{Manner, Options};
+use simulations::lab::apiserver::Options;
 use simulations::lab::ca::Ca;
 use simulations::lab::children::{Launch, Process};
 use simulations::lab::client::Target;
@@ -131,18 +131,7 @@ impl Rig {
     pub(crate) fn options(&self, host: u8) -> Result<Options> {
         let listen = self.endpoint(host);
         let name = format!("api-{host}");
-        let pair = self.ca.server(&name, &[listen.ip()])?;
-        Ok(Options {
-            name,
-            listen,
-            cert: pair.cert,
-            key: pair.key,
-            readyz: 200,
-            readyz_delay_ms: 0,
-            drain_ms: 5000,
-            manner: Manner::Tls,
-            tell_hellos: false,
-        })
+        Ok(Options::new(&name, listen, self.ca.server(&name, &[listen.ip()])?))
     }
 
     /// Starts an apiserver.

@@ -216,11 +216,7 @@ fn names_made_up_by_a_crash_loop_slow_nobody_for_longer_than_15_min_and_a_probe(
 #[test]
 fn when_an_apiserver_fails_each_node_adds_three_probes_at_most() {
     for seed in 0..10 {
-        let mut world = World::busy(3, seed);
-        world.tell(Event::Members(live(200)));
-        world.run(secs(60));
-        let fault = world.now;
-        world.site(apiserver(1), Site::Silent);
+        let (mut world, fault) = World::silent_among(200, seed);
         world.run(secs(100));
         let periodic = 100.0 / 10.0 * 1.25 + 1.0;
         let probes = world.probes(apiserver(1), fault).len() as f64;
