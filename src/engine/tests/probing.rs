@@ -223,3 +223,24 @@ fn when_an_apiserver_fails_each_node_adds_three_probes_at_most() {
         assert!(probes <= periodic + 3.0, "seed {seed}: {probes}");
     }
 }
+
+#[test]
+fn what_this_node_cannot_even_try_it_tries_no_faster_whatever_was_to_be_confirmed() {
+    let (refused, lack) = (Site::Ends(Outcome::Refused), Site::Ends(Outcome::LocalError("no route".into())));
+    // A failure that waits for its confirmation, and a recovery that waits for its own.
+    for story in [vec![(refused.clone(), ms(1100))], vec![(refused, secs(5)), (Site::Status(200), ms(1100))]] {
+        for seed in 0..10 {
+            let mut world = World::quiet(2, seed);
+            for (site, span) in &story {
+                world.site(apiserver(1), site.clone());
+                world.run_until(*span + secs(1), |world| world.verdict(apiserver(1)) != Verdict::Ready);
+                world.run(ms(100));
+            }
+            world.site(apiserver(1), lack.clone());
+            let since = world.now;
+            world.run(secs(20));
+            let probes = world.probes(apiserver(1), since).len();
+            assert!((15..=30).contains(&probes), "seed {seed}: {probes} probes in 20 s");
+        }
+    }
+}
