@@ -21,6 +21,8 @@ use crate::engine::event::{ProbeOrder, Probed};
 use crate::engine::{Endpoint, Moment};
 
 pub mod real;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// A boxed future, as the seams' methods return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -106,6 +106,16 @@ fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_record_that_cannot_be_written_exits_2_and_a_wrong_configuration_leaves_an_old_one_alone() {
+    let place = Place::new();
+    let run = "run --cluster a --keyring k --ca ca.pem --state-dir state --record";
+    assert!(place.refused(&format!("{run} none/events")).starts_with("flag --record: cannot write none/events: "));
+    place.write("events", "of yesterday");
+    place.refused(&format!("{run} events --max-connections none"));
+    assert_eq!(fs::read_to_string(place.path("events")).unwrap(), "of yesterday");
+}
+
+#[test]
 fn an_unknown_flag_or_command_exits_2() {
     let place = Place::new();
     for line in ["run --bogus", "bogus", "", "run --cluster a --cluster b", "completions tcsh", "key add"] {

@@ -1,12 +1,9 @@
 //! What the admin port promises, on streams in memory and in virtual time.
 
-use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
@@ -15,33 +12,7 @@ use super::status::{PeerStatus, UpstreamStatus};
 use super::*;
 use crate::engine::event::{AgentState, ApiserverState, Role, Verdict};
 use crate::engine::{Endpoint, NodeId, Source};
-
-struct Memory(DuplexStream);
-
-impl AsyncRead for Memory {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Memory {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-impl Stream for Memory {
-    fn reset_on_drop(&mut self) {}
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
-    }
-}
+use crate::world::testing::Plain;
 
 /// Clients that the test has sent; an error for each [`None`].
 struct Queue(Mutex<mpsc::Receiver<Option<DuplexStream>>>);
@@ -54,7 +25,7 @@ impl Listener for Queue {
     fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
         Box::pin(async {
             match self.0.lock().await.recv().await {
-                Some(Some(stream)) => Ok((Box::new(Memory(stream)) as Box<dyn Stream>, address())),
+                Some(Some(stream)) => Ok((Box::new(Plain(stream)) as Box<dyn Stream>, address())),
                 Some(None) => Err(io::Error::other("no descriptors")),
                 None => std::future::pending().await,
             }

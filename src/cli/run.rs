@@ -23,15 +23,14 @@ pub(super) struct Run {
     #[command(flatten)]
     settings: Settings,
 
-    /// Write every event that the engine is told, and what it answers, to this file as JSON lines, for `replay`. About 1 MB a
-    /// minute and node of a small cluster; it names nodes and addresses
+    /// Write every event that the engine is told, and what it answers, to this file as JSON lines, so that what it decided can
+    /// be replayed. About 1 MB a minute in a small cluster; it names nodes and addresses
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 }
 
 pub(super) fn run(run: Run) -> Result<(), Failure> {
     let sources = run.settings.sources();
-    let log = run.record.map(|path| Log::create(&path)).transpose()?;
     // Before there are other threads: it changes the environment.
     let inherited = service::inherited();
     let store = real::Files;
@@ -46,6 +45,7 @@ pub(super) fn run(run: Run) -> Result<(), Failure> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        let log = run.record.as_deref().map(Log::create).transpose()?;
         let within = |engine| -> Box<dyn Decide> {
             match log {
                 None => Box::new(engine),

@@ -258,7 +258,11 @@ impl Engine {
             }
             Finding::Fails(why) => known.health.failed(now, probed.sent, probed.fresh, probe.corroborated, why),
             Finding::Disproves(why) => known.health.disprove(now, probed.sent, probe.corroborated, why),
-            Finding::Nothing if matches!(probed.outcome, event::Outcome::LocalError(_)) => {}
+            Finding::Nothing if matches!(probed.outcome, event::Outcome::LocalError(_)) => {
+                // What could not be tried fails at once, and would do so again and again if it were due at once.
+                known.schedule.no_later_than(now + policy::CONFIRM_AFTER);
+                return;
+            }
             Finding::Nothing => known.schedule.set(now),
         }
         self.reschedule(probed.endpoint);

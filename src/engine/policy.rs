@@ -48,6 +48,10 @@ pub const UPSTREAM_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 pub const UPSTREAM_USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Client side keepalive; no user timeout there, a client may stop reading for as long as it likes.
 pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
+/// Between two keepalive probes of a client ...
+pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// ... and after so many without an answer it is gone: a minute in all, where the kernel's defaults (9, 75 s apart) take twelve.
+pub const CLIENT_KEEPALIVE_PROBES: u32 = 3;
 
 /// A probe's time-out; a later 200 is a failure too.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);

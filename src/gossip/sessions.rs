@@ -17,6 +17,10 @@
 //! it: windows that stopped replays are gone, so what they had seen must not be acceptable any more. The other
 //! members notice nothing but one round trip; and whoever wants to bring that about must hold the key and
 //! invent thousands of sessions each time.
+//!
+//! A member can also speak in another's session and move its window far ahead, with one datagram; whatever the genuine one
+//! says then looks like a replay, and would for as long as both live. So a sender that goes on counting below its window is a
+//! reason for a new own session too, though a rare one: whoever repeats what he has recorded looks the same.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -36,6 +40,10 @@ pub(crate) const SESSIONS: usize = 4_096;
 pub(crate) const WINDOW: u64 = 1_024;
 /// Between two hellos to one address. A fragmented message to a forgotten session asks for dozens at once.
 const HELLO_GAP: Duration = Duration::from_millis(20);
+/// So many datagrams of one sender in a row, each counted higher than the one before and all below its window, are no echo.
+const LEFT_BEHIND: u32 = 8;
+/// Between two sessions that are drawn because of that.
+const MENDED: Duration = Duration::from_secs(10);
 /// Addresses that had a hello within that gap, at most: 50,000 hellos a second.
 const HELLO_ADDRESSES: usize = 1_000;
 
@@ -71,6 +79,7 @@ pub(crate) struct Sessions {
     /// Counts what is sent without a peer's session: to strangers, and hellos.
     loose: u64,
     greeted: HashMap<SocketAddr, Instant>,
+    mended: Option<Instant>,
     stats: Arc<Stats>,
 }
 
@@ -78,6 +87,27 @@ pub(crate) struct Sessions {
 struct Peer {
     sent: u64,
     seen: Window,
+    behind: Behind,
+}
+
+/// What came in a row from below a window.
+#[derive(Default)]
+struct Behind {
+    highest: u64,
+    count: u32,
+}
+
+impl Peer {
+    /// Whether this counter is new.
+    fn accept(&mut self, counter: u64) -> bool {
+        let new = self.seen.accept(counter);
+        if new {
+            self.behind = Behind::default();
+        } else if self.seen.is_past(counter) && counter > self.behind.highest {
+            self.behind = Behind { highest: counter, count: self.behind.count.saturating_add(1) };
+        }
+        new
+    }
 }
 
 impl Sessions {
@@ -91,6 +121,7 @@ impl Sessions {
             recent: Recent::default(),
             loose: 0,
             greeted: HashMap::new(),
+            mended: None,
             stats,
         }
     }
@@ -140,8 +171,14 @@ impl Sessions {
             self.start_over();
             return Ok(Opened::Stranger(self.hello(now, from, header, datagram.len())));
         }
-        if !self.peers.entry(header.sender).or_default().seen.accept(header.counter) {
-            return Err(DropReason::Replayed);
+        let peer = self.peers.entry(header.sender).or_default();
+        if !peer.accept(header.counter) {
+            if peer.behind.count < LEFT_BEHIND || self.mended.is_some_and(|last| now < last + MENDED) {
+                return Err(DropReason::Replayed);
+            }
+            self.mended = Some(now);
+            self.start_over();
+            return Ok(Opened::Stranger(self.hello(now, from, header, datagram.len())));
         }
         self.meet(from, header.sender);
         Ok(Opened::Plaintext { session: header.sender, plaintext })
@@ -229,7 +266,7 @@ const _: () = assert!(WORDS as u64 * 64 == WINDOW);
 impl Window {
     /// Whether this counter is new; then it is not any more.
     fn accept(&mut self, counter: u64) -> bool {
-        if counter == 0 || counter + WINDOW <= self.highest {
+        if counter == 0 || self.is_past(counter) {
             return false;
         }
         if counter > self.highest {
@@ -242,6 +279,11 @@ impl Window {
             return true;
         }
         !self.set(counter, true)
+    }
+
+    /// Whether this counter is too low to tell whether it was seen.
+    fn is_past(&self, counter: u64) -> bool {
+        counter + WINDOW <= self.highest
     }
 
     /// Writes a counter's bit; what it was.
@@ -418,6 +460,46 @@ mod tests {
         let hello = two.hello(&one, &old).unwrap();
         let again = one.resend(&two, &hello);
         assert_eq!(text(&two.open(&one, &again[0]).unwrap()), "sealed before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_forges_anothers_counter_deafens_nobody_for_longer_than_it_goes_on() {
+        let (mut one, mut two) = acquainted();
+        for _ in 0..3 {
+            tokio::time::advance(MENDED).await;
+            let forged = two.sessions.cipher.seal(one.sessions.own(), two.sessions.own(), 1 << 62, &parts("forged")[0]);
+            two.open(&one, &forged).unwrap();
+            let mut refused = 0;
+            let hello = loop {
+                let datagram = one.seal(&two, "genuine");
+                match two.open(&one, &datagram) {
+                    Err(DropReason::Replayed) => refused += 1,
+                    Ok(Opened::Stranger(Some(hello))) => break hello,
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(refused, LEFT_BEHIND - 1);
+            let again = one.resend(&two, &hello).remove(0);
+            assert_eq!(text(&two.open(&one, &again).unwrap()), "genuine");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_repeats_what_he_recorded_brings_about_a_new_session_once_in_ten_seconds_at_most() {
+        let (mut one, mut two) = acquainted();
+        let mut before = two.sessions.own();
+        let recorded: Vec<_> = (0..WINDOW + 100).map(|n| one.seal(&two, &n.to_string())).collect();
+        for datagram in &recorded {
+            two.open(&one, datagram).unwrap();
+        }
+        let mut drawn = 0;
+        for _ in 0..50 {
+            for datagram in &recorded {
+                assert!(!matches!(two.open(&one, datagram), Ok(Opened::Plaintext { .. })), "nothing gets in twice");
+            }
+            drawn += u32::from(std::mem::replace(&mut before, two.sessions.own()) != two.sessions.own());
+        }
+        assert_eq!(drawn, 1);
     }
 
     #[tokio::test(start_paused = true)]

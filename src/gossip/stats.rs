@@ -156,7 +156,7 @@ pub struct Stats {
     pub bytes_out: Counter,
     /// Hellos sent: a peer did not know this process's session.
     pub hellos: Counter,
-    /// Sessions this process has drawn; more than one when the table of peers' sessions ran full.
+    /// Sessions this process has drawn; more than one when the table of peers' sessions ran full, or a window was moved.
     pub sessions: Counter,
     /// Starts of the gossip task after its first.
     pub restarts: Counter,

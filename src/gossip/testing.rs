@@ -15,7 +15,8 @@ use super::keyring::Keyring;
 use super::{Gossip, Heard, Say, Settings, unpoisoned};
 use crate::engine::Event;
 use crate::engine::endpoint::{EndpointTag, NodeId};
-use crate::engine::event::{AgentState, MemberRecord, OwnReport, ProbeOrder, Probed, Role};
+use crate::engine::event::{AgentState, MemberRecord, OwnReport, Role};
+use crate::world::testing::Nothing;
 use crate::world::*;
 
 /// Where every machine's gossip is.
@@ -157,35 +158,6 @@ pub(super) struct Wall {
 impl WallClock for Wall {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + *unpoisoned(&self.date) + self.began.elapsed()
-    }
-}
-
-/// Gossip needs neither TCP nor probes nor names.
-struct Nothing;
-
-impl Net for Nothing {
-    fn listen(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
-    }
-
-    fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
-    }
-
-    fn carry(&self, _: Box<dyn Stream>, _: Box<dyn Stream>, _: Arc<Meter>) -> BoxFuture<'static, Carried> {
-        Box::pin(std::future::ready(Carried::Ended))
-    }
-}
-
-impl Prober for Nothing {
-    fn probe(&self, _: ProbeOrder) -> BoxFuture<'_, Probed> {
-        Box::pin(std::future::pending())
-    }
-}
-
-impl Resolver for Nothing {
-    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Lookup, ResolveError>> {
-        Box::pin(std::future::pending())
     }
 }
 

@@ -4,25 +4,22 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{Proxy, Settings};
-use crate::engine::event::{ProbeOrder, Probed, Saw, Verdict};
+use crate::engine::event::{Saw, Verdict};
 use crate::engine::{Endpoint, Routing, Source, Upstream};
 use crate::world::real::carry::carry;
-use crate::world::{
-    BoxFuture, Carried, Clock, Datagram, DatagramSocket, Listener, Lookup, Meter, Net, Prober, ResolveError, Resolver, Store,
-    Stream, WallClock, World,
-};
+use crate::world::testing::Nothing;
+use crate::world::{BoxFuture, Carried, Clock, Listener, Meter, Net, Stream, World};
 
 /// How an upstream behaves.
 #[derive(Clone, Copy, Debug)]
@@ -414,50 +411,5 @@ impl Listener for MemListener {
                 None => std::future::pending().await,
             }
         })
-    }
-}
-
-/// The seams that the proxy does not use.
-pub(super) struct Nothing;
-
-impl Datagram for Nothing {
-    fn bind(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn DatagramSocket>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn source_towards(&self, _: SocketAddr) -> io::Result<std::net::IpAddr> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-impl Prober for Nothing {
-    fn probe(&self, _: ProbeOrder) -> BoxFuture<'_, Probed> {
-        Box::pin(std::future::pending())
-    }
-}
-
-impl Resolver for Nothing {
-    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Lookup, ResolveError>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-impl Store for Nothing {
-    fn read<'a>(&'a self, _: &'a Path, _: usize) -> BoxFuture<'a, io::Result<Vec<u8>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn write<'a>(&'a self, _: &'a Path, _: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn mode(&self, _: &Path) -> io::Result<u32> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-impl WallClock for Nothing {
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH
     }
 }

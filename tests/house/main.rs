@@ -54,8 +54,8 @@ const IMPURE: &str = "tokio chitchat rand getrandom tracing hyper rustls Instant
     env fs TcpStream UdpSocket";
 
 /// `--flags` of other programs than `prismesh run`, which the documents mention alone.
-const OTHER_FLAGS: [&str; 9] =
-    ["--test-threads", "--help", "--version", "--config", "--json", "--nodes", "--fast", "--kubernetes", "--release"];
+const OTHER_FLAGS: [&str; 10] =
+    ["--test-threads", "--help", "--version", "--config", "--record", "--json", "--nodes", "--fast", "--kubernetes", "--release"];
 
 fn library() -> Vec<Source> {
     rust::sources("src")

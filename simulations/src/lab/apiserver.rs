@@ -30,6 +30,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_rustls::LazyConfigAcceptor;
 
+use super::ca::Pair;
+
 /// Between two lines of a watch.
 pub const WATCH_PERIOD: Duration = Duration::from_millis(200);
 /// A part of a bulk answer.
@@ -84,6 +86,21 @@ pub struct Options {
 }
 
 impl Options {
+    /// An apiserver as it should be.
+    pub fn new(name: &str, listen: SocketAddr, pair: Pair) -> Options {
+        Options {
+            name: name.to_owned(),
+            listen,
+            cert: pair.cert,
+            key: pair.key,
+            readyz: 200,
+            readyz_delay_ms: 0,
+            drain_ms: 5000,
+            manner: Manner::Tls,
+            tell_hellos: false,
+        }
+    }
+
     /// The command line that gives these options.
     pub fn args(&self) -> Vec<OsString> {
         let manner =

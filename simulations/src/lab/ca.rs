@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rcgen::{
@@ -52,12 +53,17 @@ impl Ca {
         self.issue(name, &server_params(name, addrs)?)
     }
 
+    /// The same, valid in this time only.
+    pub fn server_within(&self, name: &str, addrs: &[IpAddr], from: SystemTime, to: SystemTime) -> Result<Pair> {
+        let mut params = server_params(name, addrs)?;
+        (params.not_before, params.not_after) = (from.into(), to.into());
+        self.issue(name, &params)
+    }
+
     /// The same, out of its validity since the start of 2020.
     pub fn expired_server(&self, name: &str, addrs: &[IpAddr]) -> Result<Pair> {
-        let mut params = server_params(name, addrs)?;
-        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        self.issue(name, &params)
+        let start = |year| SystemTime::from(rcgen::date_time_ymd(year, 1, 1));
+        self.server_within(name, addrs, start(2019), start(2020))
     }
 
     /// A client certificate. In Kubernetes the common name is the user and the organisation a group.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
@@ -23,7 +23,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -44,6 +44,8 @@ pub struct Target {
     pub server_name: ServerName<'static>,
     /// The path of its requests.
     pub path: String,
+    /// The address that it connects from; [`None`]: which one is the kernel's matter.
+    pub from: Option<IpAddr>,
     tls: TlsConnector,
 }
 
@@ -104,6 +106,7 @@ impl Target {
             addr,
             server_name: ServerName::try_from("kubernetes").context("a server name")?,
             path: path.to_owned(),
+            from: None,
             tls: TlsConnector::from(Arc::new(config)),
         })
     }
@@ -111,6 +114,11 @@ impl Target {
     /// The same, elsewhere.
     pub fn at(&self, addr: SocketAddr) -> Target {
         Target { addr, ..self.clone() }
+    }
+
+    /// The same, from this address.
+    pub fn from(&self, from: IpAddr) -> Target {
+        Target { from: Some(from), ..self.clone() }
     }
 
     /// The same, another path.
@@ -149,7 +157,11 @@ impl Target {
 
     /// A TLS connection.
     pub async fn connect(&self, first_byte: &FirstByte) -> Result<TlsStream<Noting<TcpStream>>> {
-        let stream = TcpStream::connect(self.addr).await.context("connect")?;
+        let socket = if self.addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(from) = self.from {
+            socket.bind((from, 0).into())?;
+        }
+        let stream = socket.connect(self.addr).await.context("connect")?;
         stream.set_nodelay(true)?;
         let stream = Noting { inner: stream, first: first_byte.clone() };
         self.tls.connect(self.server_name.clone(), stream).await.context("TLS")

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::apiserver::{self, Manner};
+use super::apiserver;
 use super::balancer;
 use super::ca::{Ca, Pair};
 use super::children::{Launch, Process};
@@ -243,18 +243,7 @@ impl Cluster {
     /// The options of an apiserver at another host of the subnet.
     pub fn apiserver_options(&self, name: &str, host: u8) -> Result<apiserver::Options> {
         let listen = self.subnet.at(host, APISERVER_PORT);
-        let pair = self.ca.server(name, &[listen.ip(), self.balancer_addr().ip()])?;
-        Ok(apiserver::Options {
-            name: name.to_owned(),
-            listen,
-            cert: pair.cert,
-            key: pair.key,
-            readyz: 200,
-            readyz_delay_ms: 0,
-            drain_ms: 5000,
-            manner: Manner::Tls,
-            tell_hellos: false,
-        })
+        Ok(apiserver::Options::new(name, listen, self.ca.server(name, &[listen.ip(), self.balancer_addr().ip()])?))
     }
 
     /// Starts an apiserver; it listens soon.

@@ -1,16 +1,19 @@
 //! An agent as a process of its own, abused from outside: by its clients, by its apiservers, by the machine, by whoever
 //! writes its files, and by whoever sends it datagrams. Each test is a rule that holds meanwhile.
 //!
-//! Tests share the machine but nothing else: each has a loopback subnet of its own. The two that load it with thousands of
-//! connections wait until the others that run are done (see [`rig::Rig::alone`]).
+//! Tests share the machine but nothing else: each has a loopback subnet of its own. Those that load it with thousands of
+//! connections, or with datagrams, wait until the others that run are done (see [`rig::Rig::alone`]).
 
 mod apiservers;
 mod clients;
+mod clock;
 mod crowds;
 mod gossip;
 mod holding;
 mod listening;
+mod recording;
 mod reloading;
 mod rig;
 mod signals;
 mod systemd;
+mod vanished;

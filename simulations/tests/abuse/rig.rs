@@ -10,10 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::Value;
-use simulations::lab::apiserver::{Manner, Options};
+use simulations::lab::apiserver::Options;
 use simulations::lab::ca::Ca;
 use simulations::lab::children::{Launch, Process};
 use simulations::lab::client::Target;
+use simulations::lab::netns::{Place, enter};
 use simulations::lab::status::page;
 use simulations::lab::subnet::Subnet;
 use tempfile::TempDir;
@@ -36,6 +37,20 @@ static MACHINE: RwLock<()> = RwLock::const_new(());
 enum Turn {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// For tests that drop packets, which have the machine for themselves: whether to go on here.
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+pub(crate) fn in_a_network_of_its_own(test: &str) -> Result<bool> {
+    let _turn = MACHINE.blocking_write();
+    match enter(test)? {
+        Place::Inside => Ok(true),
+        Place::Passed => Ok(false),
+        Place::Forbidden(why) => {
+            eprintln!("SKIPPED {test}: {why}");
+            Ok(false)
+        }
+    }
 }
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
@@ -116,18 +131,7 @@ impl Rig {
     pub(crate) fn options(&self, host: u8) -> Result<Options> {
         let listen = self.endpoint(host);
         let name = format!("api-{host}");
-        let pair = self.ca.server(&name, &[listen.ip()])?;
-        Ok(Options {
-            name,
-            listen,
-            cert: pair.cert,
-            key: pair.key,
-            readyz: 200,
-            readyz_delay_ms: 0,
-            drain_ms: 5000,
-            manner: Manner::Tls,
-            tell_hellos: false,
-        })
+        Ok(Options::new(&name, listen, self.ca.server(&name, &[listen.ip()])?))
     }
 
     /// Starts an apiserver.

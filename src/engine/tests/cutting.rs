@@ -41,11 +41,7 @@ fn a_killed_apiserver_is_down_within_an_interval_and_a_second_and_cut_within_520
 #[test]
 fn in_a_cluster_of_200_a_silent_apiserver_is_cut_as_soon_after_its_first_failed_probe_as_in_a_small_one() {
     for seed in 0..10 {
-        let mut world = World::busy(3, seed);
-        world.tell(Event::Members(live(200)));
-        world.run(secs(60));
-        let fault = world.now;
-        world.site(apiserver(1), Site::Silent);
+        let (mut world, fault) = World::silent_among(200, seed);
         world.run(secs(30));
         let (when, silent_since) = world.cuts(apiserver(1), fault)[0];
         assert!(silent_since.since(fault) <= longest_interval(200), "seed {seed}");

@@ -149,6 +149,16 @@ impl World {
         world
     }
 
+    /// A worker of a cluster of so many that has probed three apiservers for a minute, and the first falls silent now.
+    fn silent_among(nodes: usize, seed: u64) -> (World, Moment) {
+        let mut world = World::busy(3, seed);
+        world.tell(Event::Members(live(nodes)));
+        world.run(secs(60));
+        world.site(apiserver(1), Site::Silent);
+        let fault = world.now;
+        (world, fault)
+    }
+
     fn site(&mut self, endpoint: Endpoint, site: Site) {
         self.sites.insert(endpoint, site);
     }

@@ -216,14 +216,31 @@ fn names_made_up_by_a_crash_loop_slow_nobody_for_longer_than_15_min_and_a_probe(
 #[test]
 fn when_an_apiserver_fails_each_node_adds_three_probes_at_most() {
     for seed in 0..10 {
-        let mut world = World::busy(3, seed);
-        world.tell(Event::Members(live(200)));
-        world.run(secs(60));
-        let fault = world.now;
-        world.site(apiserver(1), Site::Silent);
+        let (mut world, fault) = World::silent_among(200, seed);
         world.run(secs(100));
         let periodic = 100.0 / 10.0 * 1.25 + 1.0;
         let probes = world.probes(apiserver(1), fault).len() as f64;
         assert!(probes <= periodic + 3.0, "seed {seed}: {probes}");
+    }
+}
+
+#[test]
+fn what_this_node_cannot_even_try_it_tries_no_faster_whatever_was_to_be_confirmed() {
+    let (refused, lack) = (Site::Ends(Outcome::Refused), Site::Ends(Outcome::LocalError("no route".into())));
+    // A failure that waits for its confirmation, and a recovery that waits for its own.
+    for story in [vec![(refused.clone(), ms(1100))], vec![(refused, secs(5)), (Site::Status(200), ms(1100))]] {
+        for seed in 0..10 {
+            let mut world = World::quiet(2, seed);
+            for (site, span) in &story {
+                world.site(apiserver(1), site.clone());
+                world.run_until(*span + secs(1), |world| world.verdict(apiserver(1)) != Verdict::Ready);
+                world.run(ms(100));
+            }
+            world.site(apiserver(1), lack.clone());
+            let since = world.now;
+            world.run(secs(20));
+            let probes = world.probes(apiserver(1), since).len();
+            assert!((15..=30).contains(&probes), "seed {seed}: {probes} probes in 20 s");
+        }
     }
 }

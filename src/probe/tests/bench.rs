@@ -1,14 +1,11 @@
 //! The bench that probes are tried on: a PKI of its own, and servers of every kind on loopback sockets.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
@@ -16,7 +13,7 @@ use rcgen::{
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
@@ -26,6 +23,7 @@ use crate::engine::Endpoint;
 use crate::engine::event::{Outcome, ProbeOrder, Probed};
 use crate::probe::{TlsProber, Trust, TrustError};
 use crate::world::real::Files;
+use crate::world::testing::Plain;
 use crate::world::{BoxFuture, Carried, Clock, Listener, Meter, Net, Prober as _, Stream, WallClock};
 
 /// 2026-07-01, by which the certificates below are valid or not.
@@ -326,39 +324,12 @@ impl Net for Loopback {
             }
             let stream = TcpStream::connect(to).await?;
             stream.set_nodelay(true)?;
-            Ok(Box::new(Tcp(stream)) as Box<dyn Stream>)
+            Ok(Box::new(Plain(stream)) as Box<dyn Stream>)
         })
     }
 
     fn carry(&self, _: Box<dyn Stream>, _: Box<dyn Stream>, _: Arc<Meter>) -> BoxFuture<'static, Carried> {
         unimplemented!("a prober does not carry")
-    }
-}
-
-struct Tcp(TcpStream);
-
-impl AsyncRead for Tcp {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Tcp {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-impl Stream for Tcp {
-    fn reset_on_drop(&mut self) {}
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
     }
 }
 

@@ -20,7 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::carry::carry;
-use crate::engine::policy::{CLIENT_KEEPALIVE, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL, UPSTREAM_USER_TIMEOUT};
+use crate::engine::policy::{
+    CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_PROBES, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL,
+    UPSTREAM_USER_TIMEOUT,
+};
 use crate::world::{BoxFuture, Carried, Listener, Meter, Net, Stream};
 
 /// Connections that the kernel completes while we are busy. The kernel lowers it to `net.core.somaxconn` (4096 since Linux 5.4).
@@ -100,7 +103,11 @@ impl Listener for RealListener {
             let (stream, from) = self.0.accept().await?;
             // Failing options are a connection that is gone already; reading from it will tell.
             let _ = stream.set_nodelay(true);
-            let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(CLIENT_KEEPALIVE));
+            let keepalive = TcpKeepalive::new()
+                .with_time(CLIENT_KEEPALIVE)
+                .with_interval(CLIENT_KEEPALIVE_INTERVAL)
+                .with_retries(CLIENT_KEEPALIVE_PROBES);
+            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
             Ok((Box::new(RealStream(stream)) as Box<dyn Stream>, from))
         })
     }
@@ -144,6 +151,7 @@ impl Stream for RealStream {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -151,13 +159,17 @@ mod tests {
 
     const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-    fn options(stream: Box<dyn Stream>) -> (bool, bool, u128, u128) {
-        let stream = stream.into_any().downcast::<RealStream>().expect("a real stream").0;
-        let socket = SockRef::from(&stream);
-        let keepalive =
-            if socket.keepalive().expect("read") { socket.tcp_keepalive_time().expect("read").as_millis() } else { 0 };
-        let timeout = socket.tcp_user_timeout().expect("read").unwrap_or_default().as_millis();
-        (stream.nodelay().expect("read"), socket.linger().expect("read").is_some(), keepalive, timeout)
+    /// `TCP_NODELAY`, a linger, keepalive's time and interval, the user time-out.
+    fn options(stream: &RealStream) -> (bool, bool, Duration, Duration, Duration) {
+        let socket = SockRef::from(&stream.0);
+        assert!(socket.keepalive().expect("read"));
+        let (time, interval) = (socket.tcp_keepalive_time().expect("read"), socket.tcp_keepalive_interval().expect("read"));
+        let timeout = socket.tcp_user_timeout().expect("read").unwrap_or_default();
+        (socket.tcp_nodelay().expect("read"), socket.linger().expect("read").is_some(), time, interval, timeout)
+    }
+
+    fn real(stream: Box<dyn Stream>) -> Box<RealStream> {
+        stream.into_any().downcast().expect("a real stream")
     }
 
     #[tokio::test]
@@ -165,8 +177,20 @@ mod tests {
         let listener = RealNet.listen(ANY.into()).await.expect("listens");
         let upstream = RealNet.connect(listener.local_addr().expect("bound")).await.expect("connects");
         let (client, _) = listener.accept().await.expect("accepts");
-        assert_eq!(options(upstream), (true, false, UPSTREAM_KEEPALIVE.as_millis(), UPSTREAM_USER_TIMEOUT.as_millis()));
-        assert_eq!(options(client), (true, false, CLIENT_KEEPALIVE.as_millis(), 0));
+        let (upstream, client) = (real(upstream), real(client));
+        assert_eq!(options(&upstream), (true, false, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL, UPSTREAM_USER_TIMEOUT));
+        assert_eq!(options(&client), (true, false, CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_INTERVAL, Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_vanishes_without_a_word_is_given_up_within_a_minute() {
+        let listener = RealNet.listen(ANY.into()).await.expect("listens");
+        let _client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connects");
+        let client = real(listener.accept().await.expect("accepts").0);
+        let socket = SockRef::from(&client.0);
+        let interval = socket.tcp_keepalive_interval().expect("read");
+        let given_up = socket.tcp_keepalive_time().expect("read") + interval * socket.tcp_keepalive_retries().expect("read");
+        assert_eq!(given_up, Duration::from_secs(60));
     }
 
     #[tokio::test]
