@@ -1,6 +1,7 @@
 //! Whole clusters in virtual time: the agent that ships, over a modelled world.
 
 mod apiserver;
+mod asking;
 mod balancer;
 pub mod cli;
 mod client;
@@ -21,11 +22,13 @@ pub mod node;
 pub mod outcome;
 pub mod plan;
 mod prober;
+mod recorder;
 pub mod results;
 pub mod run;
 pub mod scenario;
 mod seams;
 mod seed;
+mod sound;
 mod span;
 pub mod state;
 mod tcp;
