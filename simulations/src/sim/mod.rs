@@ -28,6 +28,7 @@ pub mod run;
 pub mod scenario;
 mod seams;
 mod seed;
+mod smaller;
 mod sound;
 mod span;
 pub mod state;

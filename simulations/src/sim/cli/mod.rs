@@ -20,6 +20,7 @@ mod list;
 mod pool;
 mod replay;
 mod run;
+mod shrink;
 mod story;
 mod sweep;
 mod table;
@@ -33,6 +34,8 @@ pub enum Command {
     Run(Box<run::Run>),
     /// Play many scenarios with many seeds, each in a process of its own.
     Sweep(Box<sweep::Sweep>),
+    /// Take from a story that fails whatever is not needed for it.
+    Shrink(Box<shrink::Shrink>),
     /// Show what `prismesh explain` shows on one node of a simulated cluster at one moment.
     Explain(Box<explain::Explain>),
     /// Look whether the engine decides as it did when an event log was written.
@@ -46,6 +49,7 @@ impl Command {
             Command::List(list) => list.execute(),
             Command::Run(run) => run.execute(),
             Command::Sweep(sweep) => sweep.execute(),
+            Command::Shrink(shrink) => shrink.execute(),
             Command::Explain(explain) => explain.execute(),
             Command::Replay(replay) => replay.execute(),
         };
