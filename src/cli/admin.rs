@@ -113,7 +113,7 @@ impl Asked {
     }
 }
 
-fn read(body: &[u8]) -> anyhow::Result<Answer> {
+pub(super) fn read(body: &[u8]) -> anyhow::Result<Answer> {
     let json: serde_json::Value = serde_json::from_slice(body)?;
     let status = AgentStatus::deserialize(&json)?;
     Ok(Answer { json, status })

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::admin::{AgentStatus, Asked};
+use super::admin::{AgentStatus, Asked, read};
 use super::output::{Failure, harmless, print};
 use super::table::milliseconds;
 
@@ -24,6 +24,15 @@ impl Explain {
         }
         print(&people(&answer.status))
     }
+}
+
+/// What `prismesh explain` prints for an agent whose admin port answered `/status` with this.
+///
+/// # Errors
+///
+/// It is no status.
+pub fn explained(status: &[u8]) -> anyhow::Result<String> {
+    Ok(people(&read(status)?.status))
 }
 
 fn people(status: &AgentStatus) -> String {

@@ -22,6 +22,7 @@ mod settings;
 mod status;
 mod table;
 
+pub use explain::explained;
 use output::Failure;
 
 /// A node-local balancer for the Kubernetes API that learns the control plane by gossip.

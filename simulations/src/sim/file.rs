@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::Spanned;
 
-use super::plan::{Place, Plan, Step};
+use super::plan::{Plan, Step};
+use super::sound::Place;
 
 /// Reads a plan.
 ///

@@ -1,6 +1,7 @@
 //! Whole clusters in virtual time: the agent that ships, over a modelled world.
 
 mod apiserver;
+mod asking;
 mod balancer;
 pub mod cli;
 mod client;
@@ -24,6 +25,7 @@ pub mod outcome;
 pub mod plan;
 mod prober;
 pub mod promises;
+mod recorder;
 pub mod results;
 pub mod run;
 pub mod sabotage;
@@ -31,6 +33,8 @@ pub mod scenario;
 mod seams;
 mod seed;
 pub mod seen;
+mod smaller;
+mod sound;
 mod span;
 pub mod state;
 mod tcp;

@@ -17,6 +17,7 @@ use super::core::{RunId, Sim};
 use super::disk::Disk;
 use super::log::RunSeen;
 use super::prober::SimProber;
+use super::recorder::Recorder;
 use super::sabotage::Sabotage;
 use super::seams::{Host, SimClock};
 use super::state::{AgentLife, MachineId};
@@ -36,7 +37,7 @@ pub(super) struct Node {
     pub(super) machine: MachineId,
     pub(super) disk: Disk,
     pub(super) sabotage: Option<&'static Sabotage>,
-    pub(super) record: Option<super::run::Recorder>,
+    pub(super) record: Option<Recorder>,
     pub(super) running: Option<Running>,
 }
 
@@ -127,6 +128,11 @@ impl Node {
         self.write(KEYRING, keyring)
     }
 
+    /// Where its agent serves its status, if one runs.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        self.running.as_ref().map(|running| running.agent.config().admin.addr)
+    }
+
     /// Does as it is told.
     pub(super) async fn obey(&mut self, order: Order) -> anyhow::Result<()> {
         match order {
@@ -197,10 +203,7 @@ impl Node {
         let advertised: BTreeSet<SocketAddr> = config.apiservers.iter().copied().collect();
         let gossips = config.gossip.is_some();
         let agent = Agent::start(config, &world, sockets, most, move |engine| {
-            if let Some(record) = &record {
-                record.begin(engine.identity());
-            }
-            let record = record.map(|record| record.steps());
+            let record = record.map(|record| record.begin(engine.identity()));
             Box::new(Watched { engine, sim, machine, run, spoil, interval: Duration::ZERO, record })
         })?;
         {

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use prismesh::engine::event::{Effect, Event};
-use prismesh::engine::{Identity, Moment};
 use prismesh::gossip::Keyring;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as Turns, watch};
@@ -23,6 +21,7 @@ use super::history::History;
 use super::log::{ClientEnd, ClientKind, Log};
 use super::node::{Basics, Node};
 use super::plan::Plan;
+use super::recorder::Recorder;
 use super::sabotage::Sabotage;
 use super::state::{AgentLife, Machine, MachineId, Mode, Ms, Site, State, Zones};
 use super::{balancer, complaints, director, kubelet, seed};
@@ -43,6 +42,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// What of the agents' logs is shown: a `tracing` filter.
     pub log: Option<String>,
+    /// This node's agent is asked for its status at this time.
+    pub ask: Option<(String, Ms)>,
 }
 
 /// What came of a run.
@@ -72,6 +73,8 @@ pub struct Ran {
     pub leftovers: Vec<String>,
     /// Every ERROR that was logged, and every panic.
     pub complaints: Vec<String>,
+    /// The status that was asked for, as it came; or why it did not.
+    pub asked: Option<Result<Vec<u8>, String>>,
 }
 
 impl Ran {
@@ -129,8 +132,13 @@ async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
     let mut stage = Stage::set(plan, draw, &options)?;
     let pump = tokio::spawn(stage.sim.clone().pump());
     stage.begin(draw);
+    let asking = options.ask.map(|(node, at)| stage.ask(&node, at)).transpose()?;
     director::play(&mut stage).await?;
     let ended = stage.sim.now();
+    let asked = match asking {
+        Some(asking) => Some(asking.await.context("who asked panicked")?),
+        None => None,
+    };
     let leftovers = stage.strike(pump).await?;
     let Stage { sim, plan, names, .. } = stage;
     let mut core = sim.core();
@@ -151,6 +159,7 @@ async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
         peaks: [core.queue_peak, core.tcp.peak, core.udp.peak],
         leftovers,
         complaints: complaints::heard(),
+        asked,
     })
 }
 
@@ -173,7 +182,7 @@ impl Stage {
         let sim = Sim::new(draw, state);
         let disks: Vec<Disk> = names.iter().map(|_| Disk::default()).collect();
         let keyring = Keyring::generate();
-        let recorder = options.record.clone().map(|dir| Recorder { dir, names: Arc::new(names.clone()) });
+        let recorder = options.record.clone().map(|dir| Recorder::new(dir, names.clone()));
         let nodes = disks.iter().enumerate().map(|(machine, disk)| {
             let node = Node {
                 sim: sim.clone(),
@@ -411,42 +420,4 @@ fn yaml_addresses(texts: &[&str]) -> Vec<SocketAddr> {
     let words =
         texts.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with("endpoint") || line.starts_with("external"));
     words.flat_map(|line| line.split(['"', '\'', ' ', ',', '[', ']'])).filter_map(|word| word.parse().ok()).collect()
-}
-
-/// Writes event logs, a file a node.
-#[derive(Clone)]
-pub(super) struct Recorder {
-    dir: PathBuf,
-    names: Arc<Vec<String>>,
-}
-
-/// One node's event log.
-#[derive(Clone)]
-pub(super) struct Recording(Arc<Mutex<std::io::BufWriter<std::fs::File>>>);
-
-impl Recorder {
-    pub(super) fn of(&self, machine: MachineId) -> Recording {
-        let path = self.dir.join(format!("{}.jsonl", self.names[machine]));
-        let file = std::fs::File::create(&path).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
-        Recording(Arc::new(Mutex::new(std::io::BufWriter::new(file))))
-    }
-}
-
-impl Recording {
-    fn write(&self, entry: &impl serde::Serialize) {
-        use std::io::Write;
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = serde_json::to_writer(&mut *file, entry).map_err(std::io::Error::from).and_then(|()| file.write_all(b"\n"));
-        assert!(written.is_ok(), "cannot write the event log");
-    }
-
-    pub(super) fn begin(&self, identity: &Identity) {
-        self.write(&prismesh::agent::decide::Entry::Identity(identity.clone()));
-    }
-
-    pub(super) fn steps(self) -> Arc<dyn Fn(Moment, &Event, &[Effect]) + Send + Sync> {
-        Arc::new(move |at, event, effects| {
-            self.write(&prismesh::agent::decide::Entry::Step { at, event: event.clone(), effects: effects.to_vec() });
-        })
-    }
 }

@@ -33,7 +33,7 @@ impl List {
             ]);
         }
         for line in table.lines() {
-            println!("{line}");
+            say!("{line}");
         }
         Ok(true)
     }

@@ -1,16 +1,27 @@
 //! The command line of the simulations: one file a subcommand.
 //!
 //! Exit codes: 0 all held, 1 something was broken, 2 it was called wrongly or a file is bad.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what people read")]
+#![expect(clippy::print_stderr, reason = "this is what people read")]
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+/// Prints a line. Who reads only the first of them, as in `list | head -1`, wants no complaint about the rest.
+macro_rules! say {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($what)*);
+    }};
+}
+
+mod explain;
 mod list;
 mod pool;
+mod replay;
 mod run;
 pub mod sabotages;
+mod shrink;
 mod story;
 mod sweep;
 mod table;
@@ -26,6 +37,12 @@ pub enum Command {
     Sabotages(sabotages::Sabotages),
     /// Play many scenarios with many seeds, each in a process of its own.
     Sweep(Box<sweep::Sweep>),
+    /// Take from a story that fails whatever is not needed for it.
+    Shrink(Box<shrink::Shrink>),
+    /// Show what `prismesh explain` shows on one node of a simulated cluster at one moment.
+    Explain(Box<explain::Explain>),
+    /// Look whether the engine decides as it did when an event log was written.
+    Replay(replay::Replay),
 }
 
 impl Command {
@@ -36,6 +53,9 @@ impl Command {
             Command::Run(run) => run.execute(),
             Command::Sabotages(sabotages) => sabotages.execute(),
             Command::Sweep(sweep) => sweep.execute(),
+            Command::Shrink(shrink) => shrink.execute(),
+            Command::Explain(explain) => explain.execute(),
+            Command::Replay(replay) => replay.execute(),
         };
         match done {
             Ok(true) => ExitCode::SUCCESS,

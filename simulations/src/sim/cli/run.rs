@@ -76,7 +76,7 @@ impl Run {
 
 fn tell(outcome: &Outcome, took: f64) {
     let times = outcome.virtual_ms as f64 / 1e3 / took;
-    println!(
+    say!(
         "{}, seed {}: {} nodes, {} virtual s in {took:.2} s ({times:.0} times), hash {}",
         outcome.scenario,
         outcome.seed,
@@ -85,7 +85,7 @@ fn tell(outcome: &Outcome, took: f64) {
         outcome.hash
     );
     for (name, figure) in &outcome.figures {
-        println!("  {name} {figure:.1}");
+        say!("  {name} {figure:.1}");
     }
     for judged in &outcome.invariants {
         let how = match (judged.evaluated, judged.broken) {
@@ -93,24 +93,24 @@ fn tell(outcome: &Outcome, took: f64) {
             (evaluated, 0) => format!("held {evaluated} times"),
             (evaluated, broken) => format!("BROKEN {broken} of {evaluated} times"),
         };
-        println!("  {:>2} {:<18} {how}", judged.number, judged.name);
+        say!("  {:>2} {:<18} {how}", judged.number, judged.name);
         for broken in judged.first.iter().take(SHOWN) {
-            println!("       at {} ms: {}", broken.at, broken.what);
+            say!("       at {} ms: {}", broken.at, broken.what);
         }
     }
     for (what, list) in
         [("promise", &outcome.broken_promises), ("complaint", &outcome.complaints), ("left over", &outcome.leftovers)]
     {
         for item in list.iter().take(2 * SHOWN) {
-            println!("  {what}: {item}");
+            say!("  {what}: {item}");
         }
     }
 }
 
 fn tell_failure(outcome: &Outcome, command: &str) {
-    println!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
+    say!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
     for failure in outcome.failures() {
-        println!("  {failure}");
+        say!("  {failure}");
     }
-    println!("again:  {command}");
+    say!("again:  {command}");
 }

@@ -65,7 +65,7 @@ impl Sweep {
         summary(&results, begun.elapsed());
         self.list_failures(&results);
         if let Some(dir) = &self.out {
-            println!("written to {}", dir.join("results.json").display());
+            say!("written to {}", dir.join("results.json").display());
         }
         Ok(results.outcomes.iter().all(Outcome::passed))
     }
@@ -113,14 +113,14 @@ impl Sweep {
     fn list_failures(&self, results: &Results) {
         let failed: Vec<&Outcome> = results.outcomes.iter().filter(|outcome| !outcome.passed()).collect();
         for outcome in failed.iter().take(LISTED) {
-            println!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
+            say!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
             for failure in outcome.failures() {
-                println!("  {failure}");
+                say!("  {failure}");
             }
-            println!("  again: {PROGRAM} run {}", self.arguments(&outcome.scenario, outcome.seed).join(" "));
+            say!("  again: {PROGRAM} run {}", self.arguments(&outcome.scenario, outcome.seed).join(" "));
         }
         if failed.len() > LISTED {
-            println!("and {} more", failed.len() - LISTED);
+            say!("and {} more", failed.len() - LISTED);
         }
     }
 }
@@ -141,12 +141,12 @@ fn summary(results: &Results, took: Duration) {
         table.row(cells.into());
     }
     for line in table.lines() {
-        println!("{line}");
+        say!("{line}");
     }
     let runs = results.outcomes.len();
     let failed = results.outcomes.iter().filter(|outcome| !outcome.passed()).count();
     let virtual_s: u64 = results.outcomes.iter().map(|outcome| outcome.virtual_ms / 1_000).sum();
-    println!("{runs} runs, {virtual_s} virtual s, in {:.0} s: {}", took.as_secs_f64(), chance(failed, runs));
+    say!("{runs} runs, {virtual_s} virtual s, in {:.0} s: {}", took.as_secs_f64(), chance(failed, runs));
 }
 
 /// How sure one can be after so many runs. After none of n failed, more than 3/n of all would have been seen with 95%.
