@@ -24,9 +24,11 @@ fn plan(cast: &Cast) -> Plan {
     let lost = cast.moment("when the seed is lost", 20_000, 23_000);
     let killed = lost + cast.moment("killed after", 3_000, 8_000);
     let down = cast.moment("down for", 500, 4_000);
-    Plan { cluster, steps: Vec::new(), lasts: 70_000 }
-        .step(lost, Fault::Machine { of: who("cp-1") })
-        .fault(killed, down, Fault::AgentKilled { of: who("*") })
+    Plan { cluster, steps: Vec::new(), lasts: 70_000 }.step(lost, Fault::Machine { of: who("cp-1") }).fault(
+        killed,
+        down,
+        Fault::AgentKilled { of: who("*") },
+    )
 }
 
 /// Proof from the cache, gossip's first rounds, and a probe.

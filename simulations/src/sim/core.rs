@@ -86,6 +86,8 @@ pub(super) enum Due {
     Retry { conn: ConnId, from: usize },
     /// A connection whose way is broken is looked at.
     Check { conn: ConnId },
+    /// A kernel asks whether the other side of a connection is still there.
+    Keepalive { conn: ConnId },
     /// An apiserver's answer is ready.
     Answer(super::apiserver::Answer),
     /// Apiservers tell their watches something.
@@ -194,9 +196,9 @@ impl Core {
         self.queue_peak = self.queue_peak.max(self.due.len());
     }
 
-    /// How many things are queued, the apiservers' own heartbeat aside.
+    /// How many things are queued, the apiservers' own heartbeat and the kernels' aside.
     pub(super) fn waiting(&self) -> usize {
-        self.due.iter().filter(|Reverse((.., due))| !matches!(due, Due::Watches)).count()
+        self.due.iter().filter(|Reverse((.., due))| !matches!(due, Due::Watches | Due::Keepalive { .. })).count()
     }
 
     fn happen(&mut self) {
@@ -212,6 +214,7 @@ impl Core {
                 Due::SynAnswer { conn, accepted } => self.syn_answered(conn, accepted),
                 Due::Retry { conn, from } => self.send_again(conn, from),
                 Due::Check { conn } => self.check_broken(conn),
+                Due::Keepalive { conn } => self.keepalive(conn),
                 Due::Answer(answer) => self.answer_due(answer),
                 Due::Watches => self.tell_watches(),
             }

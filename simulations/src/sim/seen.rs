@@ -56,9 +56,8 @@ impl Ran {
 
     /// The nodes whose agents were in service throughout.
     pub fn in_service(&self, from: Ms, to: Ms) -> BTreeSet<MachineId> {
-        let running = |machine: &MachineId| {
-            self.history.throughout(from, to, |state| state.machines[*machine].agent == AgentLife::Running)
-        };
+        let running =
+            |machine: &MachineId| self.history.throughout(from, to, |state| state.machines[*machine].agent == AgentLife::Running);
         (0..self.names.len()).filter(running).collect()
     }
 
@@ -84,7 +83,10 @@ pub fn nobody_failed(ran: &Ran, of: &BTreeSet<MachineId>, from: Ms, to: Ms) -> V
 pub fn served(ran: &Ran, of: &BTreeSet<MachineId>, from: Ms, to: Ms) -> Vec<String> {
     let mut broken = nobody_failed(ran, of, from, to);
     let answered = |node: &MachineId| {
-        ran.log.clients.iter().any(|client| client.node == *node && client.opened >= from && client.first_byte.is_some_and(|at| at <= to))
+        ran.log
+            .clients
+            .iter()
+            .any(|client| client.node == *node && client.opened >= from && client.first_byte.is_some_and(|at| at <= to))
     };
     let silent = of.iter().filter(|node| !answered(node));
     broken.extend(silent.map(|node| format!("no client of {} was answered from {from} to {to} ms", ran.names[*node])));
@@ -96,9 +98,9 @@ pub fn all_know(ran: &Ran, who: &BTreeSet<MachineId>, endpoints: &BTreeSet<Socke
     let mut broken = Vec::new();
     for node in who {
         for endpoint in endpoints {
-            let known = ran.routing(*node, at).and_then(|routing| {
-                routing.upstreams.iter().find(|upstream| upstream.endpoint.addr() == *endpoint)
-            });
+            let known = ran
+                .routing(*node, at)
+                .and_then(|routing| routing.upstreams.iter().find(|upstream| upstream.endpoint.addr() == *endpoint));
             let good = known.is_some_and(|upstream| {
                 upstream.verdict == Verdict::Ready
                     && upstream.sources.iter().any(|source| matches!(source, Source::Member | Source::Local))
@@ -116,7 +118,8 @@ pub fn all_know(ran: &Ran, who: &BTreeSet<MachineId>, endpoints: &BTreeSet<Socke
 /// No agent on these machines, started after a moment, sent a byte of a client to these addresses.
 pub fn no_bytes_to(ran: &Ran, by: &BTreeSet<MachineId>, endpoints: &BTreeSet<SocketAddr>, started: Ms) -> Vec<String> {
     let late = |run| ran.log.runs.get(run).is_some_and(|run: &super::log::RunSeen| run.from >= started);
-    let sent = ran.log.upstreams.values().filter(|sent| by.contains(&sent.by.0) && endpoints.contains(&sent.to) && late(&sent.by.1));
+    let sent =
+        ran.log.upstreams.values().filter(|sent| by.contains(&sent.by.0) && endpoints.contains(&sent.to) && late(&sent.by.1));
     let told = sent.map(|sent| format!("{} sent a client's bytes to {} at {} ms", ran.names[sent.by.0], sent.to, sent.bytes));
     told.take(TOLD).collect()
 }
