@@ -2,18 +2,33 @@
 
 use crate::sim::scenario::Scenario;
 
+mod agent_stalls;
+mod agents_restart;
 mod apiserver_crashes;
+mod ca_rotated;
 mod calm;
+mod churn;
+mod clock_jumps;
+mod cloned;
+mod far_zone;
+mod keys_rotated;
+mod latency_noise;
 mod loss_30;
 mod loss_5;
 mod loss_60;
+mod many_join;
 mod mtu;
+mod nearest_changes;
+mod node_moves;
+mod node_restarts;
 mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
 mod partition_to_apiserver;
 mod seeds_dead;
+mod snapshot_restored;
 mod stale_cache;
+mod suspended;
 mod zone_cut_10_min;
 mod zone_cut_2_h;
 mod zone_cut_with;
@@ -37,4 +52,19 @@ pub const ALL: &[Scenario] = &[
     loss_30::SCENARIO,
     loss_60::SCENARIO,
     mtu::SCENARIO,
+    nearest_changes::SCENARIO,
+    latency_noise::SCENARIO,
+    far_zone::SCENARIO,
+    many_join::SCENARIO,
+    churn::SCENARIO,
+    node_restarts::SCENARIO,
+    node_moves::SCENARIO,
+    agents_restart::SCENARIO,
+    agent_stalls::SCENARIO,
+    suspended::SCENARIO,
+    clock_jumps::SCENARIO,
+    cloned::SCENARIO,
+    snapshot_restored::SCENARIO,
+    ca_rotated::SCENARIO,
+    keys_rotated::SCENARIO,
 ];
