@@ -2,6 +2,8 @@
 
 use crate::sim::scenario::Scenario;
 
+mod agent_stalls;
+mod agents_restart;
 mod apiserver_crashes;
 mod apiserver_drains;
 mod apiserver_drops;
@@ -14,19 +16,32 @@ mod balancer_hangs;
 mod balancer_name_fails;
 mod balancer_refuses;
 mod busy;
+mod ca_rotated;
 mod calm;
+mod churn;
+mod clock_jumps;
+mod cloned;
 mod even_again;
+mod far_zone;
 mod hour_of_noise;
+mod keys_rotated;
+mod latency_noise;
 mod loss_30;
 mod loss_5;
 mod loss_60;
+mod many_join;
 mod mtu;
+mod nearest_changes;
+mod node_moves;
+mod node_restarts;
 mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
 mod partition_to_apiserver;
 mod seeds_dead;
+mod snapshot_restored;
 mod stale_cache;
+mod suspended;
 mod zone_cut_10_min;
 mod zone_cut_2_h;
 mod zone_cut_with;
@@ -65,4 +80,19 @@ pub const ALL: &[Scenario] = &[
     apiserver_hangs::SCENARIO,
     apiserver_drains::SCENARIO,
     apiserver_pauses::SCENARIO,
+    nearest_changes::SCENARIO,
+    latency_noise::SCENARIO,
+    far_zone::SCENARIO,
+    many_join::SCENARIO,
+    churn::SCENARIO,
+    node_restarts::SCENARIO,
+    node_moves::SCENARIO,
+    agents_restart::SCENARIO,
+    agent_stalls::SCENARIO,
+    suspended::SCENARIO,
+    clock_jumps::SCENARIO,
+    cloned::SCENARIO,
+    snapshot_restored::SCENARIO,
+    ca_rotated::SCENARIO,
+    keys_rotated::SCENARIO,
 ];

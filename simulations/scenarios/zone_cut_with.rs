@@ -26,8 +26,13 @@ pub(super) fn zones(cast: &Cast, with: bool) -> (Cluster, Who) {
     let zones = cast.count("zones", 2, 3);
     let mut cluster = cast.zoned(planes, cast.count("workers", 4, 7), zones);
     let last = zones - 1;
-    for node in cluster.nodes.iter_mut().filter(|node| node.control_plane && node.zone == last && !with) {
-        node.zone = 0;
+    let planes = cluster.nodes.iter_mut().filter(|node| node.control_plane);
+    for (place, node) in planes.enumerate() {
+        node.zone = match (place, with) {
+            (1, true) => last,
+            (_, true) => node.zone,
+            (_, false) => node.zone % last,
+        };
     }
     let plan = Plan { cluster, steps: Vec::new(), lasts: 0 };
     let names = plan.names();

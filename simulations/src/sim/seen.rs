@@ -138,3 +138,16 @@ pub fn never_down(ran: &Ran, at: &BTreeSet<MachineId>, endpoints: &BTreeSet<Sock
 pub fn everyone(ran: &Ran) -> BTreeSet<MachineId> {
     (0..ran.names.len()).collect()
 }
+
+/// No client of these nodes was answered by one of these apiservers, of connections opened in a span.
+pub fn opened_to(ran: &Ran, by: &BTreeSet<MachineId>, endpoints: &BTreeSet<SocketAddr>, from: Ms, to: Ms) -> Vec<String> {
+    let opened = ran.log.clients.iter().filter(|client| by.contains(&client.node) && (from..=to).contains(&client.opened));
+    let told = opened.filter_map(|client| {
+        let upstream = ran.log.upstreams.get(&client.upstream?)?;
+        endpoints.contains(&upstream.to).then(|| {
+            let (name, to) = (&ran.names[client.node], ran.name_of(upstream.to));
+            format!("{:?} connection of {name} opened at {} ms went to {to}", client.kind, client.opened)
+        })
+    });
+    told.take(TOLD).collect()
+}
