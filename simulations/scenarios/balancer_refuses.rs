@@ -21,7 +21,7 @@ fn plan(cast: &Cast) -> Plan {
 /// The balancer stops to serve in this way, and is back later.
 pub(super) fn gone(cast: &Cast, mode: Mode) -> Plan {
     let mut cluster = cast.cluster(&[1, 2, 3, 5]);
-    cluster.balancer = Some(cast.draw.number("balancer's zone", 0, cluster.zones.len() as u64 - 1) as usize);
+    cluster.balancer = cast.draw.several("balancer's zone", 1, cluster.zones.len()).first().copied();
     let at = cast.moment("when", 15_000, 18_000);
     let lasts = cast.moment("for how long", 15_000, 25_000);
     Plan { cluster, steps: Vec::new(), lasts: 60_000 }.fault(at, lasts, Fault::Balancer { mode })

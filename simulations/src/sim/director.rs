@@ -122,6 +122,7 @@ impl Stage {
         );
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm a fault: a table, not an algorithm")]
     fn begins(&mut self, step: &Step, id: u64) -> anyhow::Result<()> {
         let more = isize::from(step.lasts.is_some());
         let draw = self.draw();

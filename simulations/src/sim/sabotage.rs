@@ -373,7 +373,7 @@ impl Spoil for Nervous {
         if let Event::Probed(Probed { rtt: Some(rtt), .. }) = &mut event {
             self.0 += 1;
             // Long enough each way for the estimate to follow.
-            if (self.0 / 60) % 2 == 0 {
+            if (self.0 / 60).is_multiple_of(2) {
                 *rtt *= 10;
             }
         }

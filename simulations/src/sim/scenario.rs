@@ -85,15 +85,11 @@ impl Cast {
 
     /// A cluster of so many, in so many zones.
     pub fn zoned(&self, control_planes: usize, workers: usize, zones: usize) -> Cluster {
-        let mut distances = vec![vec![2; zones]; zones];
-        for one in 0..zones {
-            for other in 0..one {
-                let far = 2 * self.draw.number(&format!("from zone {one} to {other}"), 1, 5);
-                let far = u32::try_from(far).unwrap_or(2);
-                distances[one][other] = far;
-                distances[other][one] = far;
-            }
-        }
+        let distance = |one: usize, other: usize| {
+            let drawn = self.draw.number(&format!("from zone {} to {}", one.max(other), one.min(other)), 1, 5);
+            if one == other { 2 } else { 2 * u32::try_from(drawn).unwrap_or(1) }
+        };
+        let distances = (0..zones).map(|one| (0..zones).map(|other| distance(one, other)).collect()).collect();
         let node = |place: usize| Node { control_plane: place < control_planes, zone: place % zones, ..Node::default() };
         Cluster {
             zones: distances,

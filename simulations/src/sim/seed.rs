@@ -73,7 +73,8 @@ pub(super) fn assert_reached() {
 unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, flags: u32) -> isize {
     let Some(mut stream) = STREAM.try_with(Cell::get).ok().flatten() else {
         // SAFETY: the caller's promise is passed on to the kernel.
-        return unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, flags) } as isize;
+        let drawn = unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, flags) };
+        return isize::try_from(drawn).unwrap_or(-1);
     };
     if length > 0 {
         // SAFETY: the caller promises room for `length` bytes.

@@ -47,8 +47,8 @@ impl Ran {
 
     /// The routing that a node's agent had published last at a moment, while it ran.
     pub fn routing(&self, machine: MachineId, at: Ms) -> Option<&Routing> {
-        let of = self.log.runs.iter().filter(|(_, run)| run.machine == machine && run.from <= at);
-        let (run, _) = of.filter(|(_, run)| run.to.is_none_or(|to| to > at)).next_back()?;
+        let mut of = self.log.runs.iter().filter(|(_, run)| run.machine == machine && run.from <= at);
+        let (run, _) = of.rfind(|(_, run)| run.to.is_none_or(|to| to > at))?;
         let published = self.log.routes.get(run)?;
         let before = published.partition_point(|(when, _)| *when <= at);
         before.checked_sub(1).map(|last| &*published[last].1)

@@ -32,6 +32,9 @@ pub trait Spoil: Send {
     }
 }
 
+/// Writes one step down.
+pub(super) type Write = Arc<dyn Fn(Moment, &Event, &[Effect]) + Send + Sync>;
+
 /// An engine that is watched.
 pub(super) struct Watched {
     pub(super) engine: Engine,
@@ -41,26 +44,26 @@ pub(super) struct Watched {
     pub(super) spoil: Option<Box<dyn Spoil>>,
     pub(super) interval: Duration,
     /// Written down as JSON lines, where somebody asked for it.
-    pub(super) record: Option<Arc<dyn Fn(Moment, &Event, &[Effect]) + Send + Sync>>,
+    pub(super) record: Option<Write>,
 }
 
 impl Watched {
-    fn step(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+    fn step(&mut self, now: Moment, event: &Event) -> Vec<Effect> {
         let mut effects = self.engine.handle(now, event.clone());
         if let Some(record) = &self.record {
-            record(now, &event, &effects);
+            record(now, event, &effects);
         }
         let interval = self.engine.probe_interval();
         let mut core = self.sim.core();
         let at = core.now;
-        core.trace.step(at, self.run, &event, &effects);
+        core.trace.step(at, self.run, event, &effects);
         assert!(core.trace.at_once.1 <= AT_ONCE, "more than {AT_ONCE} engine events at {at} ms: a livelock");
         if interval != self.interval {
             self.interval = interval;
             core.log.intervals.entry(self.run).or_default().push((at, interval));
         }
         if let Event::Held(held) = event {
-            core.log.held.entry(self.machine).or_default().push((at, held));
+            core.log.held.entry(self.machine).or_default().push((at, *held));
         }
         drop(core);
         if let Some(spoil) = &mut self.spoil {
@@ -92,7 +95,7 @@ impl Decide for Watched {
             Some(spoil) => spoil.event(now, event),
             None => vec![event],
         };
-        events.into_iter().flat_map(|event| self.step(now, event)).collect()
+        events.into_iter().flat_map(|event| self.step(now, &event)).collect()
     }
 
     fn next_deadline(&self) -> Option<Moment> {

@@ -57,7 +57,7 @@ impl Sabotages {
         anyhow::ensure!(!wanted.is_empty(), "there is no sabotage of that name; `sabotages` prints them all");
         if !self.play && !self.all {
             for it in wanted {
-                println!("{:<20} {:>2}  {}", it.name, it.aims_at, it.what);
+                say!("{:<20} {:>2}  {}", it.name, it.aims_at, it.what);
             }
             return Ok(true);
         }
@@ -118,7 +118,7 @@ fn tell(wanted: &[&Sabotage], caught: &[Caught]) -> bool {
         table.row(vec![it.name.into(), it.aims_at.to_string(), aimed.to_string(), others.to_string(), nothing.to_string()]);
     }
     for line in table.lines() {
-        println!("{line}");
+        say!("{line}");
     }
     all
 }

@@ -28,7 +28,7 @@ struct Bench {
 }
 
 enum Apiserver {
-    Real(Server),
+    Real(Box<Server>),
     Modelled(Sim),
 }
 

@@ -26,10 +26,13 @@ pub(super) enum Shows {
     Foreign,
 }
 
+/// How one pair's condition changed.
+type Changes = Rc<[(Ms, Shows)]>;
+
 /// The conditions of all pairs, worked out when asked for.
 pub(super) struct Conditions<'r> {
     ran: &'r Ran,
-    known: RefCell<BTreeMap<(MachineId, SocketAddr), Rc<[(Ms, Shows)]>>>,
+    known: RefCell<BTreeMap<(MachineId, SocketAddr), Changes>>,
 }
 
 impl<'r> Conditions<'r> {
@@ -38,7 +41,7 @@ impl<'r> Conditions<'r> {
     }
 
     /// How `e` showed itself to `n`: from when on, in order.
-    pub(super) fn of(&self, n: MachineId, e: SocketAddr) -> Rc<[(Ms, Shows)]> {
+    pub(super) fn of(&self, n: MachineId, e: SocketAddr) -> Changes {
         self.known.borrow_mut().entry((n, e)).or_insert_with(|| changes(self.ran, n, e).into()).clone()
     }
 
