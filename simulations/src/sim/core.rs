@@ -86,6 +86,8 @@ pub(super) enum Due {
     Retry { conn: ConnId, from: usize },
     /// A connection whose way is broken is looked at.
     Check { conn: ConnId },
+    /// A kernel asks whether the other side of a connection is still there.
+    Keepalive { conn: ConnId },
     /// An apiserver's answer is ready.
     Answer(super::apiserver::Answer),
     /// Apiservers tell their watches something.
@@ -195,20 +197,9 @@ impl Core {
         self.queue_peak = self.queue_peak.max(self.due.len());
     }
 
-    /// How many things are queued that still mean something, the apiservers' own heartbeat aside.
+    /// How many things are queued, the apiservers' own heartbeat and the kernels' aside.
     pub(super) fn waiting(&self) -> usize {
-        let matters = |due: &Due| match due {
-            Due::Watches => false,
-            // What a connection that is over would have done still lies there, and will do nothing.
-            Due::Piece { conn, .. }
-            | Due::Syn { conn, .. }
-            | Due::SynArrives { conn }
-            | Due::SynAnswer { conn, .. }
-            | Due::Retry { conn, .. }
-            | Due::Check { conn } => self.tcp.conns.contains_key(conn),
-            Due::Datagram(_) | Due::Answer(_) => true,
-        };
-        self.due.iter().filter(|Reverse((.., due))| matters(due)).count()
+        self.due.iter().filter(|Reverse((.., due))| !matches!(due, Due::Watches | Due::Keepalive { .. })).count()
     }
 
     fn happen(&mut self) {
@@ -224,6 +215,7 @@ impl Core {
                 Due::SynAnswer { conn, accepted } => self.syn_answered(conn, accepted),
                 Due::Retry { conn, from } => self.send_again(conn, from),
                 Due::Check { conn } => self.check_broken(conn),
+                Due::Keepalive { conn } => self.keepalive(conn),
                 Due::Answer(answer) => self.answer_due(answer),
                 Due::Watches => self.tell_watches(),
             }

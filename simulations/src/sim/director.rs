@@ -18,6 +18,9 @@ use super::state::{AgentLife, MachineId, Mode, Ms, Name, Site, State};
 /// An apiserver that is told to stop serves on for so long, saying that it is not ready.
 const DRAIN: Ms = 5_000;
 
+/// While clients are held a node probes each 500 ms; so long a new CA's file takes to bear fruit.
+const BELIEVES_AFTER: Duration = Duration::from_millis(600);
+
 /// Whether a step begins or is over.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
@@ -232,11 +235,16 @@ impl Stage {
             Fault::GiveCa { of } => {
                 let cas: Vec<u32> = vec![self.ca];
                 let machines = self.machines(of)?;
-                self.faults(
-                    |state| machines.iter().for_each(|machine| state.machines[*machine].trusts = cas.iter().copied().collect()),
-                    0,
-                );
-                self.each(of, &Order::Trust(cas))?;
+                self.each(of, &Order::Trust(cas.clone()))?;
+                let sim = self.sim.clone();
+                self.work.spawn(async move {
+                    // Whoever has a new file believes nobody before a probe of its own.
+                    sleep(BELIEVES_AFTER).await;
+                    sim.change(|state| {
+                        machines.iter().for_each(|machine| state.machines[*machine].trusts = cas.iter().copied().collect());
+                    });
+                    Ok(())
+                });
             }
             Fault::Keyring { of, step } => self.turn_keys(of, step)?,
             Fault::Hostile { node, act } => super::hostile::begin(self, node, act)?,

@@ -76,14 +76,10 @@ pub const ALL: &[Sabotage] = &[
         what: "the agent takes at most two connections",
         how: How::MostConnections(2),
     },
-    spoils(
-        "one-upstream",
-        1,
-        ("apiserver-drops-everything", 1),
-        "the proxy is told of one upstream only, and never of another",
-        || Box::new(OneUpstream::default()),
-    ),
-    spoils("no-second-dial", 2, ("apiserver-drops-everything", 1), "the second dial begins after ten seconds", || {
+    spoils("one-upstream", 1, ("apiserver-drops", 1), "the proxy is told of one upstream only, and never of another", || {
+        Box::new(OneUpstream::default())
+    }),
+    spoils("no-second-dial", 2, ("apiserver-drops", 1), "the second dial begins after ten seconds", || {
         Box::new(Routes(|routing| each(routing, |upstream| upstream.second_dial = Duration::from_secs(10))))
     }),
     spoils("no-first-byte-delay", 2, ("apiserver-hangs", 1), "a silent upstream is waited for half a minute", || {
@@ -110,25 +106,29 @@ pub const ALL: &[Sabotage] = &[
     spoils("never-cuts", 5, ("apiserver-hangs", 1), "nothing is ever cut", || {
         Box::new(Effects(|effect| !matches!(effect, Effect::Cut { .. })))
     }),
-    spoils("slow-to-learn", 5, ("apiserver-drops-everything", 1), "failed probes are told twelve seconds late", || {
-        Box::new(Late::default())
-    }),
+    spoils(
+        "slow-to-learn",
+        5,
+        ("apiserver-drops", 1),
+        "failed probes are told twelve seconds late",
+        || Box::new(Late::default()),
+    ),
     spoils("deaf", 6, ("calm", 1), "what members say is not heard", || {
         Box::new(Swallows(|event| matches!(event, Event::Record(_))))
     }),
     spoils("empties", 6, ("apiserver-crashes", 2), "the routing is emptied when an endpoint is down", || Box::new(Empties)),
-    spoils("far-is-near", 7, ("a-zone-80-ms-away", 1), "round trips are told upside down", || {
+    spoils("far-is-near", 7, ("zone-80-ms-away", 1), "round trips are told upside down", || {
         Box::new(Events(|event| {
             if let Event::Probed(Probed { rtt: Some(rtt), .. }) = event {
                 *rtt = Duration::from_millis(200).saturating_sub(*rtt);
             }
         }))
     }),
-    spoils("all-alike", 7, ("a-zone-80-ms-away", 1), "all upstreams are equally good", || {
+    spoils("all-alike", 7, ("zone-80-ms-away", 1), "all upstreams are equally good", || {
         Box::new(Routes(|routing| each(routing, |upstream| upstream.group = 0)))
     }),
     spoils("nervous", 8, ("an-hour-of-noise", 1), "every second round trip is told tenfold", || Box::new(Nervous::default())),
-    spoils("stubborn", 8, ("latency-nearest-changes", 1), "round trips are not told after the first ones", || {
+    spoils("stubborn", 8, ("nearest-changes", 1), "round trips are not told after the first ones", || {
         Box::new(Stubborn::default())
     }),
     spoils("favourite", 9, ("busy", 1), "all prefer the same upstream", || {
@@ -157,7 +157,7 @@ pub const ALL: &[Sabotage] = &[
         },
     ),
     spoils("probes-thrice", 10, ("calm", 1), "each probe is made twelve times", || Box::new(Multiplies)),
-    spoils("alone", 10, ("many-nodes", 1), "each node thinks that it is alone, and probes as if it were", || {
+    spoils("alone", 10, ("many-nodes-join", 1), "each node thinks that it is alone, and probes as if it were", || {
         Box::new(Events(|event| match event {
             Event::Members(members) => members.clear(),
             Event::Cached { cluster_size, .. } => *cluster_size = 1,

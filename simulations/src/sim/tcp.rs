@@ -39,8 +39,9 @@ const EPHEMERAL: u16 = 32_768;
 const EPHEMERAL_COUNT: u64 = 28_232;
 /// How long a kernel tries without one (`tcp_retries2`).
 const PATIENCE: Ms = 924_000;
-/// An idle end asks the other after this whether it is still there: the upstream keepalive's time.
-const KEEPALIVE: Ms = 5_000;
+/// A kernel asks this long after the other side has fallen silent whether it is still there: Go's default, and the upstream side's.
+const KEEPALIVE: Ms = 15_000;
+const KEEPALIVE_UPSTREAM: Ms = 5_000;
 /// A broken way is looked at this often.
 const CHECK: Ms = 1_000;
 
@@ -76,6 +77,8 @@ pub(super) struct Conn {
     orphan: Option<Ms>,
     /// A look at it is queued.
     watched: bool,
+    /// One end is gone, and the other will be asked whether it noticed.
+    asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +256,7 @@ impl Core {
             broken: None,
             orphan: None,
             watched: false,
+            asked: false,
         };
         self.tcp.conns.insert(id, conn);
         self.tcp.peak = self.tcp.peak.max(self.tcp.conns.len());
@@ -543,6 +547,41 @@ impl Core {
         });
         if over {
             self.tcp.conns.remove(&id);
+        } else {
+            self.ask_later(id);
+        }
+    }
+
+    /// The end that is held although the other one is gone: what should have told it may have been lost.
+    fn half_open(&self, id: ConnId) -> Option<usize> {
+        let conn = self.tcp.conns.get(&id)?;
+        (0..2).find(|end| {
+            let (here, there) = (&conn.ends[*end], &conn.ends[1 - end]);
+            here.held && here.error.is_none() && !there.held && there.owner != Owner::Nobody
+        })
+    }
+
+    fn ask_later(&mut self, id: ConnId) {
+        let Some(end) = self.half_open(id) else { return };
+        let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
+        if !std::mem::replace(&mut conn.asked, true) {
+            let wait = if conn.ends[end].user_timeout { KEEPALIVE_UPSTREAM } else { KEEPALIVE };
+            self.at(self.now + wait, Due::Keepalive { conn: id });
+        }
+    }
+
+    /// A kernel asks whether the other side is still there, and is told that it is not.
+    pub(super) fn keepalive(&mut self, id: ConnId) {
+        if let Some(conn) = self.tcp.conns.get_mut(&id) {
+            conn.asked = false;
+        }
+        if let Some(end) = self.half_open(id) {
+            let Some(conn) = self.tcp.conns.get(&id) else { return };
+            let there = way(&self.state, conn, end);
+            if there.open && !self.lost(there) {
+                self.send_reset(id, 1 - end);
+            }
+            self.ask_later(id);
         }
     }
 }

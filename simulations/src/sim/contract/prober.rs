@@ -86,7 +86,7 @@ fn real(contract: impl AsyncFnOnce(Bench)) {
     runtime.block_on(async {
         let server = Server::start(directory.path()).await;
         let prober = Arc::new(server.prober().await);
-        contract(Bench { prober, apiserver: Apiserver::Real(server) }).await;
+        contract(Bench { prober, apiserver: Apiserver::Real(Box::new(server)) }).await;
     });
 }
 

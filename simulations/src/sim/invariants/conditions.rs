@@ -68,7 +68,10 @@ fn changes(ran: &Ran, n: MachineId, e: SocketAddr) -> Vec<(Ms, Shows)> {
 }
 
 pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
-    let Some(site) = state.sites.get(&e) else { return Shows::Dead };
+    let Some(site) = state.sites.get(&e) else {
+        // A machine that runs no apiserver refuses; an address that nobody has says nothing.
+        return if state.machine_at(e.ip(), n).is_some() { Shows::Dead } else { Shows::Silent };
+    };
     let out = state.way(n, site.machine, Class::Api);
     let back = state.way(site.machine, n, Class::Api);
     if !back.open || site.mode == Mode::Dropping {

@@ -53,6 +53,10 @@ fn cut(ran: &Ran, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Doc
 
 fn linger(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Docket) {
     let (n, run) = upstream.by;
+    // What stands behind a balancer is the balancer's affair: which of them a connection has nobody here knows.
+    if ran.history.at(client.opened).sites.get(&upstream.to).is_some_and(|site| site.backends.is_some()) {
+        return;
+    }
     let opened = client.first_byte.unwrap_or(client.opened);
     let open_until =
         [client.ended.map(|(at, _)| at), upstream.ended.map(|(at, _)| at)].into_iter().flatten().min().unwrap_or(ran.ended);
