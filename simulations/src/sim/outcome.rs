@@ -16,6 +16,9 @@ pub struct Outcome {
     pub scenario: String,
     /// With which seed.
     pub seed: u64,
+    /// What carried the clients' traffic.
+    #[serde(default)]
+    pub by: Carrier,
     /// Nodes, and how many of them are control planes.
     pub nodes: usize,
     /// Control planes among them.
@@ -44,6 +47,19 @@ pub struct Outcome {
     pub figures: BTreeMap<String, f64>,
     /// What happened over time, for plots.
     pub timelines: Timelines,
+}
+
+/// What carries the traffic of a node's clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carrier {
+    /// prismesh, as it ships.
+    #[default]
+    Prismesh,
+    /// The external balancer alone.
+    Balancer,
+    /// A model of what KubePrism publishes as its rules; not KubePrism itself.
+    KubeprismModel,
 }
 
 /// What became of one invariant in one run.
@@ -94,6 +110,7 @@ impl Outcome {
         Outcome {
             scenario: scenario.name.to_owned(),
             seed: ran.seed,
+            by: Carrier::Prismesh,
             nodes: ran.names.len(),
             control_planes: ran.plan.control_planes(),
             virtual_ms: ran.ended,
@@ -116,6 +133,7 @@ impl Outcome {
         Outcome {
             scenario: scenario.to_owned(),
             seed,
+            by: Carrier::Prismesh,
             nodes: 0,
             control_planes: 0,
             virtual_ms: 0,

@@ -1,6 +1,6 @@
 //! What came of many runs, as `sweep` writes it and `compare` and `report` read it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -18,6 +18,67 @@ pub struct Results {
     pub outcomes: Vec<Outcome>,
     /// How long each took on the wall, in seconds, by [`Results::key`]. Nothing is judged by it.
     pub wall_s: BTreeMap<String, f64>,
+    /// The same stories and seeds with something else in prismesh's place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baselines: Vec<Outcome>,
+    /// How what a cluster costs and how fast it learns grows with its size.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub growth: Vec<Point>,
+    /// What peers' reports are worth.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<Reports>,
+    /// Which scenario notices which sabotage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matrix: Vec<Caught>,
+    /// The fault table on real sockets and in the model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calibration: Vec<Calibrated>,
+}
+
+/// A cluster of one size.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Point {
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// What was measured; the unit is the end of the name.
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// A cluster with peers' reports, or without them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reports {
+    /// Whether nodes heard what others report.
+    pub heard: bool,
+    /// With which seed.
+    pub seed: u64,
+    /// What was measured; the unit is the end of the name.
+    pub figures: BTreeMap<String, f64>,
+}
+
+/// What one scenario said to one sabotage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Caught {
+    /// Which story.
+    pub scenario: String,
+    /// Which sabotage.
+    pub sabotage: String,
+    /// The invariant that it aims at.
+    pub aims_at: u8,
+    /// The invariants that broke.
+    pub caught_by: BTreeSet<u8>,
+    /// What the story promises broke, or something complained or was left over.
+    pub otherwise: bool,
+}
+
+/// One row of the fault table, as it was on real sockets and as it was in the model.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Calibrated {
+    /// Which fault.
+    pub row: String,
+    /// On real sockets; the unit is the end of the name.
+    pub real: BTreeMap<String, f64>,
+    /// In the model, under the same names.
+    pub model: BTreeMap<String, f64>,
 }
 
 /// A binary.
@@ -43,6 +104,20 @@ impl Build {
 }
 
 impl Results {
+    /// Those of this binary; nothing but these runs yet.
+    pub fn of(outcomes: Vec<Outcome>, wall_s: BTreeMap<String, f64>) -> Results {
+        Results {
+            build: Build::this(),
+            outcomes,
+            wall_s,
+            baselines: Vec::new(),
+            growth: Vec::new(),
+            reports: Vec::new(),
+            matrix: Vec::new(),
+            calibration: Vec::new(),
+        }
+    }
+
     /// What a run is called in [`Results::wall_s`].
     pub fn key(outcome: &Outcome) -> String {
         format!("{}/{}", outcome.scenario, outcome.seed)

@@ -1,17 +1,16 @@
 //! `sabotages`: who notices when an agent is spoilt?
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
 use super::pool::{self, Job};
 use super::table::Table;
 use crate::scenarios;
 use crate::sim::outcome::Outcome;
-use crate::sim::results;
+use crate::sim::results::{self, Caught};
 use crate::sim::sabotage::{self, Sabotage};
 use crate::sim::scenario::Class;
 
@@ -33,21 +32,6 @@ pub struct Sabotages {
     /// A run that takes longer than this on the wall is ended.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     wall: u64,
-}
-
-/// What one scenario said to one sabotage.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Caught {
-    /// Which story.
-    pub scenario: String,
-    /// Which sabotage.
-    pub sabotage: String,
-    /// The invariant that it aims at.
-    pub aims_at: u8,
-    /// The invariants that broke.
-    pub caught_by: BTreeSet<u8>,
-    /// What the story promises broke, or something complained or was left over.
-    pub otherwise: bool,
 }
 
 impl Sabotages {

@@ -14,7 +14,7 @@ use super::story::{PROGRAM, matching};
 use super::table::Table;
 use crate::scenarios;
 use crate::sim::outcome::Outcome;
-use crate::sim::results::{self, Build, Results};
+use crate::sim::results::{self, Results};
 use crate::sim::scenario::{Class, Scenario};
 
 /// Failures that are listed in full.
@@ -107,7 +107,7 @@ impl Sweep {
         bar.end();
         let wall_s = played.values().map(|it| (Results::key(&it.outcome), it.seconds)).collect();
         let outcomes = played.into_values().map(|it| it.outcome).collect();
-        Ok(Results { build: Build::this(), outcomes, wall_s })
+        Ok(Results::of(outcomes, wall_s))
     }
 
     fn list_failures(&self, results: &Results) {
