@@ -79,7 +79,7 @@ pub(super) enum Due {
     /// A dial's first packet is sent, for the n-th time.
     Syn { conn: ConnId, attempt: u32 },
     /// It arrives.
-    SynArrives { conn: ConnId },
+    SynArrives { conn: ConnId, attempt: u32 },
     /// Its answer arrives: it is open, or refused.
     SynAnswer { conn: ConnId, accepted: bool },
     /// What could not be sent is sent again.
@@ -211,7 +211,7 @@ impl Core {
                 Due::Datagram(packet) => self.datagram_arrives(packet),
                 Due::Piece { conn, from, piece } => self.piece_arrives(conn, from, piece),
                 Due::Syn { conn, attempt } => self.send_syn(conn, attempt),
-                Due::SynArrives { conn } => self.syn_arrives(conn),
+                Due::SynArrives { conn, attempt } => self.syn_arrives(conn, attempt),
                 Due::SynAnswer { conn, accepted } => self.syn_answered(conn, accepted),
                 Due::Retry { conn, from } => self.send_again(conn, from),
                 Due::Check { conn } => self.check_broken(conn),

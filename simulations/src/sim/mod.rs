@@ -20,6 +20,8 @@ mod invariants;
 mod kubelet;
 pub mod log;
 mod moves;
+#[cfg(test)]
+mod network_tests;
 pub mod node;
 pub mod outcome;
 pub mod plan;

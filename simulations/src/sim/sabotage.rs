@@ -13,11 +13,11 @@ use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstrea
 use super::watched::Spoil;
 
 /// One way to spoil an agent.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Sabotage {
     /// Its name.
     pub name: &'static str,
-    /// The invariant that it is meant to break.
+    /// The invariant that it is meant to break; 0: it wants to hang the simulation itself.
     pub aims_at: u8,
     /// A scenario in which that shows, and with which seed.
     pub shows_in: (&'static str, u64),
@@ -26,7 +26,7 @@ pub struct Sabotage {
     how: How,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum How {
     /// Changes what passes.
     Spoils(fn() -> Box<dyn Spoil>),
@@ -67,7 +67,7 @@ const fn spoils(
     Sabotage { name, aims_at, shows_in, what, how: How::Spoils(make) }
 }
 
-/// All of them, two for each invariant.
+/// All of them: two for each invariant, and one for the watch over the simulation itself.
 pub const ALL: &[Sabotage] = &[
     Sabotage {
         name: "one-connection",
@@ -172,6 +172,9 @@ pub const ALL: &[Sabotage] = &[
         "nothing is ever cut, so that a kubelet waits for its own time-out",
         || Box::new(Effects(|effect| !matches!(effect, Effect::Cut { .. }))),
     ),
+    spoils("never-rests", 0, ("calm", 1), "after some seconds the agent is asked to go on at once, again and again", || {
+        Box::new(NeverRests::default())
+    }),
 ];
 
 fn each(routing: &mut Routing, change: impl FnMut(&mut Upstream)) {
@@ -417,5 +420,20 @@ impl Spoil for GivesUp {
             effects.push(Effect::Route(Routing::default()));
         }
         effects
+    }
+}
+
+/// Has always something to do, and never does it.
+#[derive(Default)]
+struct NeverRests(Option<Moment>);
+
+impl Spoil for NeverRests {
+    fn event(&mut self, now: Moment, event: Event) -> Vec<Event> {
+        self.0.get_or_insert(now + Duration::from_secs(5));
+        vec![event]
+    }
+
+    fn due(&self) -> Option<Moment> {
+        self.0
     }
 }

@@ -192,6 +192,13 @@ impl End {
     }
 }
 
+/// How long a kernel waits for the answer to this SYN before it sends the next one.
+fn syn_wait(attempt: u32) -> Option<Ms> {
+    let place = usize::try_from(attempt).ok()?;
+    let before = place.checked_sub(1).map_or(0, |before| SYN_AGAIN.get(before).copied().unwrap_or(0));
+    Some(SYN_AGAIN.get(place)? - before)
+}
+
 /// The way of a connection's packets from one end, which an apiserver that drops packets closes.
 fn way(state: &State, conn: &Conn, from: usize) -> Way {
     let mut way = state.way(conn.ends[from].machine, conn.ends[1 - from].machine, Class::Api);
@@ -287,23 +294,23 @@ impl Core {
             return;
         }
         let there = way(&self.state, conn, 0);
-        let before = attempt.checked_sub(1).and_then(|before| SYN_AGAIN.get(usize::try_from(before).ok()?)).copied().unwrap_or(0);
-        if attempt > 0 {
-            let last = attempt.checked_sub(2).and_then(|last| SYN_AGAIN.get(usize::try_from(last).ok()?)).copied().unwrap_or(0);
-            self.note_retry(id, before - last);
-        }
         if there.open && !self.lost(there) {
             let delay = self.delay(there.delay, there.jitter);
-            self.at(self.now + delay, Due::SynArrives { conn: id });
+            self.at(self.now + delay, Due::SynArrives { conn: id, attempt });
+        } else {
+            self.note_lost_syn(id, attempt);
         }
-        let again = usize::try_from(attempt).ok().and_then(|attempt| SYN_AGAIN.get(attempt)).map(|again| again - before);
-        match again {
+        match syn_wait(attempt) {
             Some(wait) => self.at(self.now + wait, Due::Syn { conn: id, attempt: attempt + 1 }),
             None => self.syn_answered_with(id, Err(io::ErrorKind::TimedOut)),
         }
     }
 
-    pub(super) fn syn_arrives(&mut self, id: ConnId) {
+    fn note_lost_syn(&mut self, id: ConnId, attempt: u32) {
+        self.note_retry(id, syn_wait(attempt).unwrap_or(0));
+    }
+
+    pub(super) fn syn_arrives(&mut self, id: ConnId, attempt: u32) {
         let Some(conn) = self.tcp.conns.get(&id) else { return };
         let (machine, to) = (conn.ends[1].machine, conn.to);
         if !self.state.machines.get(machine).is_some_and(|machine| machine.up) {
@@ -339,6 +346,8 @@ impl Core {
         if back.open && !self.lost(back) {
             let delay = self.delay(back.delay, back.jitter);
             self.at(self.now + delay, Due::SynAnswer { conn: id, accepted });
+        } else {
+            self.note_lost_syn(id, attempt);
         }
     }
 

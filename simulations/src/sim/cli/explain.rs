@@ -32,7 +32,7 @@ impl Explain {
         anyhow::ensure!(self.at <= plan.lasts, "the story lasts {} ms, and {} ms is after its end", plan.lasts, self.at);
         plan.lasts = plan.lasts.min(self.at + ANSWER);
         let ask = Some((self.node.clone(), self.at));
-        let ran = run::run(&plan, self.story.seed, &Options { ask, ..Options::default() })?;
+        let ran = run::run(&plan, self.story.seed, &Options { ask, sabotage: self.story.sabotage, ..Options::default() })?;
         match ran.asked {
             Some(Ok(status)) if self.json => {
                 let status: serde_json::Value = serde_json::from_slice(&status)?;

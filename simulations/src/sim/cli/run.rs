@@ -10,7 +10,7 @@ use super::story::Story;
 use crate::lab::children;
 use crate::sim::outcome::Outcome;
 use crate::sim::run::{self, Options};
-use crate::sim::{complaints, results, sabotage};
+use crate::sim::{complaints, results};
 
 /// Breaches shown of one invariant.
 const SHOWN: usize = 5;
@@ -29,9 +29,6 @@ pub struct Run {
     /// Write each node's event log to this directory, for `replay`.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
-    /// Spoil the agents in this way, to see who notices; `sabotages` prints them all.
-    #[arg(long, value_name = "NAME")]
-    sabotage: Option<String>,
     /// Ends when its standard input does: somebody started it who may die.
     #[arg(long, hide = true)]
     child: bool,
@@ -47,11 +44,8 @@ impl Run {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let begun = Instant::now();
-        let sabotage = self.sabotage.as_deref().map(|name| {
-            sabotage::find(name).with_context(|| format!("there is no sabotage {name:?}; `sabotages` prints them all"))
-        });
         let options =
-            Options { log: self.log.clone(), record: self.record.clone(), sabotage: sabotage.transpose()?, ..Options::default() };
+            Options { log: self.log.clone(), record: self.record.clone(), sabotage: self.story.sabotage, ..Options::default() };
         let ran = run::run(&told.plan, self.story.seed, &options);
         let took = begun.elapsed();
         let outcome = match ran {

@@ -95,7 +95,11 @@ fn tell(wanted: &[&Sabotage], caught: &[Caught]) -> bool {
     let mut all = true;
     for it in wanted {
         let of = || caught.iter().filter(|caught| caught.sabotage == it.name);
-        let aimed = of().filter(|caught| caught.caught_by.contains(&it.aims_at)).count();
+        let aimed = of().filter(|caught| match it.aims_at {
+            0 => caught.otherwise,
+            invariant => caught.caught_by.contains(&invariant),
+        });
+        let aimed = aimed.count();
         let nothing = of().filter(|caught| caught.caught_by.is_empty() && !caught.otherwise).count();
         let others = of().count() - aimed - nothing;
         all &= aimed > 0;

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::pool::{self, Job, Played};
-use super::story::Story;
+use super::story::{NO_FIGURE, Story};
 use crate::sim::file;
 use crate::sim::outcome::Outcome;
 use crate::sim::plan::Plan;
@@ -86,7 +86,9 @@ fn kinds(outcome: &Outcome) -> Vec<String> {
         let plain: String = what.chars().filter(|sign| !sign.is_ascii_digit()).take(KNOWN_BY).collect();
         format!("complaint {}", plain.trim())
     };
-    let others = outcome.broken_kinds().into_iter().filter(|kind| kind != "complaint");
+    // A story too small to have a figure at all does not break what was expected of it.
+    let promised = outcome.broken_promises.iter().any(|promise| !promise.ends_with(NO_FIGURE));
+    let others = outcome.broken_kinds().into_iter().filter(|kind| kind != "complaint" && (promised || kind != "promise"));
     others.chain(outcome.complaints.iter().map(complaint)).collect()
 }
 

@@ -12,10 +12,14 @@ use crate::sim::file;
 use crate::sim::outcome::Outcome;
 use crate::sim::plan::Plan;
 use crate::sim::run::Ran;
+use crate::sim::sabotage::{self, Sabotage};
 use crate::sim::scenario::{Cast, Class, Scenario, nothing_more};
 
 /// How people start this program.
 pub(super) const PROGRAM: &str = "cargo run --release -p simulations --";
+
+/// What is said of a figure that a run does not have.
+pub(super) const NO_FIGURE: &str = "there is no such figure";
 
 /// A story, as the command line names it.
 #[derive(Clone, Debug, Args)]
@@ -35,6 +39,9 @@ pub(super) struct Story {
     /// Play these steps, a YAML or JSON list, in place of the scenario's or the cluster's.
     #[arg(long, value_name = "FILE")]
     pub(super) faults: Option<PathBuf>,
+    /// Spoil the agents in this way, to see who notices; `sabotages` prints them all.
+    #[arg(long, value_name = "NAME", value_parser = find_sabotage)]
+    pub(super) sabotage: Option<&'static Sabotage>,
     /// Fail unless a figure is as said, such as connections_failed<=0; may be given several times.
     #[arg(long, value_name = "FIGURE<=NUMBER")]
     pub(super) expect: Vec<Expect>,
@@ -88,6 +95,9 @@ impl Story {
                 words.extend([option.to_owned(), path.to_string_lossy().into_owned()]);
             }
         }
+        if let Some(sabotage) = self.sabotage {
+            words.extend(["--sabotage".to_owned(), sabotage.name.to_owned()]);
+        }
         for expect in &self.expect {
             words.extend(["--expect".to_owned(), expect.to_string()]);
         }
@@ -115,6 +125,11 @@ impl Told {
         outcome.broken_promises.extend(broken);
         outcome
     }
+}
+
+/// The sabotage of this name.
+fn find_sabotage(name: &str) -> Result<&'static Sabotage, String> {
+    sabotage::find(name).ok_or_else(|| "there is none of that name; `sabotages` prints them all".to_owned())
 }
 
 /// The scenario of this name.
@@ -165,7 +180,7 @@ impl std::fmt::Display for Expect {
 impl Expect {
     fn broken(&self, outcome: &Outcome) -> Option<String> {
         let Some(figure) = outcome.figures.get(&self.figure) else {
-            return Some(format!("expected {self}, and there is no such figure"));
+            return Some(format!("expected {self}, and {NO_FIGURE}"));
         };
         let held = if self.at_most { *figure <= self.bound } else { *figure >= self.bound };
         (!held).then(|| format!("expected {self}, and it is {figure}"))
