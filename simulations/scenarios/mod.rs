@@ -18,12 +18,16 @@ mod balancer_refuses;
 mod busy;
 mod ca_rotated;
 mod calm;
+mod chaos;
+mod chaos_long;
 mod churn;
 mod clock_jumps;
 mod cloned;
 mod even_again;
 mod far_zone;
 mod from_10_to_30_ms;
+mod gossip_off;
+mod herd;
 mod hour_of_noise;
 mod keys_rotated;
 mod latency_noise;
@@ -43,6 +47,7 @@ mod partition_to_apiserver;
 mod seeds_dead;
 mod snapshot_restored;
 mod stale_cache;
+mod storm;
 mod suspended;
 mod zone_cut_10_min;
 mod zone_cut_2_h;
@@ -88,7 +93,12 @@ pub const ALL: &[Scenario] = &[
     latency_noise::SCENARIO,
     far_zone::SCENARIO,
     many_join::SCENARIO,
+    storm::SCENARIO,
+    herd::SCENARIO,
+    gossip_off::SCENARIO,
     churn::SCENARIO,
+    chaos::SCENARIO,
+    chaos_long::SCENARIO,
     node_restarts::SCENARIO,
     node_moves::SCENARIO,
     agents_restart::SCENARIO,
