@@ -18,6 +18,7 @@ pub mod history;
 mod hostile;
 mod invariants;
 mod kubelet;
+mod learned;
 pub mod log;
 mod moves;
 pub mod node;
@@ -40,6 +41,7 @@ pub mod state;
 mod tcp;
 #[cfg(test)]
 mod testing;
+mod timelines;
 mod trace;
 mod udp;
 pub mod watched;
