@@ -19,6 +19,7 @@ mod explain;
 mod list;
 mod pool;
 mod replay;
+mod report;
 mod run;
 pub mod sabotages;
 mod shrink;
@@ -43,6 +44,8 @@ pub enum Command {
     Explain(Box<explain::Explain>),
     /// Look whether the engine decides as it did when an event log was written.
     Replay(replay::Replay),
+    /// Make a page of results, to be looked at.
+    Report(report::Report),
 }
 
 impl Command {
@@ -56,6 +59,7 @@ impl Command {
             Command::Shrink(shrink) => shrink.execute(),
             Command::Explain(explain) => explain.execute(),
             Command::Replay(replay) => replay.execute(),
+            Command::Report(report) => report.execute(),
         };
         match done {
             Ok(true) => ExitCode::SUCCESS,
