@@ -52,8 +52,12 @@ pub(super) fn span(ms: f64) -> String {
 
 /// A figure's name and its unit, which is the end of it.
 pub(super) fn label(figure: &str) -> (String, &'static str) {
+    if let Some(rate) = figure.strip_suffix("_s").filter(|rate| rate.contains("_per")) {
+        let (bare, each) = rate.strip_suffix("_per").map_or((rate, " and second"), |bare| (bare, " a second"));
+        return (format!("{}{each}", bare.replace('_', " ")), "");
+    }
     let units = [("_ms", "ms"), ("_s", "s"), ("_kB", "kB"), ("_MB", "MB")];
-    let unit = units.into_iter().find(|(end, _)| figure.ends_with(end) && !figure.contains("_per_"));
+    let unit = units.into_iter().find(|(end, _)| figure.ends_with(end));
     let bare = unit.map_or(figure, |(end, _)| figure.trim_end_matches(end));
     (bare.replace('_', " "), unit.map_or("", |(_, unit)| unit))
 }
@@ -88,7 +92,8 @@ mod tests {
     #[test]
     fn the_end_of_a_figures_name_is_its_unit() {
         assert_eq!(label("first_byte_p99_ms"), ("first byte p99".to_owned(), "ms"));
-        assert_eq!(label("engine_steps_per_s"), ("engine steps per s".to_owned(), ""));
+        assert_eq!(label("engine_steps_per_s"), ("engine steps a second".to_owned(), ""));
+        assert_eq!(label("gossip_kB_per_node_s").0, "gossip kB per node and second");
         assert_eq!(label("connections"), ("connections".to_owned(), ""));
     }
 }

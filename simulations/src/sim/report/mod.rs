@@ -31,15 +31,15 @@ pub fn page(all: &Gathered) -> anyhow::Result<String> {
     let chapters = all.chapters();
     let stories = chapters.iter().map(story::section).collect::<anyhow::Result<Vec<Markup>>>()?;
     let sections = [
-        ("invariants", "What was looked at where", matrices::invariants(&chapters)),
-        ("scenarios", "The scenarios", html! { (story::intro(&chapters)) @for story in &stories { (story) } }),
-        ("baselines", "The same with something else", aside::baselines(all)?),
-        ("growth", "How it grows", aside::growth(all)?),
-        ("reports", "What peers' reports are worth", aside::reports(all)?),
-        ("sabotages", "Who notices a spoilt agent", matrices::sabotages(all)),
-        ("calibration", "Real sockets and the model", aside::calibration(all)),
-        ("left-out", "What this cannot show", front::left_out()),
-        ("data", "The numbers", data::section(all, &chapters)?),
+        ("invariants", ("Invariants", "What was looked at where"), matrices::invariants(&chapters)),
+        ("scenarios", ("Scenarios", "The scenarios"), html! { (story::intro(&chapters)) @for story in &stories { (story) } }),
+        ("baselines", ("Baselines", "The same with something else"), aside::baselines(all)?),
+        ("growth", ("Growth", "How it grows"), aside::growth(all)?),
+        ("reports", ("Peers' reports", "What peers' reports are worth"), aside::reports(all)?),
+        ("sabotages", ("Sabotages", "Who notices a spoilt agent"), matrices::sabotages(all)),
+        ("calibration", ("Calibration", "Real sockets and the model"), aside::calibration(all)),
+        ("left-out", ("Left out", "What this cannot show"), front::left_out()),
+        ("data", ("Numbers", "The numbers"), data::section(all, &chapters)?),
     ];
     let page = html! {
         (DOCTYPE)
@@ -52,10 +52,10 @@ pub fn page(all: &Gathered) -> anyhow::Result<String> {
             }
             body {
                 (front::summary(all, &chapters))
-                nav aria-label="Sections" { @for (id, title, _) in &sections { a href={ "#" (id) } { (title) } } }
+                nav aria-label="Sections" { @for (id, (short, _), _) in &sections { a href={ "#" (id) } { (short) } } }
                 main {
                     (front::failures(&chapters))
-                    @for (id, title, body) in &sections { section id=(id) { h2 { (title) } (body) } }
+                    @for (id, (_, title), body) in &sections { section id=(id) { h2 { (title) } (body) } }
                 }
                 script { (PreEscaped(SCRIPT)) }
             }

@@ -102,7 +102,7 @@ fn invariants(chapter: &Chapter) -> Markup {
             ]
         })
         .collect();
-    html! { @if !rows.is_empty() { h4 { "Invariants" } (table(&["", "what must hold", "over all seeds"], &rows)) } }
+    html! { @if !rows.is_empty() { h4 { "Invariants" } div.judged { (table(&["", "what must hold", "over all seeds"], &rows)) } } }
 }
 
 /// The first breaches of one invariant, of each seed.
