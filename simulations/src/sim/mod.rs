@@ -3,8 +3,10 @@
 mod apiserver;
 mod asking;
 mod balancer;
+pub mod baseline;
 pub mod cli;
 mod client;
+pub mod compare;
 mod complaints;
 #[cfg(test)]
 mod contract;

@@ -15,6 +15,7 @@ macro_rules! say {
     }};
 }
 
+mod compare;
 mod explain;
 mod list;
 mod pool;
@@ -46,6 +47,8 @@ pub enum Command {
     Replay(replay::Replay),
     /// Make a page of results, to be looked at.
     Report(report::Report),
+    /// Set two results side by side: the same scenarios and seeds, and what moved.
+    Compare(compare::Compare),
 }
 
 impl Command {
@@ -60,6 +63,7 @@ impl Command {
             Command::Explain(explain) => explain.execute(),
             Command::Replay(replay) => replay.execute(),
             Command::Report(report) => report.execute(),
+            Command::Compare(compare) => compare.execute(),
         };
         match done {
             Ok(true) => ExitCode::SUCCESS,
