@@ -240,15 +240,16 @@ mod tests {
 
     #[test]
     fn what_breaks_and_what_is_no_longer_looked_at_is_worse() {
-        let good = results("connections", &[1.0]);
-        let mut bad = good.clone();
-        bad.outcomes[0].invariants = vec![Judged {
-            number: 1,
-            name: "no needless error".to_owned(),
-            evaluated: 0,
-            broken: 1,
+        let judged = |number, evaluated, broken| Judged {
+            number,
+            name: "a rule".to_owned(),
+            evaluated,
+            broken,
             first: vec![Broken { at: 1, what: "it broke".to_owned() }],
-        }];
+        };
+        let (mut good, mut bad) = (results("connections", &[1.0]), results("connections", &[1.0]));
+        good.outcomes[0].invariants = vec![judged(1, 9, 0), judged(2, 9, 0)];
+        bad.outcomes[0].invariants = vec![judged(1, 9, 1), judged(2, 0, 0)];
         let compared = compare(&good, &bad).unwrap();
         assert_eq!(compared.moved.iter().filter(|moved| moved.sense == Sense::Worse).count(), 2, "{:?}", compared.moved);
         assert!(!compare(&bad, &good).unwrap().worse());
