@@ -23,9 +23,11 @@ mod clock_jumps;
 mod cloned;
 mod even_again;
 mod far_zone;
+mod from_10_to_30_ms;
 mod hour_of_noise;
 mod keys_rotated;
 mod latency_noise;
+mod loss_1;
 mod loss_30;
 mod loss_5;
 mod loss_60;
@@ -64,6 +66,7 @@ pub const ALL: &[Scenario] = &[
     zone_cut_without::SCENARIO,
     zone_cut_10_min::SCENARIO,
     zone_cut_2_h::SCENARIO,
+    loss_1::SCENARIO,
     loss_5::SCENARIO,
     loss_30::SCENARIO,
     loss_60::SCENARIO,
@@ -81,6 +84,7 @@ pub const ALL: &[Scenario] = &[
     apiserver_drains::SCENARIO,
     apiserver_pauses::SCENARIO,
     nearest_changes::SCENARIO,
+    from_10_to_30_ms::SCENARIO,
     latency_noise::SCENARIO,
     far_zone::SCENARIO,
     many_join::SCENARIO,

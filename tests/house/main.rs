@@ -53,6 +53,31 @@ const RESERVED: [(&[&str], &[&str], &str); 6] = [
     ),
 ];
 
+/// What decides, which a simulation may only look on: who may name it below `simulations/src/sim` and `simulations/scenarios`.
+const DECIDES: [(&[&str], &[&str], &str); 3] = [
+    (
+        &["Upstream", "impl Spoil"],
+        &["simulations/src/sim/sabotage.rs"],
+        "only a sabotage makes an upstream of its own, or stands between an agent and its engine",
+    ),
+    (
+        &["Effect", "Event::Probed", "Event::Record", "Event::Traffic"],
+        &[
+            "simulations/src/sim/sabotage.rs",
+            "simulations/src/sim/watched.rs",
+            "simulations/src/sim/recorder.rs",
+            "simulations/src/sim/trace.rs",
+            "simulations/src/sim/cli/replay.rs",
+        ],
+        "what the engine is told and what it wants done is written down and replayed, never made up",
+    ),
+    (
+        &["policy"],
+        &["simulations/src/sim/prober.rs", "simulations/src/sim/tcp.rs"],
+        "verdicts, thresholds and intervals are the engine's; the modelled seams read what the real ones read",
+    ),
+];
+
 /// What would make the engine depend on more than the events it is told.
 const IMPURE: &str = "tokio chitchat rand getrandom tracing hyper rustls Instant SystemTime HashMap HashSet RandomState thread \
     env fs TcpStream UdpSocket";
@@ -156,6 +181,23 @@ fn what_is_reserved_is_used_only_where_it_may() {
         }
         none(rule, &findings);
     }
+}
+
+#[test]
+fn simulations_decide_nothing() {
+    let mut findings = Vec::new();
+    for source in rust::sources("simulations") {
+        let path = source.path.as_str();
+        let simulated = ["simulations/src/sim/", "simulations/scenarios/"].iter().any(|below| path.starts_with(below));
+        if !simulated || source.is_test() || path.starts_with("simulations/src/sim/contract/") {
+            continue;
+        }
+        for (words, _, rule) in DECIDES.iter().filter(|(_, places, _)| !places.contains(&path)) {
+            let found = words.iter().filter(|word| source.has(word));
+            findings.extend(found.map(|word| format!("{path} names {word}: {rule}")));
+        }
+    }
+    none("a simulation sets no verdict, threshold, interval or ranking", &findings);
 }
 
 #[test]

@@ -70,11 +70,11 @@ const fn spoils(
 /// All of them, two for each invariant.
 pub const ALL: &[Sabotage] = &[
     Sabotage {
-        name: "two-connections",
+        name: "one-connection",
         aims_at: 1,
-        shows_in: ("apiserver-crashes", 2),
-        what: "the agent takes at most two connections",
-        how: How::MostConnections(2),
+        shows_in: ("calm", 1),
+        what: "the agent takes one connection at most",
+        how: How::MostConnections(1),
     },
     spoils("one-upstream", 1, ("apiserver-drops", 1), "the proxy is told of one upstream only, and never of another", || {
         Box::new(OneUpstream::default())
@@ -102,7 +102,7 @@ pub const ALL: &[Sabotage] = &[
         "a connection's upstream is cut off every ten seconds",
         || Box::new(Cuts::default()),
     ),
-    spoils("cuts-suspects", 4, ("apiserver-pauses", 1), "whatever is suspected is cut off at once", || Box::new(CutsSuspects)),
+    spoils("cuts-suspects", 4, ("loss-1-percent", 1), "whatever is suspected is cut off at once", || Box::new(CutsSuspects)),
     spoils("never-cuts", 5, ("apiserver-hangs", 1), "nothing is ever cut", || {
         Box::new(Effects(|effect| !matches!(effect, Effect::Cut { .. })))
     }),
@@ -113,7 +113,7 @@ pub const ALL: &[Sabotage] = &[
         "failed probes are told twelve seconds late",
         || Box::new(Late::default()),
     ),
-    spoils("deaf", 6, ("calm", 1), "what members say is not heard", || {
+    spoils("deaf", 6, ("an-hour-of-noise", 1), "what members say is not heard", || {
         Box::new(Swallows(|event| matches!(event, Event::Record(_))))
     }),
     spoils("empties", 6, ("apiserver-crashes", 2), "the routing is emptied when an endpoint is down", || Box::new(Empties)),
@@ -128,7 +128,7 @@ pub const ALL: &[Sabotage] = &[
         Box::new(Routes(|routing| each(routing, |upstream| upstream.group = 0)))
     }),
     spoils("nervous", 8, ("an-hour-of-noise", 1), "every second round trip is told tenfold", || Box::new(Nervous::default())),
-    spoils("stubborn", 8, ("nearest-changes", 1), "round trips are not told after the first ones", || {
+    spoils("stubborn", 8, ("from-10-to-30-ms", 1), "round trips are not told after the first ones", || {
         Box::new(Stubborn::default())
     }),
     spoils("favourite", 9, ("busy", 1), "all prefer the same upstream", || {

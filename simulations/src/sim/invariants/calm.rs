@@ -8,6 +8,7 @@ use prismesh::engine::event::Verdict;
 use super::Docket;
 use super::conditions::probe_interval;
 use crate::sim::core::RunId;
+use crate::sim::log::RunSeen;
 use crate::sim::outcome::Judged;
 use crate::sim::plan::Fault;
 use crate::sim::run::Ran;
@@ -76,8 +77,9 @@ fn quiet_nodes_change_nothing(ran: &Ran, run: RunId, machine: MachineId, docket:
 
 /// Whoever had in its band an upstream that is now clearly farther than another one of the band has it there no longer.
 fn a_step_is_followed(ran: &Ran, run: RunId, at: Ms, ms: u32, docket: &mut Docket) {
-    let Some(seen) = ran.log.runs.get(&run).filter(|seen| seen.from + BEGINNING / 4 <= at && seen.to.is_none()) else { return };
     let by = at + 5 * probe_interval(ran, run, at) + 1_000;
+    let there = |seen: &&RunSeen| seen.from + BEGINNING / 4 <= at && seen.to.is_none_or(|to| to > by);
+    let Some(seen) = ran.log.runs.get(&run).filter(there) else { return };
     if by > ran.ended || !ran.history.throughout(at, by, |state| state.faults <= 1) {
         return;
     }
