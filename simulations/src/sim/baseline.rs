@@ -12,18 +12,27 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::compare::{evaluated, words};
+use super::compare::{exercised, words};
 use super::outcome::Outcome;
 use super::results::read_json;
 use super::spread::{self, grain, more_is_worse};
 use super::words::number;
 
-/// A median may be more by this share.
-const P50: f64 = 0.25;
-/// The worst run may be more by this share.
-const MOST: f64 = 1.0;
-/// And by so many of its figure's grain.
-const GRAINS: f64 = 10.0;
+/// How much more a figure may be.
+struct Tolerance {
+    /// The median, by this share of it.
+    p50: f64,
+    /// The worst run, by this share of it.
+    most: f64,
+    /// And by so many of the figure's grain.
+    grains: f64,
+}
+
+/// Of times and failures. When only draws were changed, medians over three seeds were up to 49% apart and worst runs up to 67%,
+/// beside those that are apart by less than the grains.
+const LUCK: Tolerance = Tolerance { p50: 0.5, most: 1.0, grains: 10.0 };
+/// Of what is done all the time, such as gossip; that moved by less than 2%.
+const STEADY: Tolerance = Tolerance { p50: 0.1, most: 0.2, grains: 1.0 };
 
 /// Figures of some scenarios with some seeds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,8 +48,11 @@ pub struct Baseline {
 /// What is kept of one scenario.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The invariants that some run could have broken.
+    /// The invariants that every run could have broken.
     pub exercised: BTreeSet<u8>,
+    /// Those that any of them could have broken.
+    #[serde(skip)]
+    in_some: BTreeSet<u8>,
     /// The figures.
     pub figures: BTreeMap<String, Key>,
 }
@@ -151,24 +163,31 @@ impl Baseline {
 
 impl Kept {
     fn of(runs: &[&Outcome]) -> Kept {
-        let looked = evaluated(runs.iter().copied()).into_iter().filter(|(_, times)| *times > 0);
+        let looked = exercised(runs);
+        let always = looked.iter().filter(|(_, in_runs)| **in_runs == runs.len());
         let figures = spread::figures(runs.iter().copied()).into_iter().filter(|(name, _)| more_is_worse(name));
         let key = |(name, spread): (&str, spread::Spread)| {
             (name.to_owned(), Key { p50: rounded(spread.p50), most: rounded(spread.most) })
         };
-        Kept { exercised: looked.map(|(number, _)| number).collect(), figures: figures.map(key).collect() }
+        Kept {
+            exercised: always.map(|(number, _)| *number).collect(),
+            in_some: looked.keys().copied().collect(),
+            figures: figures.map(key).collect(),
+        }
     }
 
     /// What is worse, in words.
     fn worse(&self, is: &Kept) -> Vec<String> {
-        let idle = self.exercised.difference(&is.exercised);
+        let idle = self.exercised.difference(&is.in_some);
         let mut worse: Vec<String> =
             idle.map(|number| format!("invariant {number} was exercised, and it no longer is")).collect();
         for (name, was) in &self.figures {
             // A figure that is gone is no worse: a story without an apiserver that comes has no time until all know it.
             let Some(is) = is.figures.get(name) else { continue };
-            for (which, was, is, share) in [("p50", was.p50, is.p50, P50), ("most", was.most, is.most, MOST)] {
-                let bound = was * (1.0 + share) + GRAINS * grain(name);
+            let tolerance = if name.contains("_per_") { STEADY } else { LUCK };
+            for (which, was, is, share) in [("p50", was.p50, is.p50, tolerance.p50), ("most", was.most, is.most, tolerance.most)]
+            {
+                let bound = was * (1.0 + share) + tolerance.grains * grain(name);
                 if is > bound {
                     worse.push(format!(
                         "{}, {which} over seeds: was {}, is {}, and more than {} is too much",
@@ -223,7 +242,7 @@ mod tests {
     fn what_is_worse_beyond_the_tolerance_is_named_with_its_bound() {
         let checked = Baseline::of(&runs(1_000.0), false).check(&runs(5_000.0), false).unwrap();
         assert_eq!(checked.worse.len(), 2);
-        let told = "a-story: first byte slowest (ms), p50 over seeds: was 1,000, is 5,000, and more than 1,300 is too much";
+        let told = "a-story: first byte slowest (ms), p50 over seeds: was 1,000, is 5,000, and more than 1,550 is too much";
         assert_eq!(checked.worse[0], told);
     }
 

@@ -9,6 +9,9 @@ use super::run::Ran;
 use super::state::Ms;
 use super::timelines::lease_ages;
 
+/// Before this agents start and know nobody yet, and clients wait for them: that is a story of its own.
+const BEGUN: Ms = 10_000;
+
 /// Named numbers.
 pub(super) fn of(ran: &Ran) -> BTreeMap<String, f64> {
     let mut figures = BTreeMap::new();
@@ -23,6 +26,10 @@ pub(super) fn of(ran: &Ran) -> BTreeMap<String, f64> {
         if let Some(wait) = quantile(&waits, share) {
             note(name, wait as f64);
         }
+    }
+    let later = asked(ran).filter(|client| client.opened >= BEGUN).filter_map(wait).max();
+    if let Some(slowest) = later {
+        note("first_byte_slowest_after_10_s_ms", slowest as f64);
     }
     let seconds = (ran.ended as f64 / 1e3).max(1.0);
     let bytes: u64 = ran.log.gossip.values().flatten().sum();

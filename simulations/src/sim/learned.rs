@@ -36,13 +36,14 @@ fn sites(ran: &Ran) -> BTreeSet<SocketAddr> {
 fn turns(ran: &Ran, site: SocketAddr) -> Vec<(Ms, Ms, SocketAddr, Turn)> {
     let mut turns: Vec<(Ms, Ms, SocketAddr, Turn)> = Vec::new();
     let mut served = serves(ran.history.at(0), site);
-    for at in ran.history.changes().filter(|at| (1..=ran.ended).contains(at)) {
+    // At its end everybody is told to stop, which is no part of the story.
+    for at in ran.history.changes().filter(|at| (1..ran.ended).contains(at)) {
         let now = serves(ran.history.at(at), site);
         if now != served {
             if let Some((_, until, ..)) = turns.last_mut() {
                 *until = at;
             }
-            turns.push((at, ran.ended, site, if now { Turn::Came } else { Turn::Went }));
+            turns.push((at, ran.ended - 1, site, if now { Turn::Came } else { Turn::Went }));
             served = now;
         }
     }

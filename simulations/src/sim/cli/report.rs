@@ -10,7 +10,7 @@ use crate::sim::report::{self, Gathered};
 /// Of what, and where to.
 #[derive(Debug, Args)]
 pub struct Report {
-    /// results.json of sweeps, and what `sabotages --json` wrote.
+    /// results.json of sweeps, and what `run --json` and `sabotages --json` wrote.
     #[arg(required = true, value_name = "RESULTS")]
     results: Vec<PathBuf>,
     /// Write the page to this file.

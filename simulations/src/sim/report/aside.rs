@@ -177,3 +177,18 @@ pub(super) fn calibration(all: &Gathered) -> Markup {
         (table(&["fault", "figure", "real sockets", "model", "ratio"], &rows))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_help_only_beyond_the_spread_of_seeds() {
+        let of = |values: &[f64]| Spread::of(values.iter().copied()).unwrap();
+        let (fast, slow) = (of(&[1.0, 2.0, 3.0]), of(&[10.0, 11.0, 12.0]));
+        assert_eq!(worth("near_after_ms", &fast, &slow), "help");
+        assert_eq!(worth("near_after_ms", &slow, &fast), "cost");
+        assert_eq!(worth("near_after_ms", &of(&[1.0, 9.0, 20.0]), &slow), "change nothing beyond the spread of seeds");
+        assert_eq!(worth("share", &fast, &slow), "change it");
+    }
+}

@@ -248,7 +248,7 @@ fn first_bytes(runs: &[&Outcome]) -> Option<Figure> {
     if runs.len() > 1 {
         for (ink, name, words) in [
             (Ink::Series(1), "first_byte_p99_ms", "the p99 of each run"),
-            (Ink::Series(2), "first_byte_slowest_ms", "the slowest of each run"),
+            (Ink::Series(2), "first_byte_slowest_after_10_s_ms", "the slowest of each run, after the first 10 s"),
         ] {
             let mut each: Vec<f64> = runs.iter().filter_map(|outcome| outcome.figures.get(name).copied()).collect();
             each.sort_by(f64::total_cmp);

@@ -29,7 +29,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Reads results, and lists of what was caught (`sabotages --json`).
+    /// Reads results, single runs (`run --json`) and lists of what was caught (`sabotages --json`).
     ///
     /// # Errors
     /// A file cannot be read, is neither, or there is nothing in any of them.
@@ -37,9 +37,12 @@ impl Gathered {
         let mut all = Gathered::default();
         for path in paths {
             let value: Value = read_json(path)?;
-            let what = || format!("{}:1: neither results of a sweep nor what sabotages were caught", path.display());
+            let what = || format!("{}:1: no results of a sweep, of a run or of sabotages", path.display());
             if value.is_array() {
                 all.matrix.extend(serde_json::from_value::<Vec<Caught>>(value).with_context(what)?);
+            } else if value.get("outcomes").is_none() {
+                let one = serde_json::from_value::<Outcome>(value).with_context(what)?;
+                all.repeated += take_new(&mut all.outcomes, vec![one]);
             } else {
                 all.add(path, serde_json::from_value(value).with_context(what)?);
             }
@@ -123,7 +126,7 @@ impl<'r> Chapter<'r> {
     pub(super) fn worst(&self) -> &'r Outcome {
         let figure = |outcome: &Outcome, name: &str| outcome.figures.get(name).copied().unwrap_or(0.0);
         let bad = |outcome: &Outcome| {
-            (!outcome.passed(), figure(outcome, "connections_failed"), figure(outcome, "first_byte_slowest_ms"))
+            (!outcome.passed(), figure(outcome, "connections_failed"), figure(outcome, "first_byte_slowest_after_10_s_ms"))
         };
         let mut worst = self.runs[0];
         for outcome in &self.runs {
@@ -161,5 +164,56 @@ pub(super) fn carrier(by: Carrier) -> &'static str {
         Carrier::Prismesh => "prismesh",
         Carrier::Balancer => "the external balancer only",
         Carrier::KubeprismModel => "a model of KubePrism's published rules",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sim::outcome::Judged;
+
+    fn run(scenario: &str, seed: u64, failed: f64, complaints: &[&str]) -> Outcome {
+        let complaints = complaints.iter().map(|it| (*it).to_owned()).collect();
+        let mut outcome = Outcome { hash: format!("{seed}"), ..Outcome::fallen(scenario, seed, complaints) };
+        outcome.figures.insert("connections_failed".to_owned(), failed);
+        outcome
+    }
+
+    fn gathered(files: Vec<Vec<Outcome>>) -> Gathered {
+        let mut all = Gathered::default();
+        for outcomes in files {
+            all.add(Path::new("results.json"), Results::of(outcomes, BTreeMap::new()));
+        }
+        all
+    }
+
+    #[test]
+    fn a_run_that_stands_in_two_files_counts_once() {
+        let again = run("calm", 1, 0.0, &[]);
+        let all = gathered(vec![vec![again.clone(), run("busy", 1, 0.0, &[])], vec![again, run("calm", 2, 0.0, &[])]]);
+        assert_eq!((all.outcomes.len(), all.repeated, all.builds.len()), (3, 1, 1));
+        let chapters = all.chapters();
+        let told: Vec<(&str, usize)> = chapters.iter().map(|chapter| (chapter.name, chapter.runs.len())).collect();
+        assert_eq!(told, [("calm", 2), ("busy", 1)]);
+    }
+
+    #[test]
+    fn the_run_that_is_shown_is_one_that_failed_or_else_the_worst() {
+        let good = gathered(vec![vec![run("calm", 1, 0.0, &[]), run("calm", 2, 7.0, &[]), run("calm", 3, 2.0, &[])]]);
+        assert_eq!(good.chapters()[0].worst().seed, 2);
+        let bad = gathered(vec![vec![run("calm", 1, 0.0, &["it panicked"]), run("calm", 2, 7.0, &[])]]);
+        assert_eq!((bad.chapters()[0].worst().seed, bad.chapters()[0].failed()), (1, 1));
+    }
+
+    #[test]
+    fn an_invariant_is_told_of_all_seeds_together() {
+        let judged =
+            |evaluated, broken| Judged { number: 4, name: "no needless cut".to_owned(), evaluated, broken, first: Vec::new() };
+        let of = |seed, evaluated, broken| Outcome { invariants: vec![judged(evaluated, broken)], ..run("calm", seed, 0.0, &[]) };
+        let all = gathered(vec![vec![of(1, 3, 0), of(2, 0, 0), of(3, 5, 1)]]);
+        let held = all.chapters()[0].invariants();
+        assert_eq!(held, [Held { number: 4, name: "no needless cut".to_owned(), evaluated: 8, broken: 1 }]);
     }
 }

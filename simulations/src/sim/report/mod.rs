@@ -31,7 +31,7 @@ pub fn page(all: &Gathered) -> anyhow::Result<String> {
     let chapters = all.chapters();
     let stories = chapters.iter().map(story::section).collect::<anyhow::Result<Vec<Markup>>>()?;
     let sections = [
-        ("invariants", ("Invariants", "What was looked at where"), matrices::invariants(&chapters)),
+        ("invariants", ("Invariants", "Invariants: what was looked at, and where"), matrices::invariants(&chapters)),
         ("scenarios", ("Scenarios", "The scenarios"), html! { (story::intro(&chapters)) @for story in &stories { (story) } }),
         ("baselines", ("Baselines", "The same with something else"), aside::baselines(all)?),
         ("growth", ("Growth", "How it grows"), aside::growth(all)?),

@@ -14,7 +14,7 @@ pub(super) fn intro(chapters: &[Chapter]) -> Markup {
         @if chapters.is_empty() { p.none { "No runs." } } @else {
             p {
                 "Plots over time show one run: of those that failed, or else of all, the one with the most connections without an answer and then the "
-                "slowest first byte. Grey ground: a fault is in force. "
+                "slowest first byte after the first 10 s. Grey ground: a fault is in force. "
                 button type="button" data-open="1" { "Open all" } " " button type="button" data-open="" { "Close all" }
             }
         }
@@ -48,11 +48,12 @@ pub(super) fn section(chapter: &Chapter) -> anyhow::Result<Markup> {
 
 fn glance(chapter: &Chapter) -> Markup {
     let all = spread::figures(chapter.runs.iter().copied());
-    let slowest = all.get("first_byte_slowest_ms").map(|spread| span(spread.most));
+    let most = |figure: &str| all.get(figure).map_or_else(|| "–".to_owned(), |spread| span(spread.most));
+    let (start, later) = (most("first_byte_slowest_ms"), most("first_byte_slowest_after_10_s_ms"));
     let failed: f64 = chapter.runs.iter().filter_map(|outcome| outcome.figures.get("connections_failed")).sum();
     html! {
         span.glance {
-            @if let Some(slowest) = slowest { "slowest first byte " (slowest) }
+            "slowest first byte " (later) @if start != later { " (" (start) " while agents start)" }
             @if failed > 0.0 { ", " (number(failed)) " without an answer" }
         }
     }
