@@ -3,8 +3,10 @@
 mod apiserver;
 mod asking;
 mod balancer;
+pub mod baseline;
 pub mod cli;
 mod client;
+pub mod compare;
 mod complaints;
 #[cfg(test)]
 mod contract;
@@ -18,6 +20,7 @@ pub mod history;
 mod hostile;
 mod invariants;
 mod kubelet;
+mod learned;
 pub mod log;
 mod moves;
 #[cfg(test)]
@@ -28,6 +31,7 @@ pub mod plan;
 mod prober;
 pub mod promises;
 mod recorder;
+pub mod report;
 pub mod results;
 pub mod run;
 pub mod sabotage;
@@ -38,12 +42,15 @@ pub mod seen;
 mod smaller;
 mod sound;
 mod span;
+pub mod spread;
 pub mod state;
 mod tcp;
 #[cfg(test)]
 mod testing;
+mod timelines;
 mod trace;
 mod udp;
 pub mod watched;
 mod wire;
+mod words;
 mod written;

@@ -47,6 +47,37 @@ pub struct Outcome {
     pub figures: BTreeMap<String, f64>,
     /// What happened over time, for plots.
     pub timelines: Timelines,
+    /// How many connections waited so many ms for their first byte; from 100 ms on rounded up to two digits.
+    #[serde(default)]
+    pub waits: BTreeMap<Ms, u64>,
+    /// How what nodes know followed what was true.
+    #[serde(default)]
+    pub learned: Vec<Learned>,
+}
+
+/// An apiserver came or went, and one node after the other took notice.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Learned {
+    /// What happened.
+    pub what: Turn,
+    /// At whose apiserver.
+    pub whose: String,
+    /// When, in virtual ms.
+    pub at: Ms,
+    /// The nodes that were in service all the time until its next turn.
+    pub nodes: usize,
+    /// How long it took each that came to know, in ms, ascending.
+    pub after_ms: Vec<Ms>,
+}
+
+/// What becomes of an apiserver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Turn {
+    /// It serves, and it did not before.
+    Came,
+    /// It serves no longer.
+    Went,
 }
 
 /// What carries the traffic of a node's clients.
@@ -99,6 +130,9 @@ pub struct Timelines {
     pub slowest_ms: Vec<u32>,
     /// Nodes whose lease is older than 40 s.
     pub not_ready: Vec<u32>,
+    /// The oldest lease of all nodes that are up, in s.
+    #[serde(default)]
+    pub lease_age_s: Vec<u32>,
     /// Faults in force.
     pub faults: Vec<u32>,
 }
@@ -124,7 +158,9 @@ impl Outcome {
             complaints: ran.complaints.iter().filter(named).cloned().collect(),
             leftovers: ran.leftovers.clone(),
             figures: super::figures::of(ran),
-            timelines: super::figures::timelines(ran),
+            timelines: super::timelines::of(ran),
+            waits: super::figures::waits(ran),
+            learned: super::learned::of(ran),
         }
     }
 
@@ -148,6 +184,8 @@ impl Outcome {
             leftovers: Vec::new(),
             figures: BTreeMap::new(),
             timelines: Timelines::default(),
+            waits: BTreeMap::new(),
+            learned: Vec::new(),
         }
     }
 

@@ -15,10 +15,12 @@ macro_rules! say {
     }};
 }
 
+mod compare;
 mod explain;
 mod list;
 mod pool;
 mod replay;
+mod report;
 mod run;
 pub mod sabotages;
 mod shrink;
@@ -43,6 +45,10 @@ pub enum Command {
     Explain(Box<explain::Explain>),
     /// Look whether the engine decides as it did when an event log was written.
     Replay(replay::Replay),
+    /// Make a page of results, to be looked at.
+    Report(report::Report),
+    /// Set two results side by side: the same scenarios and seeds, and what moved.
+    Compare(compare::Compare),
 }
 
 impl Command {
@@ -56,6 +62,8 @@ impl Command {
             Command::Shrink(shrink) => shrink.execute(),
             Command::Explain(explain) => explain.execute(),
             Command::Replay(replay) => replay.execute(),
+            Command::Report(report) => report.execute(),
+            Command::Compare(compare) => compare.execute(),
         };
         match done {
             Ok(true) => ExitCode::SUCCESS,

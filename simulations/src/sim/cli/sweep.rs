@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,12 +13,15 @@ use super::pool::{self, Job, Played};
 use super::story::{PROGRAM, matching};
 use super::table::Table;
 use crate::scenarios;
+use crate::sim::baseline::{Baseline, Checked};
 use crate::sim::outcome::Outcome;
 use crate::sim::results::{self, Results};
 use crate::sim::scenario::{Class, Scenario};
 
 /// Failures that are listed in full.
 const LISTED: usize = 30;
+/// How the committed baseline is made.
+const BASELINE_AGAIN: &str = "sweep --seeds 3 --write-baseline simulations/baseline.json";
 /// The width of the progress bar.
 const BAR: usize = 30;
 
@@ -43,6 +46,12 @@ pub struct Sweep {
     /// Write results.json to this directory.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Fail if figures are worse than in this file beyond a tolerance.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Write figures to this file, for --baseline; what it holds of scenarios that are not played is kept.
+    #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
+    write_baseline: Option<PathBuf>,
     /// A run that takes longer than this on the wall is ended, and has failed.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     wall: u64,
@@ -54,6 +63,7 @@ pub struct Sweep {
 impl Sweep {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
         let scenarios = self.scenarios()?;
+        let baseline = self.baseline.as_deref().map(Baseline::read).transpose()?;
         if let Some(dir) = &self.out {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
@@ -67,7 +77,24 @@ impl Sweep {
         if let Some(dir) = &self.out {
             say!("written to {}", dir.join("results.json").display());
         }
-        Ok(results.outcomes.iter().all(Outcome::passed))
+        let passed = results.outcomes.iter().all(Outcome::passed);
+        if let Some(path) = &self.write_baseline {
+            anyhow::ensure!(passed, "runs that failed are no baseline: {} was left as it is", path.display());
+            self.write(&results, path)?;
+        }
+        let kept = baseline.map(|baseline| baseline.check(&results.outcomes, self.smallest)).transpose()?;
+        Ok(passed & kept.is_none_or(|checked| tell_checked(&checked)))
+    }
+
+    fn write(&self, results: &Results, path: &Path) -> anyhow::Result<()> {
+        let mut baseline = Baseline::of(&results.outcomes, self.smallest);
+        if path.exists() {
+            let exists = |name: &str| scenarios::ALL.iter().any(|scenario| scenario.name == name);
+            baseline.fill_from(Baseline::read(path)?, exists).with_context(|| path.display().to_string())?;
+        }
+        baseline.write(path)?;
+        say!("written to {}", path.display());
+        Ok(())
     }
 
     fn scenarios(&self) -> anyhow::Result<Vec<&'static Scenario>> {
@@ -147,6 +174,22 @@ fn summary(results: &Results, took: Duration) {
     let failed = results.outcomes.iter().filter(|outcome| !outcome.passed()).count();
     let virtual_s: u64 = results.outcomes.iter().map(|outcome| outcome.virtual_ms / 1_000).sum();
     say!("{runs} runs, {virtual_s} virtual s, in {:.0} s: {}", took.as_secs_f64(), chance(failed, runs));
+}
+
+/// Tells what is worse than the baseline, and whether nothing is.
+fn tell_checked(checked: &Checked) -> bool {
+    for missing in &checked.missing {
+        say!("{missing}");
+    }
+    for worse in &checked.worse {
+        say!("WORSE than the baseline: {worse}");
+    }
+    if !checked.worse.is_empty() {
+        say!("if that is as it should be: {PROGRAM} {BASELINE_AGAIN}");
+    } else if checked.scenarios > 0 {
+        say!("no worse than the baseline in {} scenarios", checked.scenarios);
+    }
+    checked.worse.is_empty()
 }
 
 /// How sure one can be after so many runs. After none of n failed, more than 3/n of all would have been seen with 95%.

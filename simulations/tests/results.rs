@@ -1,0 +1,89 @@
+//! What is made of results, as people use it: a sweep, its report, a comparison, a baseline.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+/// Two stories, one of which ends an apiserver.
+const STORIES: [&str; 2] = ["calm", "apiserver-crashes"];
+
+fn simulations(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_simulations")).args(arguments).output().expect("it starts")
+}
+
+#[track_caller]
+fn ends(arguments: &[&str], code: i32) -> String {
+    let output = simulations(arguments);
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
+    told
+}
+
+/// Plays both stories with two seeds in their smallest clusters, and whatever else a sweep is asked.
+fn sweep(more: &[&str], code: i32) -> String {
+    let mut arguments = vec!["sweep", "--seeds", "2", "--smallest", "--only"];
+    arguments.extend(STORIES);
+    arguments.extend(more);
+    ends(&arguments, code)
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).expect("it is there")).expect("JSON")
+}
+
+fn write(path: &Path, value: &Value) {
+    std::fs::write(path, value.to_string()).expect("written");
+}
+
+#[test]
+fn a_sweep_is_reported_compared_and_held_to_its_baseline() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let text = |name: &str| at(name).to_str().expect("a path").to_owned();
+    sweep(&["--out", &text(""), "--write-baseline", &text("baseline.json")], 0);
+
+    ends(&["report", &text("results.json"), "--out", &text("report.html")], 0);
+    let page = std::fs::read_to_string(at("report.html")).expect("a page");
+    the_page_tells(&page);
+
+    ends(&["compare", &text("results.json"), &text("results.json")], 0);
+    let mut worse = read(&at("results.json"));
+    for outcome in worse["outcomes"].as_array_mut().expect("runs") {
+        outcome["figures"]["first_byte_p50_ms"] = json!(4_000.0);
+    }
+    write(&at("worse.json"), &worse);
+    let told = ends(&["compare", &text("results.json"), &text("worse.json")], 1);
+    assert!(told.contains("first byte p50 (ms)") && told.contains("WORSE"), "{told}");
+    ends(&["compare", &text("worse.json"), &text("results.json")], 0);
+    ends(&["compare", &text("results.json"), &text("report.html")], 2);
+    ends(&["report", &text("report.html")], 2);
+
+    let told = sweep(&["--baseline", &text("baseline.json")], 0);
+    assert!(told.contains("no worse than the baseline in 2 scenarios"), "{told}");
+    let mut better = read(&at("baseline.json"));
+    better["scenarios"]["calm"]["figures"]["gossip_kB_per_node_s"] = json!({"p50": 0.1, "most": 0.1});
+    better["scenarios"].as_object_mut().expect("scenarios").remove("apiserver-crashes");
+    write(&at("better.json"), &better);
+    let told = sweep(&["--baseline", &text("better.json")], 1);
+    assert!(told.contains("calm: gossip kB per node and second, p50"), "{told}");
+    assert!(told.contains("apiserver-crashes is not in the baseline"), "{told}");
+    write(&at("other.json"), &json!({"seeds": [7], "smallest": true, "scenarios": {}}));
+    sweep(&["--baseline", &text("other.json")], 2);
+}
+
+/// Each scenario, what was not exercised, and data that can be read; and nothing is fetched from anywhere.
+fn the_page_tells(page: &str) {
+    for name in STORIES {
+        assert!(page.contains(&format!("id=\"scenario-{name}\"")), "{name} is missing");
+    }
+    assert!(page.contains("not exercised") && page.contains("Not exercised by any of these runs"));
+    assert!(page.contains("<svg") && page.contains("bandwidth"));
+    for fetched in ["http://", "https://", "src=", "@import", "url("] {
+        assert!(!page.contains(fetched), "the page has {fetched}");
+    }
+    let after = page.split_once("<script type=\"application/json\" id=\"results\">").expect("data").1;
+    let data: Value = serde_json::from_str(after.split_once("</script>").expect("an end").0).expect("JSON");
+    assert_eq!(data["runs"].as_array().map(Vec::len), Some(4));
+    assert_eq!(data["scenarios"][0]["runs"], 2);
+}
