@@ -69,6 +69,7 @@ fn cell(held: Option<&Held>) -> Markup {
 pub(super) fn told(held: &Held) -> String {
     match (held.evaluated, held.broken) {
         (0, 0) => "not exercised".to_owned(),
+        (1, 0) => "held once".to_owned(),
         (evaluated, 0) => format!("held {} times", number(evaluated as f64)),
         (evaluated, broken) => format!("broken {} of {} times", number(broken as f64), number(evaluated as f64)),
     }
