@@ -257,6 +257,8 @@ pub enum Saw {
     },
     /// Reset or closed before its first byte.
     ClosedEarly,
+    /// A whole hello was answered with something that is not TLS.
+    NotTls,
     /// This node could not dial (descriptors, ports, no route).
     LocalError,
 }

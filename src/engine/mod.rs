@@ -328,6 +328,7 @@ impl Engine {
             Saw::Overtaken { .. } => "a dial begun later connected before it",
             Saw::NoFirstByte { .. } => "connected, and no first byte came in time",
             Saw::ClosedEarly => "closed before its first byte",
+            Saw::NotTls => "answered a hello with something that is not TLS",
         };
         known.health.doubt(self.now, doubt);
         self.prompt(endpoint);

@@ -4,7 +4,7 @@ use super::*;
 
 fn against() -> Vec<Saw> {
     let deadline = at(secs(40));
-    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly]
+    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly, Saw::NotTls]
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
         Mode::Refusing | Mode::Gone => Shows::Dead,
         Mode::Hung => Shows::Hung,
         Mode::WrongCertificate | Mode::NotTls => Shows::Foreign,
-        mode if !mode.serves() => Shows::Hung,
+        mode if !mode.answers() => Shows::Hung,
         _ => behind(state, site.backends.as_deref(), site.machine),
     }
 }

@@ -3,6 +3,7 @@
 use super::Docket;
 use super::conditions::{Conditions, Shows, probe_interval, run_at};
 use crate::sim::figures::failed;
+use crate::sim::history::usable_now;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
@@ -49,7 +50,7 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             });
         }
         waits.evaluated();
-        let own = usable.iter().map(|e| own_time(ran, client.node, *e, hello, end)).max().unwrap_or(0);
+        let own = slowest(ran, client.node, hello, end);
         let allowed = own + OVER + allowances(ran, &conditions, client, hello, end);
         if end - hello > allowed && (client.first_byte.is_some() || gave_up) {
             waits.broken(hello, || format!("{} waited {} ms, of which {allowed} are explained", name(), end - hello));
@@ -74,6 +75,17 @@ fn retransmissions(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Ms {
     let retries = ran.log.retries.get(&n).map_or(&[][..], Vec::as_slice);
     let first = retries.partition_point(|(at, _)| *at < from.saturating_sub(1));
     retries[first..].iter().take_while(|(at, _)| *at <= to).map(|(_, wait)| wait).sum()
+}
+
+/// The own time of the slowest upstream that a node could have taken, be its packets lost more often than those of a usable one
+/// may be, or be it slower: as long as it answers probes in time, it may be the best that the node knows.
+fn slowest(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Ms {
+    let answering = |state: &State, e| {
+        usable_now(state, n, e, 1.0) || state.sites.get(&e).is_some_and(|site| site.backends.is_none() && site.mode.answers())
+    };
+    let sites = ran.history.at(from).sites.keys();
+    let such = sites.filter(|e| ran.history.during(from, to).any(|state| answering(state, **e)));
+    such.map(|e| own_time(ran, n, *e, from, to)).max().unwrap_or(0)
 }
 
 /// What an upstream needs by itself: a handshake's round trip, the hello's, and its work.
