@@ -274,7 +274,7 @@ pub enum Effect {
     Cut {
         /// The endpoint.
         endpoint: Endpoint,
-        /// When the first failed probe was sent.
+        /// When a failed probe was sent: the first of a run of failures, and later each one after it.
         silent_since: Moment,
         /// Spread them over this time.
         over: Duration,

@@ -23,6 +23,19 @@ fn traffic_evidence_makes_suspect_and_prompts_one_probe_that_ends_it() {
 }
 
 #[test]
+fn who_answers_later_than_a_client_is_let_wait_is_suspect_until_it_answers_faster() {
+    let mut world = World::quiet(2, 1);
+    let since = world.now;
+    world.site(apiserver(1), Site::Slow(ms(700)));
+    world.run(secs(10));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect], "and it is never down, nor ready in between");
+    assert_eq!(world.ranked(), [apiserver(2), apiserver(1)], "below every ready one");
+    world.site(apiserver(1), Site::Slow(ms(300)));
+    world.run(secs(3));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect, Verdict::Ready]);
+}
+
+#[test]
 fn a_connected_dial_and_an_answer_are_no_evidence_against_anyone() {
     let mut world = World::quiet(3, 1);
     let since = world.now;

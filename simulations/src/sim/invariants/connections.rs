@@ -7,7 +7,7 @@ use crate::sim::history::usable_now;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{Class, MachineId, Ms, State};
+use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 
 /// Loss at which a way still counts as usable.
 const LOSS: f64 = 0.05;
@@ -65,9 +65,22 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     let from = hello.saturating_sub(interval + UNKNOWN);
     let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf);
     let fell_silent = conditions.began(n, silent, from, hello.saturating_sub(1));
-    let hung = |shows| shows == Shows::Hung;
+    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late);
     let hangs = conditions.began(n, hung, from, end) + conditions.began(n, silent, hello, end);
-    fell_silent * SILENT + hangs * HUNG + retransmissions(ran, n, hello, end)
+    let half = half_working(ran, conditions, n, hello, from);
+    fell_silent * SILENT + (hangs + half) * HUNG + retransmissions(ran, n, hello, end)
+}
+
+/// Balancers that work themselves and have something behind them that does not, for longer than the others are excused: which
+/// of its backends a connection gets is a balancer's affair, and a probe that gets a good one finds nothing wrong.
+fn half_working(ran: &Ran, conditions: &Conditions<'_>, n: MachineId, hello: Ms, from: Ms) -> u64 {
+    let state = ran.history.at(hello);
+    let works = state.sites.iter().filter(|(_, site)| site.backends.is_some() && site.mode == Mode::Ready);
+    let half = works.filter(|(e, _)| {
+        let changes = conditions.of(n, **e);
+        changes.iter().rev().find(|(at, _)| *at <= hello).is_some_and(|(at, shows)| *at < from && *shows == Shows::Hung)
+    });
+    half.count() as u64
 }
 
 /// How long lost packets of this node's proxy were waited for in the meantime.
