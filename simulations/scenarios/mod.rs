@@ -31,6 +31,7 @@ mod herd;
 mod hour_of_noise;
 mod keys_rotated;
 mod latency_noise;
+mod local_hangs;
 mod loss_1;
 mod loss_30;
 mod loss_5;
@@ -40,6 +41,7 @@ mod mtu;
 mod nearest_changes;
 mod node_moves;
 mod node_restarts;
+mod only_control_plane;
 mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
@@ -88,6 +90,10 @@ pub const ALL: &[Scenario] = &[
     apiserver_hangs::SCENARIO,
     apiserver_drains::SCENARIO,
     apiserver_pauses::SCENARIO,
+    local_hangs::SCENARIO,
+    // All apiservers, or the only one.
+    only_control_plane::SCENARIO,
+    // Distance.
     nearest_changes::SCENARIO,
     from_10_to_30_ms::SCENARIO,
     latency_noise::SCENARIO,
