@@ -46,6 +46,7 @@ mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
 mod partition_to_apiserver;
+mod rolling_upgrade;
 mod seeds_dead;
 mod snapshot_restored;
 mod stale_cache;
@@ -93,6 +94,7 @@ pub const ALL: &[Scenario] = &[
     local_hangs::SCENARIO,
     // All apiservers, or the only one.
     only_control_plane::SCENARIO,
+    rolling_upgrade::SCENARIO,
     // Distance.
     nearest_changes::SCENARIO,
     from_10_to_30_ms::SCENARIO,

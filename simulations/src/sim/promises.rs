@@ -281,6 +281,27 @@ impl<'a> Promises<'a> {
         self
     }
 
+    /// Of these machines' new connections of `from..to` each of these gets no more than an equal share for every apiserver.
+    pub fn at_most_fair_share(
+        &mut self,
+        of: &BTreeSet<MachineId>,
+        these: &BTreeSet<SocketAddr>,
+        (from, to): (Ms, Ms),
+    ) -> &mut Self {
+        let answered = self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node));
+        let upstreams: Vec<SocketAddr> =
+            answered.filter_map(|(_, client)| Some(self.ran.log.upstreams.get(&client.upstream?)?.to)).collect();
+        let sites = self.ran.history.at(to).sites.values();
+        let fair = upstreams.len() / sites.filter(|site| site.backends.is_none()).count().max(1);
+        for endpoint in these {
+            let got = upstreams.iter().filter(|to| *to == endpoint).count();
+            if got > fair {
+                self.break_it(format!("{endpoint} got {got} new connections from {from} to {to} ms, where {fair} were fair"));
+            }
+        }
+        self
+    }
+
     /// Nobody's ClientHello reaches these in `from..to`.
     pub fn no_hello_at(&mut self, endpoints: &BTreeSet<SocketAddr>, (from, to): (Ms, Ms)) -> &mut Self {
         let there = self.ran.log.upstreams.values().filter(|it| endpoints.contains(&it.to) && (from..to).contains(&it.bytes));
