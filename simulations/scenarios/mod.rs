@@ -46,6 +46,9 @@ mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
 mod partition_to_apiserver;
+mod planes_replaced;
+mod replaced_unseen;
+mod replaced_unseen_long;
 mod rolling_upgrade;
 mod seeds_dead;
 mod snapshot_restored;
@@ -95,6 +98,9 @@ pub const ALL: &[Scenario] = &[
     // All apiservers, or the only one.
     only_control_plane::SCENARIO,
     rolling_upgrade::SCENARIO,
+    planes_replaced::SCENARIO,
+    replaced_unseen::SCENARIO,
+    replaced_unseen_long::SCENARIO,
     // Distance.
     nearest_changes::SCENARIO,
     from_10_to_30_ms::SCENARIO,
