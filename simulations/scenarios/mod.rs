@@ -42,6 +42,7 @@ mod nearest_changes;
 mod node_moves;
 mod node_restarts;
 mod only_control_plane;
+mod out_of_reach;
 mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
@@ -73,6 +74,7 @@ pub const ALL: &[Scenario] = &[
     partition_from_apiserver::SCENARIO,
     partition_gossip::SCENARIO,
     partition_api::SCENARIO,
+    out_of_reach::SCENARIO,
     zone_cut_with::SCENARIO,
     zone_cut_without::SCENARIO,
     zone_cut_10_min::SCENARIO,

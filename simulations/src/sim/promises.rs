@@ -303,9 +303,20 @@ impl<'a> Promises<'a> {
     }
 
     /// Nobody's ClientHello reaches these in `from..to`.
-    pub fn no_hello_at(&mut self, endpoints: &BTreeSet<SocketAddr>, (from, to): (Ms, Ms)) -> &mut Self {
-        let there = self.ran.log.upstreams.values().filter(|it| endpoints.contains(&it.to) && (from..to).contains(&it.bytes));
-        for it in there.cloned().collect::<Vec<_>>() {
+    pub fn no_hello_at(&mut self, endpoints: &BTreeSet<SocketAddr>, span: (Ms, Ms)) -> &mut Self {
+        let everyone = (0..self.ran.names.len()).collect();
+        self.no_hello_from(&everyone, endpoints, span)
+    }
+
+    /// Of these machines' clients nobody's ClientHello goes to these in `from..to`.
+    pub fn no_hello_from(
+        &mut self,
+        of: &BTreeSet<MachineId>,
+        endpoints: &BTreeSet<SocketAddr>,
+        (from, to): (Ms, Ms),
+    ) -> &mut Self {
+        let sent = self.ran.log.upstreams.values().filter(|it| of.contains(&it.by.0) && endpoints.contains(&it.to));
+        for it in sent.filter(|it| (from..to).contains(&it.bytes)).cloned().collect::<Vec<_>>() {
             self.break_it(format!("{}: a client's bytes went to {} at {} ms", self.name(it.by.0), it.to, it.bytes));
         }
         self
