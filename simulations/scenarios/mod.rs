@@ -24,6 +24,7 @@ mod churn;
 mod clock_jumps;
 mod cloned;
 mod even_again;
+mod family_dead;
 mod far_zone;
 mod from_10_to_30_ms;
 mod gossip_off;
@@ -74,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     partition_from_apiserver::SCENARIO,
     partition_gossip::SCENARIO,
     partition_api::SCENARIO,
+    family_dead::SCENARIO,
     out_of_reach::SCENARIO,
     zone_cut_with::SCENARIO,
     zone_cut_without::SCENARIO,

@@ -16,7 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 /// From one replacement to the next.
-const APART: Ms = 25 * 60_000;
+const APART: Ms = 18 * 60_000;
 
 fn plan(cast: &Cast) -> Plan {
     let plan = cut_off(cast, APART);

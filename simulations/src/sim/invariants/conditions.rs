@@ -74,7 +74,7 @@ pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
     };
     let out = state.way(n, site.machine, Class::Api);
     let back = state.way(site.machine, n, Class::Api);
-    if !back.open || site.mode == Mode::Dropping {
+    if !back.open || site.vanishes_for(n) {
         return Shows::Silent;
     }
     if !out.open {
@@ -84,7 +84,7 @@ pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
         Mode::Refusing | Mode::Gone => Shows::Dead,
         Mode::Hung => Shows::Hung,
         Mode::WrongCertificate | Mode::NotTls => Shows::Foreign,
-        mode if !mode.serves() => Shows::Hung,
+        _ if !site.serves(n) => Shows::Hung,
         _ => behind(state, site.backends.as_deref(), site.machine),
     }
 }
