@@ -32,6 +32,7 @@ mod clock_jumps;
 mod cloned;
 mod etcd_lost;
 mod even_again;
+mod family_dead;
 mod far_zone;
 mod from_10_to_30_ms;
 mod gossip_off;
@@ -39,6 +40,7 @@ mod herd;
 mod hour_of_noise;
 mod keys_rotated;
 mod latency_noise;
+mod local_hangs;
 mod loss_1;
 mod loss_30;
 mod loss_5;
@@ -48,10 +50,16 @@ mod mtu;
 mod nearest_changes;
 mod node_moves;
 mod node_restarts;
+mod only_control_plane;
+mod out_of_reach;
 mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
 mod partition_to_apiserver;
+mod planes_replaced;
+mod replaced_unseen;
+mod replaced_unseen_long;
+mod rolling_upgrade;
 mod seeds_dead;
 mod snapshot_restored;
 mod stale_cache;
@@ -76,6 +84,8 @@ pub const ALL: &[Scenario] = &[
     partition_from_apiserver::SCENARIO,
     partition_gossip::SCENARIO,
     partition_api::SCENARIO,
+    family_dead::SCENARIO,
+    out_of_reach::SCENARIO,
     zone_cut_with::SCENARIO,
     zone_cut_without::SCENARIO,
     zone_cut_10_min::SCENARIO,
@@ -106,6 +116,14 @@ pub const ALL: &[Scenario] = &[
     apiserver_unready::SCENARIO,
     etcd_lost::SCENARIO,
     workers_first::SCENARIO,
+    local_hangs::SCENARIO,
+    // All apiservers, or the only one.
+    only_control_plane::SCENARIO,
+    rolling_upgrade::SCENARIO,
+    planes_replaced::SCENARIO,
+    replaced_unseen::SCENARIO,
+    replaced_unseen_long::SCENARIO,
+    // Distance.
     nearest_changes::SCENARIO,
     from_10_to_30_ms::SCENARIO,
     latency_noise::SCENARIO,

@@ -172,7 +172,7 @@ impl Stage {
                     Ok(())
                 });
             }
-            Fault::Family { of, ipv6 } => self.mode(&self.family(of, *ipv6)?, Mode::Dropping, more),
+            Fault::Family { of, ipv6 } => self.mode(&self.family(of, *ipv6)?, Mode::Unrouted, more),
             Fault::Balancer { mode } => self.mode(&self.balancer_site(), *mode, more),
             Fault::BalancerBlind => {
                 self.blind.send_replace(true);

@@ -100,7 +100,7 @@ pub fn usable_now(state: &State, n: MachineId, e: SocketAddr, loss: f64) -> bool
     let machine = &state.machines[n];
     let runs = machine.up && matches!(machine.agent, AgentLife::Running | AgentLife::Stopping);
     let serves = |from: MachineId, site: &Site| {
-        site.mode.serves()
+        site.serves(from)
             && !site.expired
             && machine.trusts.contains(&site.ca)
             && state.both_ways(from, site.machine, Class::Api, loss)

@@ -56,6 +56,10 @@ impl Stage {
     /// Nodes that were to come later.
     pub(super) fn join(&mut self, of: &Who, draw: Draw) -> anyhow::Result<()> {
         let machines = self.machines(of)?;
+        self.came.extend(&machines);
+        for machine in &machines {
+            self.write_config(*machine)?;
+        }
         let nodes = self.plan.cluster.nodes.clone();
         let ca = self.ca;
         self.faults(
@@ -85,6 +89,7 @@ impl Stage {
     /// Nodes that go for good: first their agents, then their apiservers.
     pub(super) fn leave(&mut self, of: &Who) -> anyhow::Result<()> {
         let machines = self.machines(of)?;
+        self.left.extend(&machines);
         let (sim, nodes) = (self.sim.clone(), self.nodes.clone());
         self.work.spawn(async move {
             for machine in &machines {

@@ -157,7 +157,7 @@ pub enum Fault {
         /// What it does.
         mode: Mode,
     },
-    /// API packets to and from the addresses of one family vanish, on machines that have both.
+    /// API packets between machines to and from the addresses of one family vanish, where machines have both.
     Family {
         /// Whose.
         of: Who,

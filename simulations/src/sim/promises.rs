@@ -148,14 +148,65 @@ impl<'a> Promises<'a> {
         self.late_at_most(NOT_LATE, fault.from, (fault.from + until, self.ran.ended))
     }
 
-    /// Connections to these that were open at `since` are gone after `within` ms, except on those machines themselves.
+    /// Connections opened in `from..to` are answered by a moment.
+    pub fn answered_by(&mut self, by: Ms, (from, to): (Ms, Ms)) -> &mut Self {
+        for (hello, client) in self.new_connections(from, to).collect::<Vec<_>>() {
+            let open = client.ended.is_none_or(|(at, _)| at > by);
+            if client.first_byte.is_none_or(|first| first > by) && open {
+                self.break_it(format!("{}: the connection of {hello} ms was not answered by {by} ms", self.name(client.node)));
+            }
+        }
+        self
+    }
+
+    /// Whoever fails of those that were opened in `from..to` was held for so long first.
+    pub fn held_at_least(&mut self, least: Ms, (from, to): (Ms, Ms)) -> &mut Self {
+        for (hello, client) in self.new_connections(from, to).filter(|(_, client)| failed(client)).collect::<Vec<_>>() {
+            if let Some((at, how)) = client.ended.filter(|(at, _)| *at < hello + least) {
+                self.break_it(format!(
+                    "{}: the connection of {hello} ms failed at {at} ms already: {how:?}",
+                    self.name(client.node)
+                ));
+            }
+        }
+        self
+    }
+
+    /// Connections to these that were open when it began are gone after `within` ms, except on those machines themselves.
     pub fn reset_within(&mut self, within: Ms, fault: &Played) -> &mut Self {
+        let others = (0..self.ran.names.len()).filter(|machine| !fault.machines.contains(machine)).collect();
+        self.left_within(within, &others, fault)
+    }
+
+    /// Connections of these machines to the apiservers concerned that were open when it began are gone after `within` ms.
+    pub fn left_within(&mut self, within: Ms, of: &BTreeSet<MachineId>, fault: &Played) -> &mut Self {
         let by = fault.from + within;
         let open = self.ran.log.upstreams.values().filter(|it| fault.endpoints.contains(&it.to) && it.bytes <= fault.from);
-        let lingering = open.filter(|it| it.ended.is_none_or(|(at, _)| at > by) && !fault.machines.contains(&it.by.0));
+        let lingering = open.filter(|it| it.ended.is_none_or(|(at, _)| at > by) && of.contains(&it.by.0));
         for it in lingering.cloned().collect::<Vec<_>>() {
             let until = it.ended.map_or("the end".to_owned(), |(at, _)| format!("{at} ms"));
             self.break_it(format!("{}: a connection to {} lingered until {until}, past {by} ms", self.name(it.by.0), it.to));
+        }
+        self
+    }
+
+    /// These machines' new connections of `from..to` are answered by these.
+    pub fn answered_at(&mut self, of: &BTreeSet<MachineId>, by: &BTreeSet<SocketAddr>, span: (Ms, Ms)) -> &mut Self {
+        self.answerer(of, span, |to| by.contains(to))
+    }
+
+    /// These machines' new connections of `from..to` are answered by others than these.
+    pub fn answered_elsewhere(&mut self, of: &BTreeSet<MachineId>, than: &BTreeSet<SocketAddr>, span: (Ms, Ms)) -> &mut Self {
+        self.answerer(of, span, |to| !than.contains(to))
+    }
+
+    fn answerer(&mut self, of: &BTreeSet<MachineId>, (from, to): (Ms, Ms), right: impl Fn(&SocketAddr) -> bool) -> &mut Self {
+        for (hello, client) in self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node)).collect::<Vec<_>>()
+        {
+            let upstream = client.upstream.and_then(|conn| self.ran.log.upstreams.get(&conn));
+            if let Some(upstream) = upstream.filter(|upstream| !right(&upstream.to)) {
+                self.break_it(format!("{}: the connection of {hello} ms went to {}", self.name(client.node), upstream.to));
+            }
         }
         self
     }
@@ -242,10 +293,42 @@ impl<'a> Promises<'a> {
         self
     }
 
+    /// Of these machines' new connections of `from..to` each of these gets no more than an equal share for every apiserver.
+    pub fn at_most_fair_share(
+        &mut self,
+        of: &BTreeSet<MachineId>,
+        these: &BTreeSet<SocketAddr>,
+        (from, to): (Ms, Ms),
+    ) -> &mut Self {
+        let answered = self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node));
+        let upstreams: Vec<SocketAddr> =
+            answered.filter_map(|(_, client)| Some(self.ran.log.upstreams.get(&client.upstream?)?.to)).collect();
+        let sites = self.ran.history.at(to).sites.values();
+        let fair = upstreams.len() / sites.filter(|site| site.backends.is_none()).count().max(1);
+        for endpoint in these {
+            let got = upstreams.iter().filter(|to| *to == endpoint).count();
+            if got > fair {
+                self.break_it(format!("{endpoint} got {got} new connections from {from} to {to} ms, where {fair} were fair"));
+            }
+        }
+        self
+    }
+
     /// Nobody's ClientHello reaches these in `from..to`.
-    pub fn no_hello_at(&mut self, endpoints: &BTreeSet<SocketAddr>, (from, to): (Ms, Ms)) -> &mut Self {
-        let there = self.ran.log.upstreams.values().filter(|it| endpoints.contains(&it.to) && (from..to).contains(&it.bytes));
-        for it in there.cloned().collect::<Vec<_>>() {
+    pub fn no_hello_at(&mut self, endpoints: &BTreeSet<SocketAddr>, span: (Ms, Ms)) -> &mut Self {
+        let everyone = (0..self.ran.names.len()).collect();
+        self.no_hello_from(&everyone, endpoints, span)
+    }
+
+    /// Of these machines' clients nobody's ClientHello goes to these in `from..to`.
+    pub fn no_hello_from(
+        &mut self,
+        of: &BTreeSet<MachineId>,
+        endpoints: &BTreeSet<SocketAddr>,
+        (from, to): (Ms, Ms),
+    ) -> &mut Self {
+        let sent = self.ran.log.upstreams.values().filter(|it| of.contains(&it.by.0) && endpoints.contains(&it.to));
+        for it in sent.filter(|it| (from..to).contains(&it.bytes)).cloned().collect::<Vec<_>>() {
             self.break_it(format!("{}: a client's bytes went to {} at {} ms", self.name(it.by.0), it.to, it.bytes));
         }
         self

@@ -1,6 +1,6 @@
 //! One run of one plan with one seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -120,6 +120,9 @@ pub(super) struct Stage {
     pub(super) snapshots: BTreeMap<(MachineId, Ms), Disk>,
     /// Which CA is in force.
     pub(super) ca: u32,
+    /// Who came later than the others, and who went for good.
+    pub(super) came: BTreeSet<MachineId>,
+    pub(super) left: BTreeSet<MachineId>,
     /// Addresses given out so far, by machine, for those that move.
     pub(super) moves: BTreeMap<MachineId, u8>,
     pub(super) more: BTreeMap<MachineId, String>,
@@ -208,6 +211,8 @@ impl Stage {
             blind: watch::Sender::new(false),
             snapshots: BTreeMap::new(),
             ca: 0,
+            came: BTreeSet::new(),
+            left: BTreeSet::new(),
             moves: BTreeMap::new(),
             more: BTreeMap::new(),
             second_key: None,
@@ -224,8 +229,10 @@ impl Stage {
         let mut core = self.sim.core();
         let at = |state: &State, machine: MachineId, port| SocketAddr::new(state.machines[machine].addrs[0], port);
         let state = core.state.clone();
-        let control_planes =
-            (0..self.names.len()).filter(|other| cluster.nodes[*other].control_plane && !cluster.nodes[*other].later);
+        // Whoever writes a configuration names the control planes of that day.
+        let here = |other: &MachineId| !cluster.nodes[*other].later || self.came.contains(other);
+        let control_planes = (0..self.names.len()).filter(|other| cluster.nodes[*other].control_plane && here(other));
+        let control_planes = control_planes.filter(|other| !self.left.contains(other));
         let seeds = control_planes.take(cluster.seeds).map(|seed| at(&state, seed, GOSSIP_PORT)).collect();
         let node = &cluster.nodes[machine];
         let addrs = state.machines[machine].addrs.iter().map(|ip| SocketAddr::new(*ip, API_PORT));

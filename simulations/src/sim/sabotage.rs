@@ -164,7 +164,9 @@ pub const ALL: &[Sabotage] = &[
             _ => {}
         }))
     }),
-    spoils("gives-up", 11, ("apiserver-hangs-for-a-minute", 1), "after a quarter of a minute nothing is routed any more", || Box::new(GivesUp)),
+    spoils("gives-up", 11, ("apiserver-hangs-for-a-minute", 1), "after a quarter of a minute nothing is routed any more", || {
+        Box::new(GivesUp)
+    }),
     spoils(
         "never-cuts-leases",
         11,

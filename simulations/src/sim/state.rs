@@ -110,6 +110,8 @@ pub enum Mode {
     Refusing,
     /// Packets to and from it vanish.
     Dropping,
+    /// Packets to and from it vanish between machines; its own machine reaches it.
+    Unrouted,
     /// Takes this many milliseconds longer for each answer.
     Slow(u32),
     /// Says 429, and takes 300 ms longer for each answer.
@@ -120,6 +122,18 @@ pub enum Mode {
     NotTls,
     /// No process, as [`Mode::Refusing`], but for good.
     Gone,
+}
+
+impl Site {
+    /// Packets between it and this machine vanish, whatever the network does.
+    pub fn vanishes_for(&self, machine: MachineId) -> bool {
+        self.mode == Mode::Dropping || (self.mode == Mode::Unrouted && machine != self.machine)
+    }
+
+    /// Accepts connections of this machine, shows a right certificate, and answers `/readyz` within 500 ms.
+    pub fn serves(&self, machine: MachineId) -> bool {
+        self.mode.serves() || (self.mode == Mode::Unrouted && machine == self.machine)
+    }
 }
 
 impl Mode {

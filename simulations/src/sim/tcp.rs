@@ -202,7 +202,7 @@ fn syn_wait(attempt: u32) -> Option<Ms> {
 /// The way of a connection's packets from one end, which an apiserver that drops packets closes.
 fn way(state: &State, conn: &Conn, from: usize) -> Way {
     let mut way = state.way(conn.ends[from].machine, conn.ends[1 - from].machine, Class::Api);
-    if state.sites.get(&conn.to).is_some_and(|site| site.mode == Mode::Dropping) {
+    if state.sites.get(&conn.to).is_some_and(|site| site.vanishes_for(conn.ends[0].machine)) {
         way.open = false;
     }
     way

@@ -76,7 +76,7 @@ pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
     };
     let out = state.way(n, site.machine, Class::Api);
     let back = state.way(site.machine, n, Class::Api);
-    if !back.open || site.mode == Mode::Dropping {
+    if !back.open || site.vanishes_for(n) {
         return Shows::Silent;
     }
     if !out.open {
