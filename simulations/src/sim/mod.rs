@@ -19,6 +19,7 @@ mod hostile;
 mod invariants;
 mod kubelet;
 pub mod log;
+pub mod measure;
 mod moves;
 pub mod node;
 pub mod outcome;
