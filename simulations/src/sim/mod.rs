@@ -22,6 +22,7 @@ mod invariants;
 mod kubelet;
 mod learned;
 pub mod log;
+pub mod measure;
 mod moves;
 #[cfg(test)]
 mod network_tests;

@@ -123,6 +123,18 @@ impl Results {
         format!("{}/{}", outcome.scenario, outcome.seed)
     }
 
+    /// Changes what a file holds; where there is none, what nothing but this binary says.
+    ///
+    /// # Errors
+    /// It is no results, those of another build, or cannot be written.
+    pub fn change(path: &Path, change: impl FnOnce(&mut Results)) -> anyhow::Result<()> {
+        let mut results = if path.exists() { Results::read(path)? } else { Results::of(Vec::new(), BTreeMap::new()) };
+        let (there, here) = (&results.build, Build::this());
+        anyhow::ensure!(*there == here, "{}: it holds results of {there:?}, and this is {here:?}", path.display());
+        change(&mut results);
+        write_json(path, &results)
+    }
+
     /// Reads results from a file.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ macro_rules! say {
 
 mod compare;
 mod explain;
+mod growth;
 mod list;
 mod pool;
 mod replay;
@@ -43,6 +44,8 @@ pub enum Command {
     Shrink(Box<shrink::Shrink>),
     /// Show what `prismesh explain` shows on one node of a simulated cluster at one moment.
     Explain(Box<explain::Explain>),
+    /// Measure how things grow with the size of a cluster.
+    Growth(growth::Growth),
     /// Look whether the engine decides as it did when an event log was written.
     Replay(replay::Replay),
     /// Make a page of results, to be looked at.
@@ -61,6 +64,7 @@ impl Command {
             Command::Sweep(sweep) => sweep.execute(),
             Command::Shrink(shrink) => shrink.execute(),
             Command::Explain(explain) => explain.execute(),
+            Command::Growth(growth) => growth.execute(),
             Command::Replay(replay) => replay.execute(),
             Command::Report(report) => report.execute(),
             Command::Compare(compare) => compare.execute(),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::story::Story;
 use crate::lab::children;
+use crate::sim::measure::growth;
 use crate::sim::outcome::Outcome;
 use crate::sim::run::{self, Options};
 use crate::sim::{complaints, results};
@@ -29,9 +30,19 @@ pub struct Run {
     /// Write each node's event log to this directory, for `replay`.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Add the figures that are measured for clusters of several sizes.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    measure: Option<Measure>,
     /// Ends when its standard input does: somebody started it who may die.
     #[arg(long, hide = true)]
     child: bool,
+}
+
+/// What is measured beside the figures of every run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Measure {
+    /// Who learnt what when, costs, memory and speed.
+    Growth,
 }
 
 impl Run {
@@ -43,13 +54,23 @@ impl Run {
         if let Some(dir) = &self.record {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
-        let begun = Instant::now();
+        let (begun, memory) = (Instant::now(), memory("VmRSS"));
         let options =
             Options { log: self.log.clone(), record: self.record.clone(), sabotage: self.story.sabotage, ..Options::default() };
         let ran = run::run(&told.plan, self.story.seed, &options);
         let took = begun.elapsed();
         let outcome = match ran {
-            Ok(ran) => told.judge(&ran),
+            Ok(ran) => {
+                let grown = self::memory("VmHWM") - memory;
+                let mut outcome = told.judge(&ran);
+                if let Some(Measure::Growth) = self.measure {
+                    outcome.figures.extend(growth::figures(&ran));
+                    outcome.figures.insert("memory_kB_per_node".to_owned(), grown / ran.names.len().max(1) as f64);
+                    outcome.figures.insert("wall_s".to_owned(), took.as_secs_f64());
+                    outcome.figures.insert("speed_times".to_owned(), ran.ended as f64 / 1e3 / took.as_secs_f64());
+                }
+                outcome
+            }
             Err(error) => {
                 let heard = complaints::heard();
                 // Nobody fell over: it is the story that cannot be played.
@@ -66,6 +87,13 @@ impl Run {
         }
         Ok(outcome.passed())
     }
+}
+
+/// A line of this process's own `/proc/self/status`, in kB; 0 where there is none.
+fn memory(line: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|said| said.strip_prefix(line)?.strip_prefix(':'));
+    value.and_then(|value| value.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0.0)
 }
 
 fn tell(outcome: &Outcome, took: f64) {

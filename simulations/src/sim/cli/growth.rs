@@ -1,0 +1,140 @@
+//! `growth`: what a cluster costs and how fast it learns, at several sizes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::pool::{self, Job};
+use super::table::Table;
+use crate::sim::file;
+use crate::sim::measure::growth::{Figures, Story, point};
+use crate::sim::outcome::Outcome;
+use crate::sim::results::{Point, Results};
+
+/// Sizes that everybody has the time for.
+const SIZES: [usize; 3] = [5, 50, 200];
+/// And those that take long.
+const MORE: [usize; 2] = [500, 1_000];
+/// The smallest cluster in which every story can be told.
+const LEAST: usize = 5;
+
+/// Which sizes, and where the figures are kept.
+#[derive(Debug, Args)]
+pub struct Growth {
+    /// Also 500 and 1,000 nodes.
+    #[arg(long, conflicts_with = "nodes")]
+    full: bool,
+    /// Only these sizes.
+    #[arg(long, num_args = 1.., value_name = "N")]
+    nodes: Vec<usize>,
+    /// What everything is drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the figures into this file of results, as `sweep --out` leaves one, or into a new one.
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
+    /// A run that takes longer than this on the wall is ended.
+    #[arg(long, default_value_t = 3_600, value_name = "SECONDS")]
+    wall: u64,
+    /// Runs at the same time: more than one makes each slower, and speed is one of the figures.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    jobs: usize,
+}
+
+impl Growth {
+    pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        let (points, whole) = measure(&self.sizes()?, self.seed, self.jobs, Duration::from_secs(self.wall))?;
+        for line in table(&points).lines() {
+            say!("{line}");
+        }
+        if let Some(path) = &self.into {
+            Results::change(path, |results| results.growth = points)?;
+            say!("written to {}", path.display());
+        }
+        Ok(whole)
+    }
+
+    fn sizes(&self) -> anyhow::Result<Vec<usize>> {
+        let mut sizes = match (self.nodes.is_empty(), self.full) {
+            (false, _) => self.nodes.clone(),
+            (true, false) => SIZES.into(),
+            (true, true) => [&SIZES[..], &MORE].concat(),
+        };
+        sizes.sort_unstable();
+        sizes.dedup();
+        anyhow::ensure!(sizes.iter().all(|size| *size >= LEAST), "a cluster of fewer than {LEAST} nodes has no story to tell");
+        Ok(sizes)
+    }
+}
+
+/// Measures clusters of these sizes; and whether all stories were played to their end and broke nothing.
+pub(super) fn measure(sizes: &[usize], seed: u64, at_once: usize, wall: Duration) -> anyhow::Result<(Vec<Point>, bool)> {
+    let dir = tempfile::tempdir().context("cannot make a directory for the stories")?;
+    let tries: Vec<(usize, Story)> =
+        sizes.iter().flat_map(|nodes| Story::ALL.into_iter().map(move |story| (*nodes, story))).collect();
+    let jobs: Vec<Job> =
+        tries.iter().map(|(nodes, story)| job(dir.path(), *nodes, *story, seed)).collect::<anyhow::Result<_>>()?;
+    let (mut told, mut whole) = (BTreeMap::<usize, Vec<Figures>>::new(), true);
+    pool::play_all(&jobs, at_once, wall, |place, played| {
+        let (nodes, story) = tries[place];
+        whole &= played.outcome.passed();
+        complain(nodes, story, &played.outcome);
+        told.entry(nodes).or_default().push(played.outcome.figures);
+    })?;
+    let points = told.into_iter().map(|(nodes, stories)| Point { nodes, figures: point(&stories) });
+    Ok((points.collect(), whole))
+}
+
+fn job(dir: &Path, nodes: usize, story: Story, seed: u64) -> anyhow::Result<Job> {
+    let path = dir.join(format!("{}-{nodes}.yaml", story.name()));
+    std::fs::write(&path, file::written(&story.plan(nodes))?).context("cannot write a story")?;
+    let words = ["--seed", &seed.to_string(), "--measure", "growth", "--cluster", &path.to_string_lossy()];
+    Ok(Job { name: story.name().to_owned(), seed, arguments: words.map(str::to_owned).into() })
+}
+
+fn complain(nodes: usize, story: Story, outcome: &Outcome) {
+    if !outcome.passed() {
+        say!("FAILED: {} at {nodes} nodes, seed {}", story.name(), outcome.seed);
+        for failure in outcome.failures() {
+            say!("  {failure}");
+        }
+    }
+}
+
+/// A row a figure, a column a size.
+fn table(points: &[Point]) -> Table {
+    let sizes: Vec<String> = points.iter().map(|point| format!("{} nodes", point.nodes)).collect();
+    let head: Vec<&str> = std::iter::once("").chain(sizes.iter().map(String::as_str)).collect();
+    let mut table = Table::new(&head);
+    let mut names: Vec<&String> = points.iter().flat_map(|point| point.figures.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let cell = |point: &Point| point.figures.get(name).map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        table.row(std::iter::once(name.clone()).chain(points.iter().map(cell)).collect());
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_once_each_in_order_and_too_small_ones_are_refused() {
+        let growth = |nodes: &[usize], full| Growth { full, nodes: nodes.into(), seed: 1, into: None, wall: 1, jobs: 1 };
+        assert_eq!(growth(&[50, 5, 50], false).sizes().unwrap(), [5, 50]);
+        assert_eq!(growth(&[], true).sizes().unwrap(), [5, 50, 200, 500, 1_000]);
+        assert!(growth(&[4], false).sizes().is_err());
+    }
+
+    #[test]
+    fn a_figure_that_a_size_has_not_is_a_dash() {
+        let one = Point { nodes: 5, figures: [("a_s".to_owned(), 1.0)].into() };
+        let two = Point { nodes: 50, figures: [("b_s".to_owned(), 2.0)].into() };
+        assert_eq!(table(&[one, two]).lines(), ["      5 nodes  50 nodes", "a_s     1.00         -", "b_s        -      2.00"]);
+    }
+}
