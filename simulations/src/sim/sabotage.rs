@@ -54,7 +54,7 @@ impl Sabotage {
 
 /// The sabotage of this name.
 pub fn find(name: &str) -> Option<&'static Sabotage> {
-    ALL.iter().find(|sabotage| sabotage.name == name)
+    ALL.iter().chain([&WITHOUT_REPORTS]).find(|sabotage| sabotage.name == name)
 }
 
 const fn spoils(
@@ -178,6 +178,15 @@ pub const ALL: &[Sabotage] = &[
         Box::new(NeverRests::default())
     }),
 ];
+
+/// No sabotage in earnest: what nodes say of others' endpoints is not heard, to see what it is worth.
+pub const WITHOUT_REPORTS: Sabotage = spoils("without-reports", 0, ("calm", 1), "what members measured is not heard", || {
+    Box::new(Events(|event| {
+        if let Event::Record(record) = event {
+            record.observations.clear();
+        }
+    }))
+});
 
 fn each(routing: &mut Routing, change: impl FnMut(&mut Upstream)) {
     routing.upstreams.iter_mut().for_each(change);

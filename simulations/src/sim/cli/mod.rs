@@ -22,6 +22,7 @@ mod list;
 mod pool;
 mod replay;
 mod report;
+mod reports;
 mod run;
 pub mod sabotages;
 mod shrink;
@@ -44,6 +45,8 @@ pub enum Command {
     Shrink(Box<shrink::Shrink>),
     /// Show what `prismesh explain` shows on one node of a simulated cluster at one moment.
     Explain(Box<explain::Explain>),
+    /// Measure what peers' reports are worth to a node that has just come.
+    Reports(reports::Reports),
     /// Measure how things grow with the size of a cluster.
     Growth(growth::Growth),
     /// Look whether the engine decides as it did when an event log was written.
@@ -64,6 +67,7 @@ impl Command {
             Command::Sweep(sweep) => sweep.execute(),
             Command::Shrink(shrink) => shrink.execute(),
             Command::Explain(explain) => explain.execute(),
+            Command::Reports(reports) => reports.execute(),
             Command::Growth(growth) => growth.execute(),
             Command::Replay(replay) => replay.execute(),
             Command::Report(report) => report.execute(),

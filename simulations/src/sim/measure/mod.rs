@@ -2,3 +2,4 @@
 //! model compares with real sockets.
 
 pub mod growth;
+pub mod reports;
