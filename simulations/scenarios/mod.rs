@@ -4,6 +4,7 @@ use crate::sim::scenario::Scenario;
 
 mod agent_stalls;
 mod agents_restart;
+mod all_reboot;
 mod apiserver_crashes;
 mod apiserver_drains;
 mod apiserver_drops;
@@ -69,6 +70,7 @@ pub const ALL: &[Scenario] = &[
     hour_of_noise::SCENARIO,
     even_again::SCENARIO,
     apiserver_crashes::SCENARIO,
+    all_reboot::SCENARIO,
     seeds_dead::SCENARIO,
     stale_cache::SCENARIO,
     partition_to_apiserver::SCENARIO,
