@@ -8,9 +8,16 @@ mod all_reboot;
 mod apiserver_crashes;
 mod apiserver_drains;
 mod apiserver_drops;
+mod apiserver_flaps;
 mod apiserver_hangs;
+mod apiserver_hangs_long;
 mod apiserver_loses_its_machine;
+mod apiserver_no_tls;
+mod apiserver_overloaded;
 mod apiserver_pauses;
+mod apiserver_replaced;
+mod apiserver_slow;
+mod apiserver_unready;
 mod balancer_drops;
 mod balancer_half_works;
 mod balancer_hangs;
@@ -24,6 +31,7 @@ mod chaos_long;
 mod churn;
 mod clock_jumps;
 mod cloned;
+mod etcd_lost;
 mod even_again;
 mod family_dead;
 mod far_zone;
@@ -58,6 +66,7 @@ mod snapshot_restored;
 mod stale_cache;
 mod storm;
 mod suspended;
+mod workers_first;
 mod zone_cut_10_min;
 mod zone_cut_2_h;
 mod zone_cut_with;
@@ -100,6 +109,15 @@ pub const ALL: &[Scenario] = &[
     apiserver_hangs::SCENARIO,
     apiserver_drains::SCENARIO,
     apiserver_pauses::SCENARIO,
+    apiserver_flaps::SCENARIO,
+    apiserver_hangs_long::SCENARIO,
+    apiserver_no_tls::SCENARIO,
+    apiserver_overloaded::SCENARIO,
+    apiserver_replaced::SCENARIO,
+    apiserver_slow::SCENARIO,
+    apiserver_unready::SCENARIO,
+    etcd_lost::SCENARIO,
+    workers_first::SCENARIO,
     local_hangs::SCENARIO,
     // All apiservers, or the only one.
     only_control_plane::SCENARIO,

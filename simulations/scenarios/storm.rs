@@ -18,11 +18,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn plan(cast: &Cast) -> Plan {
     let planes = if cast.smallest { 3 } else { cast.draw.one_of("control planes", &[3, 5]) };
-    let cluster = Cluster { fresh_every: 2_000, ..cast.zoned(planes, cast.count("workers", 21, 30), 1) };
+    let cluster = Cluster { fresh_every: 2_000, ..cast.zoned(planes, cast.count("workers", 26, 34), 1) };
     let of = who(cast.control_plane(&cluster, "who"));
     let mode = cast.draw.one_of("does", &[Mode::Dropping, Mode::Hung, Mode::Refusing]);
-    let at = cast.moment("when", 20_000, 21_000);
-    Plan { cluster, steps: Vec::new(), lasts: 60_000 }.fault(at, 15_000, Fault::Apiserver { of, mode })
+    let at = cast.moment("when", 42_000, 44_000);
+    Plan { cluster, steps: Vec::new(), lasts: 80_000 }.fault(at, 15_000, Fault::Apiserver { of, mode })
 }
 
 /// Probes of one endpoint within a second, beside two a node: who sees it fail, and who is told so, each look once.

@@ -257,6 +257,8 @@ pub enum Saw {
     },
     /// Reset or closed before its first byte.
     ClosedEarly,
+    /// A whole hello was answered with something that is not TLS.
+    NotTls,
     /// This node could not dial (descriptors, ports, no route).
     LocalError,
 }
@@ -272,7 +274,7 @@ pub enum Effect {
     Cut {
         /// The endpoint.
         endpoint: Endpoint,
-        /// When the first failed probe was sent.
+        /// When a failed probe was sent: the first of a run of failures, and later each one after it.
         silent_since: Moment,
         /// Spread them over this time.
         over: Duration,

@@ -5,6 +5,7 @@
 //! node say): they can lower an answering endpoint to `suspect` or `draining`, and an own answer to a probe sent after
 //! they arrived lifts them. So nothing but this node's own probes can make an endpoint `down`, and a lie costs one probe.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::endpoint::NodeId;
@@ -111,8 +112,8 @@ pub(crate) struct Health {
     downs: Vec<Moment>,
     last_answer: Option<Moment>,
     failures: u32,
-    /// The number of failures for which a cut was ordered last.
-    cut_at: Option<u32>,
+    /// When the failed probes of the present run were sent for which no cut was ordered yet; of those that are old enough the last.
+    uncut: VecDeque<Moment>,
     reason: String,
 }
 
@@ -131,7 +132,7 @@ impl Health {
             downs: Vec::new(),
             last_answer: None,
             failures: 0,
-            cut_at: None,
+            uncut: VecDeque::new(),
             reason: "not probed yet".into(),
         }
     }
@@ -233,7 +234,7 @@ impl Health {
         self.noticed = None;
         self.corroborated = false;
         self.failures = 0;
-        self.cut_at = None;
+        self.uncut.clear();
         self.suspicion.take_if(|doubt| doubt.arrived <= sent);
         self.word.take_if(|word| word.arrived <= sent && !answer.draining && (word.retracted || !answer.readiness_unknown));
         self.reason = match answer {
@@ -275,6 +276,10 @@ impl Health {
         self.failures = self.failures.saturating_add(1);
         self.noticed.get_or_insert(now);
         self.corroborated |= corroborated;
+        self.uncut.push_back(sent);
+        while self.uncut.get(1).is_some_and(|next| *next + CUT_AFTER <= now) {
+            self.uncut.pop_front();
+        }
         *self.first_failed.get_or_insert(sent)
     }
 
@@ -330,20 +335,20 @@ impl Health {
         matches!(self.base, Base::Failing { .. } | Base::Down { first_success: None }) && !self.corroborated
     }
 
-    /// From when on silent connections may be cut, if at all. A cut is ordered once for each failed probe: a connection
-    /// that was not silent then may be later.
+    /// From when on silent connections may be cut, if at all. A cut is ordered once for each failed probe, some time after it
+    /// was sent: a connection that was not silent at the first may be at a later one.
     pub(crate) fn cut_from(&self) -> Option<Moment> {
-        match (&self.base, self.first_failed) {
-            (Base::Down { first_success: None }, Some(first)) if self.corroborated && self.cut_at != Some(self.failures) => {
-                Some(first + CUT_AFTER)
-            }
-            _ => None,
-        }
+        let cuts = self.corroborated && matches!(self.base, Base::Down { first_success: None });
+        self.uncut.front().filter(|_| cuts).map(|sent| *sent + CUT_AFTER)
     }
 
-    /// A cut has been ordered for the present state.
-    pub(crate) fn cut_ordered(&mut self) {
-        self.cut_at = Some(self.failures);
+    /// If a cut is due: since when the connections that it is meant for have been silent.
+    pub(crate) fn order_cut(&mut self, now: Moment) -> Option<Moment> {
+        let mut silent_since = None;
+        while self.cut_from().is_some_and(|from| from <= now) {
+            silent_since = self.uncut.pop_front();
+        }
+        silent_since
     }
 
     fn recovery_gap(&self) -> Duration {

@@ -38,6 +38,8 @@ pub(crate) struct Known {
     pub(crate) told: Verdict,
     /// That its certificate is outside its validity was told.
     pub(crate) told_expired: bool,
+    /// Its last answer came later than a client would have waited.
+    pub(crate) slow: bool,
     /// It has not answered yet, or was `down` since it did.
     away: bool,
     /// When it last joined those that answer.
@@ -63,6 +65,7 @@ impl Known {
             connections: 0,
             told: Verdict::Unproven,
             told_expired: false,
+            slow: false,
             away: true,
             ready_since: None,
             near: None,

@@ -34,6 +34,7 @@ pub mod time;
 
 pub use endpoint::{Endpoint, EndpointTag, NodeId, Source};
 pub use event::{Effect, Event};
+use selection::first_byte_delay;
 pub use selection::{Routing, Upstream};
 pub use time::Moment;
 
@@ -253,6 +254,15 @@ impl Engine {
                     known.latency.sample(rtt);
                 }
                 known.health.answered(now, probed.sent, answer, held);
+                // Clients would not have waited for it, if there had been another one. Once is nothing; and what is later than a
+                // probe can be was late in this node.
+                let took = now.since(probed.sent);
+                let most = first_byte_delay(known.latency.estimate().unwrap_or_default());
+                let slow = took > most && took <= policy::PROBE_TIMEOUT;
+                if slow && known.slow {
+                    known.health.doubt(now, "answers later than a client is let wait for its first byte");
+                }
+                known.slow = slow;
                 self.answered = true;
                 self.seek_corroboration(probed.endpoint);
             }
@@ -328,6 +338,7 @@ impl Engine {
             Saw::Overtaken { .. } => "a dial begun later connected before it",
             Saw::NoFirstByte { .. } => "connected, and no first byte came in time",
             Saw::ClosedEarly => "closed before its first byte",
+            Saw::NotTls => "answered a hello with something that is not TLS",
         };
         known.health.doubt(self.now, doubt);
         self.prompt(endpoint);

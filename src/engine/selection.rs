@@ -210,6 +210,11 @@ fn within_band(rtt: Duration, lowest: Duration, was_near: bool) -> bool {
     rtt <= lowest.mul_f64(factor).max(lowest + slack)
 }
 
+/// How long an upstream at this distance may take for its first byte before the hello goes to one more.
+pub(crate) fn first_byte_delay(rtt: Duration) -> Duration {
+    rtt.saturating_mul(policy::FIRST_BYTE_ROUND_TRIPS).clamp(policy::FIRST_BYTE_LEAST, policy::FIRST_BYTE_MOST)
+}
+
 fn upstream(candidate: &Candidate, group: u32, mean_load: f64) -> Upstream {
     let rtt = candidate.rtt.unwrap_or(Duration::MAX);
     Upstream {
@@ -221,7 +226,7 @@ fn upstream(candidate: &Candidate, group: u32, mean_load: f64) -> Upstream {
         second_dial: rtt
             .saturating_mul(policy::SECOND_DIAL_ROUND_TRIPS)
             .clamp(policy::SECOND_DIAL_LEAST, policy::SECOND_DIAL_MOST),
-        first_byte: rtt.saturating_mul(policy::FIRST_BYTE_ROUND_TRIPS).clamp(policy::FIRST_BYTE_LEAST, policy::FIRST_BYTE_MOST),
+        first_byte: first_byte_delay(rtt),
         sources: candidate.sources.clone(),
     }
 }

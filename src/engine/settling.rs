@@ -83,10 +83,7 @@ impl Engine {
             if known.health.answering() {
                 known.told_expired = known.health.expired();
             }
-            if known.health.cut_from().is_some_and(|from| from <= self.now)
-                && let Some(silent_since) = known.health.failing_since()
-            {
-                known.health.cut_ordered();
+            if let Some(silent_since) = known.health.order_cut(self.now) {
                 effects.push(Effect::Cut { endpoint: known.endpoint, silent_since, over: CUT_SPREAD });
             }
         }

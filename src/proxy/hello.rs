@@ -26,6 +26,8 @@ pub enum Shape {
 
 /// A TLS record's type: handshake.
 pub(super) const HANDSHAKE: u8 = 22;
+/// And an alert.
+pub(super) const ALERT: u8 = 21;
 const RECORD_HEADER: usize = 5;
 /// A plaintext record's content at most (RFC 8446, 5.1).
 const RECORD_MOST: usize = 1 << 14;

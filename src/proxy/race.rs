@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::dial::{Candidate, Dial, Dials};
-use super::hello::HANDSHAKE;
+use super::hello::{ALERT, HANDSHAKE};
 use super::said::Said;
 use super::stats::DialEnd;
 use super::trial::{Heard, Trial};
@@ -234,11 +234,14 @@ impl<'a, 'c> Race<'a, 'c> {
     }
 
     fn answered(&mut self, place: usize, head: Vec<u8>) -> Option<End> {
-        let handshake = head.first() == Some(&HANDSHAKE);
+        let kind = head.first().copied();
+        let handshake = kind == Some(HANDSHAKE);
         let trial = self.trials.get_mut(place)?;
         trial.spoke = Some(head);
         if handshake {
             self.shared.saw(trial.to.endpoint, Saw::Answered);
+        } else if kind != Some(ALERT) && self.runner.said.asks() {
+            self.shared.saw(trial.to.endpoint, Saw::NotTls);
         }
         if handshake || !self.runner.said.replayable() {
             return Some(End::Answered(won(self.trials.remove(place))));

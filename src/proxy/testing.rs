@@ -46,6 +46,8 @@ pub(super) enum Play {
     Resets,
     /// Says a TLS alert.
     Alerts,
+    /// Says something that is not TLS.
+    Chats,
     /// This node has no descriptor left.
     LocalError,
     /// A bug.
@@ -294,6 +296,11 @@ impl Actor {
             Play::Alerts => {
                 self.listen().await;
                 let _ = self.stream.write_all(&ALERT).await;
+                while self.listen().await.is_some() {}
+            }
+            Play::Chats => {
+                self.listen().await;
+                let _ = self.stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").await;
                 while self.listen().await.is_some() {}
             }
             Play::AnswersAfter(delay) => self.answer(delay).await,

@@ -27,9 +27,11 @@ pub(super) const PORT: u16 = 6443;
 
 /// Serves for ever.
 pub(super) async fn serve(host: Host, addr: SocketAddr, listener: SimListener, blind: watch::Receiver<bool>) {
-    let (healthy, known) = watch::channel(Vec::new());
+    let (healthy, mut known) = watch::channel(Vec::new());
     let checking = check(host.clone(), addr, healthy, blind);
     let serving = async {
+        // It accepts nobody before it has looked round once.
+        let _ = known.changed().await;
         let mut turn = 0_usize;
         loop {
             let Ok((client, _)) = listener.next().await else { continue };

@@ -270,11 +270,23 @@ impl<'a> Promises<'a> {
         self
     }
 
-    /// New connections of `from..to` are answered by others than these, except on these machines themselves.
+    /// New connections of `from..to` are answered by others than these.
     pub fn unused(&mut self, endpoints: &BTreeSet<SocketAddr>, (from, to): (Ms, Ms)) -> &mut Self {
         for (hello, client) in self.new_connections(from, to).collect::<Vec<_>>() {
             let upstream = client.upstream.and_then(|conn| self.ran.log.upstreams.get(&conn));
             if let Some(upstream) = upstream.filter(|upstream| endpoints.contains(&upstream.to)) {
+                self.break_it(format!("{}: the connection of {hello} ms went to {}", self.name(client.node), upstream.to));
+            }
+        }
+        self
+    }
+
+    /// New connections of `from..to` are answered by others than the ones concerned, except on their own machines.
+    pub fn unused_by_others(&mut self, fault: &Played, (from, to): (Ms, Ms)) -> &mut Self {
+        let others = self.new_connections(from, to).filter(|(_, client)| !fault.machines.contains(&client.node));
+        for (hello, client) in others.collect::<Vec<_>>() {
+            let upstream = client.upstream.and_then(|conn| self.ran.log.upstreams.get(&conn));
+            if let Some(upstream) = upstream.filter(|upstream| fault.endpoints.contains(&upstream.to)) {
                 self.break_it(format!("{}: the connection of {hello} ms went to {}", self.name(client.node), upstream.to));
             }
         }

@@ -157,14 +157,16 @@ pub const ALL: &[Sabotage] = &[
         },
     ),
     spoils("probes-thrice", 10, ("calm", 1), "each probe is made twelve times", || Box::new(Multiplies)),
-    spoils("alone", 10, ("many-nodes-join", 1), "each node thinks that it is alone, and probes as if it were", || {
+    spoils("alone", 10, ("many-see-one-fail", 1), "each node thinks that it is alone, and probes as if it were", || {
         Box::new(Events(|event| match event {
             Event::Members(members) => members.clear(),
             Event::Cached { cluster_size, .. } => *cluster_size = 1,
             _ => {}
         }))
     }),
-    spoils("gives-up", 11, ("apiserver-crashes", 2), "after half a minute nothing is routed any more", || Box::new(GivesUp)),
+    spoils("gives-up", 11, ("apiserver-hangs-for-a-minute", 1), "after a quarter of a minute nothing is routed any more", || {
+        Box::new(GivesUp)
+    }),
     spoils(
         "never-cuts-leases",
         11,
@@ -257,9 +259,12 @@ impl Spoil for BelievesGossip {
     }
 
     fn effects(&mut self, _: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
-        let routed = effects.iter().any(|effect| matches!(effect, Effect::Route(_)));
-        if !routed && !self.0.is_empty() && effects.iter().any(|effect| matches!(effect, Effect::Notice(Notice::Learnt { .. }))) {
-            effects.push(Effect::Route(Routing::default()));
+        if effects.iter().any(|effect| matches!(effect, Effect::Notice(Notice::Learnt { .. }))) {
+            if !effects.iter().any(|effect| matches!(effect, Effect::Route(_))) {
+                effects.push(Effect::Route(Routing::default()));
+            }
+            // Whoever is held is let go to it.
+            effects.push(Effect::Release);
         }
         for effect in &mut effects {
             if let Effect::Route(routing) = effect {

@@ -146,6 +146,14 @@ impl Mode {
         }
     }
 
+    /// What its probes find, it answers in time for them: within a second.
+    pub fn answers(self) -> bool {
+        match self {
+            Mode::Slow(ms) => ms < 900,
+            mode => mode.serves(),
+        }
+    }
+
     /// Accepts connections, shows a right certificate, and answers `/readyz` within 500 ms.
     pub fn serves(self) -> bool {
         match self {

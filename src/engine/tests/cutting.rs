@@ -67,8 +67,13 @@ fn while_it_is_down_each_failed_probe_orders_a_cut_anew_for_those_that_fell_sile
     let fault = world.now;
     world.site(apiserver(1), Site::Ends(Outcome::Refused));
     world.run(secs(20));
-    let (cuts, probes) = (world.cuts(apiserver(1), fault).len(), world.probes(apiserver(1), fault).len());
-    assert!(cuts > 5 && cuts <= probes, "{cuts} cuts, {probes} probes");
+    let (cuts, probes) = (world.cuts(apiserver(1), fault), world.probes(apiserver(1), fault));
+    assert!(cuts.len() > 5 && cuts.len() <= probes.len(), "{} cuts, {} probes", cuts.len(), probes.len());
+    for (when, silent_since) in &cuts {
+        assert!(probes.iter().any(|(sent, _)| sent == silent_since), "silent since a failed probe was sent");
+        assert!(when.since(*silent_since) >= policy::CUT_AFTER);
+    }
+    assert!(cuts.windows(2).all(|pair| pair[0].1 < pair[1].1), "who heard something since the first is cut by a later one");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 
 fn against() -> Vec<Saw> {
     let deadline = at(secs(40));
-    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly]
+    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly, Saw::NotTls]
 }
 
 #[test]
@@ -20,6 +20,19 @@ fn traffic_evidence_makes_suspect_and_prompts_one_probe_that_ends_it() {
         assert_eq!(world.probes(apiserver(1), since).len(), 1);
         assert!(world.probes(apiserver(1), since)[0].1.fresh, "only a fresh connection sees that new ones fail");
     }
+}
+
+#[test]
+fn who_answers_later_than_a_client_is_let_wait_is_suspect_until_it_answers_faster() {
+    let mut world = World::quiet(2, 1);
+    let since = world.now;
+    world.site(apiserver(1), Site::Slow(ms(700)));
+    world.run(secs(10));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect], "and it is never down, nor ready in between");
+    assert_eq!(world.ranked(), [apiserver(2), apiserver(1)], "below every ready one");
+    world.site(apiserver(1), Site::Slow(ms(300)));
+    world.run(secs(3));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect, Verdict::Ready]);
 }
 
 #[test]

@@ -37,6 +37,8 @@ enum Site {
     PausedUntil(Moment),
     /// Answers 200 on fresh connections and has closed the kept ones.
     ClosedKept,
+    /// Answers 200 this long after it was asked.
+    Slow(Duration),
     /// Every probe ends so, a round trip after it was sent.
     Ends(Outcome),
 }
@@ -285,6 +287,11 @@ impl World {
             Site::Expired => Outcome::Status { code: 200, expired: true },
             Site::ClosedKept if !flying.order.fresh => Outcome::Stale,
             Site::ClosedKept => Outcome::Status { code: 200, expired: false },
+            Site::Slow(by) if when >= flying.sent + *by => Outcome::Status { code: 200, expired: false },
+            Site::Slow(by) => {
+                self.flying.insert((flying.sent + *by, id), flying);
+                return;
+            }
             Site::Ends(outcome) => outcome.clone(),
             Site::Silent => {
                 self.flying.insert((expiry, id), flying);
@@ -297,12 +304,13 @@ impl World {
             }
         };
         let answered = matches!(outcome, Outcome::Status { .. });
+        let slow = if let Site::Slow(by) = site { *by } else { Duration::ZERO };
         self.tell(Event::Probed(Probed {
             id,
             endpoint: flying.order.endpoint,
             sent: flying.sent,
             fresh: flying.order.fresh,
-            rtt: answered.then(|| when.since(flying.sent)),
+            rtt: answered.then(|| when.since(flying.sent).saturating_sub(slow)),
             outcome,
         }));
     }

@@ -78,6 +78,7 @@ fn traffic() -> impl Strategy<Value = Event> {
         deadline.clone().prop_map(|deadline| Saw::Overtaken { deadline }),
         deadline.prop_map(|deadline| Saw::NoFirstByte { deadline }),
         Just(Saw::ClosedEarly),
+        Just(Saw::NotTls),
         Just(Saw::LocalError),
     ];
     (an_endpoint(), saw).prop_map(|(endpoint, saw)| Event::Traffic { endpoint, saw })

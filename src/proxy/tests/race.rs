@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::Play::{
-    Alerts, Answers, AnswersAfter, Closes, ClosesAfter, ConnectsAfter, Drops, Echoes, LocalError, Refuses, Resets, Silent,
+    Alerts, Answers, AnswersAfter, Chats, Closes, ClosesAfter, ConnectsAfter, Drops, Echoes, LocalError, Refuses, Resets, Silent,
 };
 use super::*;
 use crate::engine::event::{Saw, Verdict};
@@ -233,6 +233,19 @@ async fn an_alert_is_passed_on_only_when_nobody_is_left() {
     client.read_exact(&mut said).await.expect("the alert");
     assert_eq!(said, ALERT);
     assert_eq!(scene.sightings(), [(1, Saw::Connected(ms(0))), (2, Saw::Refused)], "an alert is no answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_tls_is_moved_on_from_and_told() {
+    let mut scene = Scene::of(&[(1, Chats), (2, Answers)]);
+    assert_eq!(scene.served().await.1, 2);
+    assert!(scene.sightings().contains(&(1, Saw::NotTls)));
+
+    let mut scene = Scene::of(&[(1, Chats)]);
+    let mut client = scene.client();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("written");
+    client.read_exact(&mut [0; 4]).await.expect("HTTP");
+    assert_eq!(scene.sightings(), [(1, Saw::Connected(ms(0)))], "who asks in plain text is answered in plain text");
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,8 +20,10 @@ pub(super) enum Shows {
     Silent,
     /// Nothing gets there, though what it sends arrives.
     Deaf,
-    /// It accepts and does not answer, or too late.
+    /// It accepts and does not answer.
     Hung,
+    /// It answers, and too late for a probe.
+    Late,
     /// What answers is no apiserver.
     Foreign,
 }
@@ -84,7 +86,7 @@ pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
         Mode::Refusing | Mode::Gone => Shows::Dead,
         Mode::Hung => Shows::Hung,
         Mode::WrongCertificate | Mode::NotTls => Shows::Foreign,
-        _ if !site.serves(n) => Shows::Hung,
+        Mode::Slow(_) if !site.mode.answers() => Shows::Late,
         _ => behind(state, site.backends.as_deref(), site.machine),
     }
 }
@@ -97,7 +99,7 @@ fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -
             Shows::Fine => {}
             Shows::Dead if worst == Shows::Fine => worst = Shows::Dead,
             // Through a balancer that accepts, silence looks like an upstream that hangs.
-            Shows::Silent | Shows::Deaf | Shows::Hung => worst = Shows::Hung,
+            Shows::Silent | Shows::Deaf | Shows::Hung | Shows::Late => worst = Shows::Hung,
             other => worst = other,
         }
     }

@@ -3,10 +3,11 @@
 use super::Docket;
 use super::conditions::{Conditions, Shows, probe_interval, run_at};
 use crate::sim::figures::failed;
+use crate::sim::history::usable_now;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{Class, MachineId, Ms, State};
+use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 
 /// Loss at which a way still counts as usable.
 const LOSS: f64 = 0.05;
@@ -49,7 +50,7 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             });
         }
         waits.evaluated();
-        let own = usable.iter().map(|e| own_time(ran, client.node, *e, hello, end)).max().unwrap_or(0);
+        let own = slowest(ran, client.node, hello, end);
         let allowed = own + OVER + allowances(ran, &conditions, client, hello, end);
         if end - hello > allowed && (client.first_byte.is_some() || gave_up) {
             waits.broken(hello, || format!("{} waited {} ms, of which {allowed} are explained", name(), end - hello));
@@ -64,9 +65,22 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     let from = hello.saturating_sub(interval + UNKNOWN);
     let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf);
     let fell_silent = conditions.began(n, silent, from, hello.saturating_sub(1));
-    let hung = |shows| shows == Shows::Hung;
+    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late);
     let hangs = conditions.began(n, hung, from, end) + conditions.began(n, silent, hello, end);
-    fell_silent * SILENT + hangs * HUNG + retransmissions(ran, n, hello, end)
+    let half = half_working(ran, conditions, n, hello, from);
+    fell_silent * SILENT + (hangs + half) * HUNG + retransmissions(ran, n, hello, end)
+}
+
+/// Balancers that work themselves and have something behind them that does not, for longer than the others are excused: which
+/// of its backends a connection gets is a balancer's affair, and a probe that gets a good one finds nothing wrong.
+fn half_working(ran: &Ran, conditions: &Conditions<'_>, n: MachineId, hello: Ms, from: Ms) -> u64 {
+    let state = ran.history.at(hello);
+    let works = state.sites.iter().filter(|(_, site)| site.backends.is_some() && site.mode == Mode::Ready);
+    let half = works.filter(|(e, _)| {
+        let changes = conditions.of(n, **e);
+        changes.iter().rev().find(|(at, _)| *at <= hello).is_some_and(|(at, shows)| *at < from && *shows == Shows::Hung)
+    });
+    half.count() as u64
 }
 
 /// How long lost packets of this node's proxy were waited for in the meantime.
@@ -74,6 +88,17 @@ fn retransmissions(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Ms {
     let retries = ran.log.retries.get(&n).map_or(&[][..], Vec::as_slice);
     let first = retries.partition_point(|(at, _)| *at < from.saturating_sub(1));
     retries[first..].iter().take_while(|(at, _)| *at <= to).map(|(_, wait)| wait).sum()
+}
+
+/// The own time of the slowest upstream that a node could have taken, be its packets lost more often than those of a usable one
+/// may be, or be it slower: as long as it answers probes in time, it may be the best that the node knows.
+fn slowest(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Ms {
+    let answering = |state: &State, e| {
+        usable_now(state, n, e, 1.0) || state.sites.get(&e).is_some_and(|site| site.backends.is_none() && site.mode.answers())
+    };
+    let sites = ran.history.at(from).sites.keys();
+    let such = sites.filter(|e| ran.history.during(from, to).any(|state| answering(state, **e)));
+    such.map(|e| own_time(ran, n, *e, from, to)).max().unwrap_or(0)
 }
 
 /// What an upstream needs by itself: a handshake's round trip, the hello's, and its work.

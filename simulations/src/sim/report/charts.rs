@@ -88,16 +88,20 @@ impl Time {
 
 /// Who answers, as bands on one another.
 fn upstreams(lines: &Timelines) -> Option<Figure> {
-    let mut by: Vec<(&str, Vec<f64>)> = Vec::new();
+    let mut busiest: Vec<(u64, &str)> =
+        lines.answered_by.iter().map(|(name, counts)| (counts.iter().copied().map(u64::from).sum(), name.as_str())).collect();
+    busiest.sort_unstable_by(|one, other| other.cmp(one));
+    let rest: Vec<&str> = busiest.iter().skip(BANDS).map(|(_, name)| *name).collect();
     let per_s = 1e3 / lines.step_ms as f64;
-    for (name, counts) in &lines.answered_by {
-        let counts = counts.iter().map(|count| f64::from(*count) * per_s);
-        if by.len() < BANDS {
-            by.push((name, counts.collect()));
-        } else if let Some((name, rest)) = by.last_mut() {
-            *name = "others";
-            rest.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    let rates = |counts: &[u32]| counts.iter().map(|count| f64::from(*count) * per_s).collect::<Vec<f64>>();
+    let own = lines.answered_by.iter().filter(|(name, _)| !rest.contains(&name.as_str()));
+    let mut by: Vec<(&str, Vec<f64>)> = own.map(|(name, counts)| (name.as_str(), rates(counts))).collect();
+    if !rest.is_empty() {
+        let mut sum = vec![0.0; lines.faults.len()];
+        for name in rest {
+            sum.iter_mut().zip(rates(&lines.answered_by[name])).for_each(|(sum, rate)| *sum += rate);
         }
+        by.push(("others", sum));
     }
     let time = Time::of(lines);
     let mut under = vec![0.0; lines.faults.len()];

@@ -53,7 +53,9 @@ impl Gathered {
     }
 
     fn add(&mut self, path: &Path, results: Results) {
-        let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        // All are called results.json: it is the directory that tells them apart.
+        let file = path.iter().rev().take(2).map(|part| part.to_string_lossy()).collect::<Vec<_>>();
+        let file = file.into_iter().rev().collect::<Vec<_>>().join("/");
         match self.builds.iter_mut().find(|(build, _)| *build == results.build) {
             Some((_, files)) => files.push(file),
             None => self.builds.push((results.build, vec![file])),

@@ -69,6 +69,7 @@ fn cell(held: Option<&Held>) -> Markup {
 pub(super) fn told(held: &Held) -> String {
     match (held.evaluated, held.broken) {
         (0, 0) => "not exercised".to_owned(),
+        (1, 0) => "held once".to_owned(),
         (evaluated, 0) => format!("held {} times", number(evaluated as f64)),
         (evaluated, broken) => format!("broken {} of {} times", number(broken as f64), number(evaluated as f64)),
     }
@@ -77,7 +78,7 @@ pub(super) fn told(held: &Held) -> String {
 /// Which scenario notices which sabotage.
 pub(super) fn sabotages(all: &Gathered) -> Markup {
     if all.matrix.is_empty() {
-        return html! { p.none { "Not in these results. " code { "sabotages --all --json FILE" } " plays every sabotage in every quick scenario; give the file to " code { "report" } " beside the others." } };
+        return html! { p.none { "Not in these results. " code { "sabotages --all --json FILE" } " plays every sabotage in every quick scenario, and with " code { "--play" } " in the one that is known to show it; give the file to " code { "report" } " beside the others." } };
     }
     let mut aims: BTreeMap<&str, u8> = BTreeMap::new();
     let mut cells: BTreeMap<(&str, &str), Vec<&Caught>> = BTreeMap::new();
@@ -97,14 +98,15 @@ pub(super) fn sabotages(all: &Gathered) -> Markup {
         .collect();
     html! {
         p {
-            "Each agent was spoilt in one way, to see whether anybody would notice; which invariants broke is in the cell, bold where it is the "
-            "one that was aimed at. " strong { (count(aims.len() - missed.len(), "sabotage")) " of " (aims.len()) } " broke the invariant that they aim at."
+            "The agents were spoilt in one way at a time, to see whether anybody would notice. In a cell stand the invariants that broke, and "
+            b { "+" } " for a promise of the story, a complaint or something left over; bold, on green, is what the sabotage aims at. "
+            strong { (aims.len() - missed.len()) " of " (count(aims.len(), "sabotage")) } " broke what they aim at in at least one scenario."
         }
-        @if !missed.is_empty() { p.untried { strong { "Not shown to be able to fail by these: " } (missed.join(", ")) } }
+        @if !missed.is_empty() { p.untried { strong { "What these aim at broke in none of these scenarios: " } (missed.join(", ")) } }
         @if !idle.is_empty() { p.untried { strong { "Scenarios that noticed nothing: " } (idle.join(", ")) } }
         div.wide {
             table.matrix.sabotages {
-                thead { tr { th { "scenario" } @for (aim, name) in &order { th { span { (name) " (" (aim) ")" } } } } }
+                thead { tr { th { "scenario" } @for (aim, name) in &order { th { span { (name) @if *aim > 0 { " (" (aim) ")" } } } } } }
                 tbody {
                     @for scenario in &scenarios {
                         tr {
@@ -118,9 +120,12 @@ pub(super) fn sabotages(all: &Gathered) -> Markup {
     }
 }
 
-/// By the invariant that it aims at.
+/// By what it aims at: an invariant, or, of 0, what holds beside them.
 fn hit(caught: &Caught) -> bool {
-    caught.caught_by.contains(&caught.aims_at)
+    match caught.aims_at {
+        0 => caught.otherwise,
+        invariant => caught.caught_by.contains(&invariant),
+    }
 }
 
 /// By anything.
@@ -144,7 +149,7 @@ fn noticed(caught: Option<&Vec<&Caught>>) -> Markup {
         span.cell.(class) {
             @if by.is_empty() && !otherwise { "–" }
             @for number in &by { @if Some(*number) == aim { b { (number) } } @else { (number) } " " }
-            @if otherwise { "+" }
+            @if otherwise && aim == Some(0) { b { "+" } } @else if otherwise { "+" }
         }
     }
 }

@@ -48,12 +48,13 @@ pub(super) fn section(chapter: &Chapter) -> anyhow::Result<Markup> {
 
 fn glance(chapter: &Chapter) -> Markup {
     let all = spread::figures(chapter.runs.iter().copied());
-    let most = |figure: &str| all.get(figure).map_or_else(|| "–".to_owned(), |spread| span(spread.most));
+    let most = |figure: &str| all.get(figure).map(|spread| span(spread.most));
     let (start, later) = (most("first_byte_slowest_ms"), most("first_byte_slowest_after_10_s_ms"));
     let failed: f64 = chapter.runs.iter().filter_map(|outcome| outcome.figures.get("connections_failed")).sum();
     html! {
         span.glance {
-            "slowest first byte " (later) @if start != later { " (" (start) " while agents start)" }
+            @if let Some(later) = &later { "slowest first byte " (later) }
+            @if let Some(start) = start.filter(|start| Some(start) != later.as_ref()) { " (" (start) " while agents start)" }
             @if failed > 0.0 { ", " (number(failed)) " without an answer" }
         }
     }
