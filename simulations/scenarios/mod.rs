@@ -4,6 +4,7 @@ use crate::sim::scenario::Scenario;
 
 mod agent_stalls;
 mod agents_restart;
+mod all_reboot;
 mod apiserver_crashes;
 mod apiserver_drains;
 mod apiserver_drops;
@@ -40,6 +41,7 @@ mod herd;
 mod hour_of_noise;
 mod keys_rotated;
 mod latency_noise;
+mod list_switched;
 mod local_hangs;
 mod loss_1;
 mod loss_30;
@@ -63,6 +65,7 @@ mod rolling_upgrade;
 mod seeds_dead;
 mod snapshot_restored;
 mod stale_cache;
+mod stopped_in_turn;
 mod storm;
 mod suspended;
 mod workers_first;
@@ -78,6 +81,7 @@ pub const ALL: &[Scenario] = &[
     hour_of_noise::SCENARIO,
     even_again::SCENARIO,
     apiserver_crashes::SCENARIO,
+    all_reboot::SCENARIO,
     seeds_dead::SCENARIO,
     stale_cache::SCENARIO,
     partition_to_apiserver::SCENARIO,
@@ -120,6 +124,7 @@ pub const ALL: &[Scenario] = &[
     // All apiservers, or the only one.
     only_control_plane::SCENARIO,
     rolling_upgrade::SCENARIO,
+    stopped_in_turn::SCENARIO,
     planes_replaced::SCENARIO,
     replaced_unseen::SCENARIO,
     replaced_unseen_long::SCENARIO,
@@ -132,6 +137,7 @@ pub const ALL: &[Scenario] = &[
     storm::SCENARIO,
     herd::SCENARIO,
     gossip_off::SCENARIO,
+    list_switched::SCENARIO,
     churn::SCENARIO,
     chaos::SCENARIO,
     chaos_long::SCENARIO,

@@ -88,6 +88,11 @@ impl History {
         (0..state.machines.len()).any(teller)
     }
 
+    /// Whatever was advertised at some time. A node has heard of nothing but this and what its configuration names.
+    pub fn advertised(&self) -> BTreeSet<SocketAddr> {
+        self.states.iter().flat_map(|(_, state)| &state.machines).flat_map(|machine| machine.advertises.iter().copied()).collect()
+    }
+
     /// The endpoints that `n` could have used throughout.
     pub fn all_usable(&self, n: MachineId, span: (Ms, Ms), loss: f64) -> BTreeSet<SocketAddr> {
         let sites = self.at(span.0).sites.keys().copied();

@@ -128,9 +128,21 @@ impl<'a> Promises<'a> {
         self.waits_at_most(usual + late, (from, to))
     }
 
+    /// The same of these machines' clients only.
+    pub fn late_of(&mut self, of: &BTreeSet<MachineId>, late: Ms, fault: Ms, span: (Ms, Ms)) -> &mut Self {
+        let usual = self.usual(fault);
+        self.waits_of(of, usual + late, span)
+    }
+
     /// Connections opened in `from..to` get their first byte within so many ms.
-    pub fn waits_at_most(&mut self, most: Ms, (from, to): (Ms, Ms)) -> &mut Self {
-        for (hello, client) in self.new_connections(from, to).collect::<Vec<_>>() {
+    pub fn waits_at_most(&mut self, most: Ms, span: (Ms, Ms)) -> &mut Self {
+        let everyone = (0..self.ran.names.len()).collect();
+        self.waits_of(&everyone, most, span)
+    }
+
+    fn waits_of(&mut self, of: &BTreeSet<MachineId>, most: Ms, (from, to): (Ms, Ms)) -> &mut Self {
+        for (hello, client) in self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node)).collect::<Vec<_>>()
+        {
             let wait = client.first_byte.map(|first| first - hello);
             if let Some(wait) = wait.filter(|wait| *wait > most) {
                 self.break_it(format!(
@@ -294,20 +306,32 @@ impl<'a> Promises<'a> {
     }
 
     /// Of these machines' new connections of `from..to` each of these gets no more than an equal share for every apiserver.
-    pub fn at_most_fair_share(
+    pub fn at_most_fair_share(&mut self, of: &BTreeSet<MachineId>, these: &BTreeSet<SocketAddr>, span: (Ms, Ms)) -> &mut Self {
+        let sites = self.ran.history.at(span.1).sites.values();
+        let all = sites.filter(|site| site.backends.is_none()).count();
+        self.shares(of, these, all, span, |got, fair| got <= fair)
+    }
+
+    /// Of these machines' new connections of `from..to` each of these gets between half and twice an equal share.
+    pub fn evenly(&mut self, of: &BTreeSet<MachineId>, these: &BTreeSet<SocketAddr>, span: (Ms, Ms)) -> &mut Self {
+        self.shares(of, these, these.len(), span, |got, fair| 2 * got >= fair && got <= 2 * fair)
+    }
+
+    fn shares(
         &mut self,
         of: &BTreeSet<MachineId>,
         these: &BTreeSet<SocketAddr>,
+        among: usize,
         (from, to): (Ms, Ms),
+        right: impl Fn(usize, usize) -> bool,
     ) -> &mut Self {
         let answered = self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node));
         let upstreams: Vec<SocketAddr> =
             answered.filter_map(|(_, client)| Some(self.ran.log.upstreams.get(&client.upstream?)?.to)).collect();
-        let sites = self.ran.history.at(to).sites.values();
-        let fair = upstreams.len() / sites.filter(|site| site.backends.is_none()).count().max(1);
+        let fair = upstreams.len() / among.max(1);
         for endpoint in these {
             let got = upstreams.iter().filter(|to| *to == endpoint).count();
-            if got > fair {
+            if !right(got, fair) {
                 self.break_it(format!("{endpoint} got {got} new connections from {from} to {to} ms, where {fair} were fair"));
             }
         }

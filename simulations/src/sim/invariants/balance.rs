@@ -34,11 +34,11 @@ pub(super) fn judge(ran: &Ran) -> Judged {
 }
 
 /// The workers that truly have the same band, with the band.
-fn alike(state: &State, names: usize) -> BTreeMap<BTreeSet<SocketAddr>, Vec<MachineId>> {
+fn alike(state: &State, names: usize, advertised: &BTreeSet<SocketAddr>) -> BTreeMap<BTreeSet<SocketAddr>, Vec<MachineId>> {
     let mut groups: BTreeMap<BTreeSet<SocketAddr>, Vec<MachineId>> = BTreeMap::new();
     for n in 0..names {
         if state.machines[n].advertises.is_empty() {
-            let band = band(state, n);
+            let band = band(state, n, advertised);
             if band.len() > 1 {
                 groups.entry(band).or_default().push(n);
             }
@@ -48,8 +48,10 @@ fn alike(state: &State, names: usize) -> BTreeMap<BTreeSet<SocketAddr>, Vec<Mach
 }
 
 /// Who is near beyond doubt; empty where jitter could decide about somebody.
-fn band(state: &State, n: MachineId) -> BTreeSet<SocketAddr> {
-    let usable = state.sites.iter().filter(|(e, site)| site.backends.is_none() && usable_now(state, n, **e, 0.05));
+fn band(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+    let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
+    let direct = state.sites.iter().filter(|(e, site)| site.backends.is_none() && named(e));
+    let usable = direct.filter(|(e, _)| usable_now(state, n, **e, 0.05));
     let trips: Vec<(SocketAddr, f64)> = usable.map(|(e, site)| (*e, f64::from(state.round_trip(n, site.machine)))).collect();
     let lowest = trips.iter().map(|(_, trip)| *trip).fold(f64::INFINITY, f64::min);
     let noise = 1.0 + state.zones.jitter;
@@ -62,6 +64,7 @@ fn band(state: &State, n: MachineId) -> BTreeSet<SocketAddr> {
 }
 
 fn new_ones(ran: &Ran, docket: &mut Docket) {
+    let advertised = ran.history.advertised();
     let mut windows: BTreeMap<Ms, Vec<(MachineId, SocketAddr)>> = BTreeMap::new();
     for client in ran.log.clients.iter().filter(|client| client.kind == ClientKind::Fresh) {
         let upstream = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn));
@@ -71,9 +74,9 @@ fn new_ones(ran: &Ran, docket: &mut Docket) {
     }
     for (window, opened) in windows {
         let (from, to) = (window * WINDOW, (window + 1) * WINDOW);
-        let groups = alike(ran.history.at(from), ran.names.len());
+        let groups = alike(ran.history.at(from), ran.names.len(), &advertised);
         // Who is alike must be so throughout.
-        if ran.history.during(from, to).any(|state| alike(state, ran.names.len()) != groups) {
+        if ran.history.during(from, to).any(|state| alike(state, ran.names.len(), &advertised) != groups) {
             continue;
         }
         for (band, workers) in groups {
@@ -96,11 +99,12 @@ fn new_ones(ran: &Ran, docket: &mut Docket) {
 }
 
 fn established(ran: &Ran, docket: &mut Docket) {
+    let advertised = ran.history.advertised();
     let mut at = SETTLED;
     while at < ran.ended {
         let quiet = ran.history.quiet_since(at).is_some_and(|since| at >= since + SETTLED);
         if quiet {
-            for (band, workers) in alike(ran.history.at(at), ran.names.len()) {
+            for (band, workers) in alike(ran.history.at(at), ran.names.len(), &advertised) {
                 even(ran, at, &band, &workers, docket);
             }
         }

@@ -1,6 +1,6 @@
 //! 7, nearness: who has been left in peace for a while uses what is near.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::Docket;
@@ -18,6 +18,7 @@ const SETTLED: Ms = 30_000;
 /// Judges it.
 pub(super) fn judge(ran: &Ran) -> Judged {
     let mut docket = Docket::new(7, "nearness");
+    let advertised = ran.history.advertised();
     let mut was_near: BTreeMap<(RunId, SocketAddr), Ms> = BTreeMap::new();
     for (run, routes) in &ran.log.routes {
         for (at, routing) in routes {
@@ -39,7 +40,7 @@ pub(super) fn judge(ran: &Ran) -> Judged {
         if !settled || !direct(state, n, upstream.to) {
             continue;
         }
-        let Some(lowest) = nearest(state, n) else { continue };
+        let Some(lowest) = nearest(state, n, &advertised) else { continue };
         let Some(here) = state.sites.get(&upstream.to).map(|site| f64::from(state.round_trip(n, site.machine))) else { continue };
         let before = was_near.get(&(run, upstream.to)).is_some_and(|at| *at < client.opened);
         docket.evaluated();
@@ -61,8 +62,9 @@ fn direct(state: &State, n: MachineId, e: SocketAddr) -> bool {
     state.sites.get(&e).is_some_and(|site| site.machine != n && site.backends.is_none())
 }
 
-fn nearest(state: &State, n: MachineId) -> Option<f64> {
-    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && usable_now(state, n, **e, 0.05));
+fn nearest(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> Option<f64> {
+    let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
+    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && named(e) && usable_now(state, n, **e, 0.05));
     usable.map(|(_, site)| state.round_trip(n, site.machine)).min().map(f64::from)
 }
 
