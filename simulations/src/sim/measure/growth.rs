@@ -158,7 +158,7 @@ impl Found<'_> {
     fn lost(&mut self, how: &str, at: Ms, machines: &BTreeSet<MachineId>) {
         let ran = self.ran;
         let endpoints = ran.endpoints(machines, at - 1);
-        let nodes: Vec<MachineId> = ran.in_service(at - 1, ran.ended).into_iter().collect();
+        let nodes: Vec<MachineId> = ran.in_service(at - 1, ran.ended - 1).into_iter().collect();
         let off = |node: &MachineId| ran.first(*node, at, |held| endpoints.iter().all(|it| held(it) != Some(Verdict::Ready)));
         let moments: Vec<Ms> = nodes.iter().filter_map(off).collect();
         self.first_and_last(&format!("{how}_off"), at, &moments);
@@ -178,7 +178,7 @@ impl Found<'_> {
     fn drained(&mut self, at: Ms, machines: &BTreeSet<MachineId>) {
         let ran = self.ran;
         let endpoints = ran.endpoints(machines, at - 1);
-        let nodes = ran.in_service(at - 1, ran.ended);
+        let nodes = ran.in_service(at - 1, ran.ended - 1);
         let told = |node: &MachineId| ran.first(*node, at, |held| endpoints.iter().all(|it| held(it) != Some(Verdict::Ready)));
         let moments: Vec<Ms> = nodes.iter().filter_map(told).collect();
         self.first_and_last("draining_known", at, &moments);
@@ -203,7 +203,7 @@ impl Found<'_> {
             return;
         }
         let Some(came) = came.into_iter().min() else { return };
-        let nodes: Vec<MachineId> = ran.in_service(came, ran.ended).into_iter().filter(|node| !machines.contains(node)).collect();
+        let nodes: Vec<MachineId> = ran.in_service(came, ran.ended - 1).into_iter().filter(|node| !machines.contains(node)).collect();
         let knows = |node: &MachineId| ran.first(*node, came, |held| endpoints.iter().all(|it| held(it).is_some()));
         let uses = |node: &MachineId| ran.first(*node, came, |held| all_ready(held, &endpoints));
         let (known, used): (Vec<Ms>, Vec<Ms>) =
