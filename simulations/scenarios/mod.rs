@@ -38,6 +38,10 @@ mod far_zone;
 mod from_10_to_30_ms;
 mod gossip_off;
 mod herd;
+mod hostile_endpoint;
+mod hostile_oversize;
+mod hostile_storm;
+mod hostile_verdicts;
 mod hour_of_noise;
 mod keys_rotated;
 mod latency_noise;
@@ -151,4 +155,9 @@ pub const ALL: &[Scenario] = &[
     snapshot_restored::SCENARIO,
     ca_rotated::SCENARIO,
     keys_rotated::SCENARIO,
+    // Somebody who has the key and means harm.
+    hostile_endpoint::SCENARIO,
+    hostile_verdicts::SCENARIO,
+    hostile_storm::SCENARIO,
+    hostile_oversize::SCENARIO,
 ];

@@ -302,7 +302,7 @@ impl Stage {
                 self.faults(|_| {}, -1);
                 self.each(of, &Order::Reload)?;
             }
-            Fault::Hostile { node, act } => super::hostile::end(self, node, act)?,
+            Fault::Hostile { node, .. } => super::hostile::end(self, node)?,
             _ => self.faults(|state| state.rules.retain(|rule| rule.id != id), -1),
         }
         Ok(())

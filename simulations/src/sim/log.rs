@@ -40,8 +40,8 @@ pub struct Log {
     pub leases: BTreeMap<MachineId, Vec<Ms>>,
     /// Bytes of gossip sent, with IP and UDP headers, by machine and second.
     pub gossip: BTreeMap<MachineId, Vec<u64>>,
-    /// The longest datagram.
-    pub datagram_most: usize,
+    /// The longest datagram that each machine sent.
+    pub longest_datagrams: BTreeMap<MachineId, usize>,
     /// When a proxy's bytes were lost and how long their sending again was put off, by machine.
     pub retries: BTreeMap<MachineId, Vec<(Ms, Ms)>>,
     /// When a machine's clients began and ceased to be held.
@@ -164,7 +164,8 @@ const HEADERS: u64 = 28;
 
 impl Log {
     pub(super) fn datagram(&mut self, machine: MachineId, now: Ms, bytes: usize) {
-        self.datagram_most = self.datagram_most.max(bytes);
+        let longest = self.longest_datagrams.entry(machine).or_default();
+        *longest = bytes.max(*longest);
         let seconds = self.gossip.entry(machine).or_default();
         let second = usize::try_from(now / 1_000).unwrap_or(usize::MAX);
         if seconds.len() <= second {

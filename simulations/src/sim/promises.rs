@@ -253,6 +253,13 @@ impl<'a> Promises<'a> {
         self.everywhere(endpoints, at, "does not have it ready", |found| found == Some(Verdict::Ready))
     }
 
+    /// Every node's routing has these at a moment, and none as down.
+    pub fn carried_everywhere(&mut self, endpoints: &BTreeSet<SocketAddr>, at: Ms) -> &mut Self {
+        self.everywhere(endpoints, at, "does not count on it", |found| {
+            matches!(found, Some(Verdict::Ready | Verdict::Draining | Verdict::Suspect))
+        })
+    }
+
     /// No node's routing has these any more at a moment.
     pub fn forgotten_everywhere(&mut self, endpoints: &BTreeSet<SocketAddr>, at: Ms) -> &mut Self {
         self.everywhere(endpoints, at, "still has it", |found| found.is_none())

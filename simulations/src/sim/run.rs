@@ -26,6 +26,8 @@ use super::sabotage::Sabotage;
 use super::state::{AgentLife, Machine, MachineId, Mode, Ms, Site, State, Zones};
 use super::{balancer, complaints, director, kubelet, seed};
 
+/// The cluster's id.
+pub(super) const CLUSTER: &str = "simulated";
 /// Gossip's default port.
 pub(super) const GOSSIP_PORT: u16 = 7447;
 /// Where modelled apiservers listen.
@@ -128,6 +130,8 @@ pub(super) struct Stage {
     pub(super) more: BTreeMap<MachineId, String>,
     /// The key that a rotation brings.
     pub(super) second_key: Option<String>,
+    /// Who means harm, by node.
+    pub(super) hostile: BTreeMap<String, JoinSet<()>>,
 }
 
 async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
@@ -216,6 +220,7 @@ impl Stage {
             moves: BTreeMap::new(),
             more: BTreeMap::new(),
             second_key: None,
+            hostile: BTreeMap::new(),
         };
         for machine in 0..stage.names.len() {
             stage.write_config(machine)?;
@@ -241,7 +246,7 @@ impl Stage {
         let external =
             balancer.map(|addr| if cluster.by_name { format!("{BALANCER_NAME}:{}", addr.port()) } else { addr.to_string() });
         let basics = Basics {
-            cluster: "simulated".to_owned(),
+            cluster: CLUSTER.to_owned(),
             node: self.names[machine].clone(),
             seeds,
             apiservers: apiservers.clone(),
@@ -315,6 +320,7 @@ impl Stage {
     /// Stops everybody, and says what is left although nothing should be.
     async fn strike(&mut self, pump: tokio::task::JoinHandle<()>) -> anyhow::Result<Vec<String>> {
         self.clients.shutdown().await;
+        self.hostile.clear();
         while let Some(done) = self.work.join_next().await {
             done.context("a step panicked")??;
         }

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use super::Docket;
 use crate::sim::log::ProbeSeen;
 use crate::sim::outcome::Judged;
+use crate::sim::plan::{Fault, Step};
 use crate::sim::run::Ran;
-use crate::sim::state::{AgentLife, Ms};
+use crate::sim::state::{AgentLife, MachineId, Ms};
 
 /// Probes are counted over this.
 const WINDOW: Ms = 10_000;
@@ -33,11 +34,19 @@ pub(super) fn judge(ran: &Ran) -> Judged {
     let mut docket = Docket::new(10, "thrift");
     probes(ran, &mut docket);
     gossip(ran, &mut docket);
-    docket.evaluated();
-    if ran.log.datagram_most > DATAGRAM {
-        docket.broken(ran.ended, || format!("a datagram had {} bytes", ran.log.datagram_most));
+    for (machine, longest) in ran.log.longest_datagrams.iter().filter(|(machine, _)| !means_harm(ran, **machine)) {
+        docket.evaluated();
+        if *longest > DATAGRAM {
+            docket.broken(ran.ended, || format!("a datagram of {} had {longest} bytes", ran.names[*machine]));
+        }
     }
     docket.close()
+}
+
+/// What sits on this machine is no agent, and keeps to nothing.
+fn means_harm(ran: &Ran, machine: MachineId) -> bool {
+    let hostile = |step: &Step| matches!(&step.what, Fault::Hostile { node, .. } if ran.names.get(machine) == Some(node));
+    ran.plan.steps.iter().any(hostile)
 }
 
 fn probes(ran: &Ran, docket: &mut Docket) {

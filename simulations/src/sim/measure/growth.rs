@@ -203,7 +203,8 @@ impl Found<'_> {
             return;
         }
         let Some(came) = came.into_iter().min() else { return };
-        let nodes: Vec<MachineId> = ran.in_service(came, ran.ended - 1).into_iter().filter(|node| !machines.contains(node)).collect();
+        let nodes: Vec<MachineId> =
+            ran.in_service(came, ran.ended - 1).into_iter().filter(|node| !machines.contains(node)).collect();
         let knows = |node: &MachineId| ran.first(*node, came, |held| endpoints.iter().all(|it| held(it).is_some()));
         let uses = |node: &MachineId| ran.first(*node, came, |held| all_ready(held, &endpoints));
         let (known, used): (Vec<Ms>, Vec<Ms>) =
