@@ -2,6 +2,7 @@
 //! pings, by which it finds out that nothing comes any more.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -9,7 +10,7 @@ use rand::rngs::StdRng;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::client::{self, PROXY, Session};
+use super::client::{self, Session};
 use super::log::{ClientEnd, ClientKind};
 use super::prober::next_record;
 use super::seams::Host;
@@ -34,7 +35,7 @@ const LEASE: u32 = 100;
 const PING: u32 = 101;
 
 /// Lives for ever.
-pub(super) async fn kubelet(host: Host, mut rng: StdRng) {
+pub(super) async fn kubelet(host: Host, to: SocketAddr, mut rng: StdRng) {
     let mut backoff = Duration::ZERO;
     let mut renew = Instant::now();
     loop {
@@ -44,7 +45,7 @@ pub(super) async fn kubelet(host: Host, mut rng: StdRng) {
             continue;
         }
         let begun = Instant::now();
-        if let Some(mut session) = client::open(&host, PROXY, ClientKind::Kubelet).await {
+        if let Some(mut session) = client::open(&host, to, ClientKind::Kubelet).await {
             let end = live(&host, &mut session, &mut renew).await;
             client::ended(&host, session.number, end);
         }

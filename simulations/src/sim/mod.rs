@@ -20,6 +20,7 @@ pub mod history;
 mod hostile;
 mod invariants;
 mod kubelet;
+mod kubeprism;
 mod learned;
 pub mod log;
 pub mod measure;

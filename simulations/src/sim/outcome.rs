@@ -81,7 +81,7 @@ pub enum Turn {
 }
 
 /// What carries the traffic of a node's clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Carrier {
     /// prismesh, as it ships.
@@ -144,7 +144,7 @@ impl Outcome {
         Outcome {
             scenario: scenario.name.to_owned(),
             seed: ran.seed,
-            by: Carrier::Prismesh,
+            by: ran.by,
             nodes: ran.names.len(),
             control_planes: ran.plan.control_planes(),
             virtual_ms: ran.ended,

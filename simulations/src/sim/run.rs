@@ -20,11 +20,12 @@ use super::draw::Draw;
 use super::history::History;
 use super::log::{ClientEnd, ClientKind, Log};
 use super::node::{Basics, Node};
+use super::outcome::Carrier;
 use super::plan::Plan;
 use super::recorder::Recorder;
 use super::sabotage::Sabotage;
 use super::state::{AgentLife, Machine, MachineId, Mode, Ms, Site, State, Zones};
-use super::{balancer, complaints, director, kubelet, seed};
+use super::{balancer, complaints, director, kubelet, kubeprism, seed};
 
 /// The cluster's id.
 pub(super) const CLUSTER: &str = "simulated";
@@ -44,6 +45,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// What of the agents' logs is shown: a `tracing` filter.
     pub log: Option<String>,
+    /// What carries the clients' traffic.
+    pub by: Carrier,
     /// This node's agent is asked for its status at this time.
     pub ask: Option<(String, Ms)>,
 }
@@ -57,6 +60,8 @@ pub struct Ran {
     pub names: Vec<String>,
     /// The seed.
     pub seed: u64,
+    /// What carried the clients' traffic.
+    pub by: Carrier,
     /// The hash of all that happened.
     pub hash: String,
     /// When it ended.
@@ -99,7 +104,10 @@ impl Ran {
 pub fn run(plan: &Plan, seed: u64, options: &Options) -> anyhow::Result<Ran> {
     complaints::listen(options.log.as_deref());
     seed::assert_reached();
-    let (plan, options) = (plan.clone(), options.clone());
+    let (mut plan, options) = (plan.clone(), options.clone());
+    if options.by == Carrier::Balancer {
+        plan.cluster.balancer.get_or_insert(0);
+    }
     let thread = std::thread::Builder::new().name("simulation".to_owned()).stack_size(16 << 20).spawn(move || {
         seed::plant(seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
@@ -130,6 +138,8 @@ pub(super) struct Stage {
     pub(super) more: BTreeMap<MachineId, String>,
     /// The key that a rotation brings.
     pub(super) second_key: Option<String>,
+    /// What carries the clients' traffic.
+    pub(super) by: Carrier,
     /// Who means harm, by node.
     pub(super) hostile: BTreeMap<String, JoinSet<()>>,
 }
@@ -147,7 +157,7 @@ async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
         None => None,
     };
     let leftovers = stage.strike(pump).await?;
-    let Stage { sim, plan, names, .. } = stage;
+    let Stage { sim, plan, names, by, .. } = stage;
     let mut core = sim.core();
     let now = core.now;
     for client in core.log.clients.iter_mut().filter(|client| client.ended.is_none()) {
@@ -157,6 +167,7 @@ async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
         plan,
         names,
         seed,
+        by,
         hash: core.trace.digest(),
         ended,
         history: std::mem::take(&mut core.history),
@@ -220,6 +231,7 @@ impl Stage {
             moves: BTreeMap::new(),
             more: BTreeMap::new(),
             second_key: None,
+            by: options.by,
             hostile: BTreeMap::new(),
         };
         for machine in 0..stage.names.len() {
@@ -301,18 +313,28 @@ impl Stage {
         let cluster = &self.plan.cluster;
         let host = self.plain_host(machine);
         let name = &self.names[machine];
+        let to = match self.by {
+            Carrier::Prismesh => PROXY,
+            Carrier::Balancer => SocketAddr::new(address(self.names.len(), 0), balancer::PORT),
+            Carrier::KubeprismModel => {
+                if let Ok(listener) = host.bind_listener(kubeprism::PORT) {
+                    self.clients.spawn(kubeprism::serve(host.clone(), listener));
+                }
+                kubeprism::PORT
+            }
+        };
         if cluster.fresh_every > 0 {
             let rng = draw.stream(&format!("fresh clients of {name}"));
-            self.clients.spawn(client::fresh(host.clone(), PROXY, ClientKind::Fresh, cluster.fresh_every, rng));
+            self.clients.spawn(client::fresh(host.clone(), to, ClientKind::Fresh, cluster.fresh_every, rng));
         }
         if cluster.kubelets {
             let rng = draw.stream(&format!("kubelet of {name}"));
-            self.clients.spawn(kubelet::kubelet(host.clone(), rng));
+            self.clients.spawn(kubelet::kubelet(host.clone(), to, rng));
         }
         if !cluster.nodes[machine].control_plane {
             for each in 0..cluster.steady {
                 let rng = draw.stream(&format!("steady client {each} of {name}"));
-                self.clients.spawn(client::steady(host.clone(), PROXY, rng));
+                self.clients.spawn(client::steady(host.clone(), to, rng));
             }
         }
     }

@@ -15,6 +15,7 @@ macro_rules! say {
     }};
 }
 
+mod baselines;
 mod compare;
 mod explain;
 mod growth;

@@ -1,18 +1,23 @@
 //! `run`: one story, once.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::baselines;
+use super::pool::{self, Job};
 use super::story::Story;
 use crate::lab::children;
 use crate::sim::measure::{growth, reports};
-use crate::sim::outcome::Outcome;
+use crate::sim::outcome::{Carrier, Outcome};
 use crate::sim::run::{self, Options};
 use crate::sim::{complaints, results};
 
+/// How long a baseline may take on the wall.
+const WALL: Duration = Duration::from_secs(300);
 /// Breaches shown of one invariant.
 const SHOWN: usize = 5;
 
@@ -33,6 +38,12 @@ pub struct Run {
     /// Add the figures that are measured for clusters of several sizes.
     #[arg(long, value_enum, value_name = "WHAT")]
     measure: Option<Measure>,
+    /// What carries the clients' traffic in prismesh's place; invariants are counted then, and fail nothing.
+    #[arg(long, value_enum, default_value_t = Carrier::Prismesh)]
+    by: Carrier,
+    /// Play it again with the external balancer alone, and with a model of KubePrism's published rules, in prismesh's place.
+    #[arg(long)]
+    baselines: bool,
     /// Ends when its standard input does: somebody started it who may die.
     #[arg(long, hide = true)]
     child: bool,
@@ -57,8 +68,13 @@ impl Run {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let (begun, memory) = (Instant::now(), memory("VmRSS"));
-        let options =
-            Options { log: self.log.clone(), record: self.record.clone(), sabotage: self.story.sabotage, ..Options::default() };
+        let options = Options {
+            log: self.log.clone(),
+            record: self.record.clone(),
+            sabotage: self.story.sabotage,
+            by: self.by,
+            ..Options::default()
+        };
         let ran = run::run(&told.plan, self.story.seed, &options);
         let took = begun.elapsed();
         let outcome = match ran {
@@ -88,10 +104,16 @@ impl Run {
             results::write_json(path, &outcome)?;
         }
         tell(&outcome, took.as_secs_f64());
-        if !outcome.passed() {
+        let passed = outcome.passed() || self.by != Carrier::Prismesh;
+        if !passed {
             tell_failure(&outcome, &self.story.command("run"));
         }
-        Ok(outcome.passed())
+        if self.baselines {
+            let job = Job { name: outcome.scenario.clone(), seed: self.story.seed, arguments: self.story.arguments() };
+            let others = baselines::play(&[job], pool::cores(), WALL)?;
+            baselines::tell(&[outcome], &others);
+        }
+        Ok(passed)
     }
 }
 

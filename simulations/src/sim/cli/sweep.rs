@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::baselines;
 use super::pool::{self, Job, Played};
 use super::story::{PROGRAM, matching};
 use super::table::Table;
@@ -46,6 +47,9 @@ pub struct Sweep {
     /// Write results.json to this directory.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Play everything again with the external balancer alone, and with a model of KubePrism's published rules, in prismesh's place.
+    #[arg(long)]
+    baselines: bool,
     /// Fail if figures are worse than in this file beyond a tolerance.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
@@ -74,6 +78,9 @@ impl Sweep {
         }
         summary(&results, begun.elapsed());
         self.list_failures(&results);
+        if self.baselines {
+            baselines::tell(&results.outcomes, &results.baselines);
+        }
         if let Some(dir) = &self.out {
             say!("written to {}", dir.join("results.json").display());
         }
@@ -134,7 +141,11 @@ impl Sweep {
         bar.end();
         let wall_s = played.values().map(|it| (Results::key(&it.outcome), it.seconds)).collect();
         let outcomes = played.into_values().map(|it| it.outcome).collect();
-        Ok(Results::of(outcomes, wall_s))
+        let mut results = Results::of(outcomes, wall_s);
+        if self.baselines {
+            results.baselines = baselines::play(&jobs, at_once, Duration::from_secs(self.wall))?;
+        }
+        Ok(results)
     }
 
     fn list_failures(&self, results: &Results) {
