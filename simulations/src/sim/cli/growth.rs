@@ -70,6 +70,16 @@ impl Growth {
     }
 }
 
+/// Measures clusters of all sizes, prints the figures and writes them into this file of results.
+pub(super) fn full(into: &Path) -> anyhow::Result<()> {
+    let sizes = [&SIZES[..], &MORE].concat();
+    let (points, _) = measure(&sizes, 1, 1, Duration::from_secs(3_600))?;
+    for line in table(&points).lines() {
+        say!("{line}");
+    }
+    Results::change(into, |results| results.growth = points)
+}
+
 /// Measures clusters of these sizes; and whether all stories were played to their end and broke nothing.
 pub(super) fn measure(sizes: &[usize], seed: u64, at_once: usize, wall: Duration) -> anyhow::Result<(Vec<Point>, bool)> {
     let dir = tempfile::tempdir().context("cannot make a directory for the stories")?;

@@ -16,6 +16,7 @@ macro_rules! say {
 }
 
 mod baselines;
+mod calibrate;
 mod compare;
 mod explain;
 mod growth;

@@ -11,7 +11,7 @@ use super::baselines;
 use super::pool::{self, Job};
 use super::story::Story;
 use crate::lab::children;
-use crate::sim::measure::{growth, reports};
+use crate::sim::measure::{calibration, growth, reports};
 use crate::sim::outcome::{Carrier, Outcome};
 use crate::sim::run::{self, Options};
 use crate::sim::{complaints, results};
@@ -56,6 +56,8 @@ enum Measure {
     Growth,
     /// How a node that comes late finds what is near.
     Reports,
+    /// What can be compared with real sockets.
+    Calibration,
 }
 
 impl Run {
@@ -89,6 +91,7 @@ impl Run {
                         outcome.figures.insert("speed_times".to_owned(), ran.ended as f64 / 1e3 / took.as_secs_f64());
                     }
                     Some(Measure::Reports) => outcome.figures = reports::figures(&ran),
+                    Some(Measure::Calibration) => outcome.figures = calibration::figures(&ran),
                     None => {}
                 }
                 outcome
