@@ -31,6 +31,7 @@ mod chaos_long;
 mod churn;
 mod clock_jumps;
 mod cloned;
+mod crash_loops;
 mod etcd_lost;
 mod even_again;
 mod family_dead;
@@ -143,6 +144,7 @@ pub const ALL: &[Scenario] = &[
     gossip_off::SCENARIO,
     list_switched::SCENARIO,
     churn::SCENARIO,
+    crash_loops::SCENARIO,
     chaos::SCENARIO,
     chaos_long::SCENARIO,
     node_restarts::SCENARIO,

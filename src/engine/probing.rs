@@ -57,6 +57,9 @@ impl Pace {
     }
 }
 
+/// The beat is drawn anew when the cluster's interval has grown by this factor.
+const RESPREAD: f64 = 1.5;
+
 /// A probe under way.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct UnderWay {
@@ -66,9 +69,16 @@ pub(crate) struct UnderWay {
 }
 
 /// When an endpoint is probed next.
+///
+/// Ordinary probes keep a beat of their own, which those out of turn do not move, and which is drawn anew when the cluster has grown:
+/// nodes that came up together, or saw an endpoint fail together, do not go on probing together.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Schedule {
     next: Moment,
+    /// The next beat.
+    ordinary: Moment,
+    /// The interval of this cluster's size when the beat was last drawn.
+    spread_over: Duration,
     /// The next probe is out of turn, and goes over a fresh connection.
     fresh: bool,
     last_sent: Option<Moment>,
@@ -81,7 +91,16 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// A first probe now.
     pub(crate) fn new(now: Moment) -> Schedule {
-        Schedule { next: now, fresh: true, last_sent: None, prompted: None, round: 0, under_way: None }
+        Schedule {
+            next: now,
+            ordinary: now,
+            spread_over: PROBE_INTERVAL_LEAST,
+            fresh: true,
+            last_sent: None,
+            prompted: None,
+            round: 0,
+            under_way: None,
+        }
     }
 
     /// When the next probe is due. While one is under way, when that one is given up: whoever was to tell its end is gone.
@@ -106,13 +125,33 @@ impl Schedule {
         self.last_sent
     }
 
-    /// A probe is sent now; the one after it comes an interval later unless something brings it forward.
+    /// A probe is sent now; the one after it comes with the next beat unless something brings it forward.
     pub(crate) fn sent(&mut self, now: Moment, probe: UnderWay, pace: Pace, seed: u64) {
         self.under_way = Some(probe);
         self.last_sent = Some(now);
         self.round += 1;
         self.fresh = false;
-        self.next = now + jittered(pace.interval(), hash(&[seed, self.round]));
+        self.next_beat(now, pace, hash(&[seed, self.round]));
+        self.next = self.ordinary;
+    }
+
+    fn next_beat(&mut self, now: Moment, pace: Pace, drawn: u64) {
+        let length = pace.interval();
+        let later = now + jittered(length, drawn);
+        let grown = interval(pace.cluster_size);
+        if grown > self.spread_over.mul_f64(RESPREAD) {
+            self.spread_over = grown;
+            self.ordinary = now + length.mul_f64(share(drawn));
+            return;
+        }
+        self.spread_over = self.spread_over.min(grown);
+        // Where the interval is the shortest there is, the budget is not reached, and probes may come together.
+        if length <= PROBE_INTERVAL_LEAST || self.ordinary <= now || self.ordinary > later {
+            self.ordinary = later;
+        } else if self.ordinary < now + length / 2 {
+            // One out of turn stands for the beat that it just precedes.
+            self.ordinary = self.ordinary + jittered(length, drawn);
+        }
     }
 
     /// The probe of this number has ended; [`None`] if it is not the one under way.

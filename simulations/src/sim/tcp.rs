@@ -294,11 +294,9 @@ impl Core {
             return;
         }
         let there = way(&self.state, conn, 0);
-        if there.open && !self.lost(there) {
+        if self.gets_through(id, attempt, there) {
             let delay = self.delay(there.delay, there.jitter);
             self.at(self.now + delay, Due::SynArrives { conn: id, attempt });
-        } else {
-            self.note_lost_syn(id, attempt);
         }
         match syn_wait(attempt) {
             Some(wait) => self.at(self.now + wait, Due::Syn { conn: id, attempt: attempt + 1 }),
@@ -306,8 +304,14 @@ impl Core {
         }
     }
 
-    fn note_lost_syn(&mut self, id: ConnId, attempt: u32) {
-        self.note_retry(id, syn_wait(attempt).unwrap_or(0));
+    /// Whether a SYN or its answer gets through. What is lost is sent again later, which nobody can help; what meets a closed way
+    /// meets silence, and that is for the agent to deal with.
+    fn gets_through(&mut self, id: ConnId, attempt: u32, way: Way) -> bool {
+        let lost = way.open && self.lost(way);
+        if lost {
+            self.note_retry(id, syn_wait(attempt).unwrap_or(0));
+        }
+        way.open && !lost
     }
 
     pub(super) fn syn_arrives(&mut self, id: ConnId, attempt: u32) {
@@ -343,11 +347,9 @@ impl Core {
         };
         let Some(conn) = self.tcp.conns.get(&id) else { return };
         let back = way(&self.state, conn, 1);
-        if back.open && !self.lost(back) {
+        if self.gets_through(id, attempt, back) {
             let delay = self.delay(back.delay, back.jitter);
             self.at(self.now + delay, Due::SynAnswer { conn: id, accepted });
-        } else {
-            self.note_lost_syn(id, attempt);
         }
     }
 

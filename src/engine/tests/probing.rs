@@ -2,33 +2,59 @@
 
 use super::*;
 
-/// The most probes of apiserver 1 in any 10 s by this many nodes side by side, in a second, and the mean.
-fn together(nodes: u32) -> (f64, f64) {
-    let (from, span) = (40, 120);
+/// The most probes of apiserver 1 in any 10 s by nodes side by side, in a second, and the mean, after `from`.
+fn together(nodes: impl IntoIterator<Item = World>, from: Duration) -> (f64, f64) {
+    let span = secs(120);
     let mut sent: Vec<Moment> = Vec::new();
-    for node in 0..nodes {
-        let mut world = World::worker(u64::from(node) + 1);
-        world.site(apiserver(1), Site::Status(200));
-        world.tell(Event::Members(live(nodes as usize - 1)));
-        world.run(ms(u64::from(node) * 37 % 5000));
-        world.record(1, &[apiserver(1)]);
-        world.run(secs(from + span) - world.now.since(Moment::START));
-        sent.extend(world.probes(apiserver(1), at(secs(from))).into_iter().map(|(when, _)| when));
+    for mut world in nodes {
+        world.run(from + span - world.now.since(Moment::START));
+        sent.extend(world.probes(apiserver(1), at(from)).into_iter().map(|(when, _)| when));
     }
     sent.sort_unstable();
     let peak = sent.iter().enumerate().map(|(first, start)| sent.partition_point(|when| when.since(*start) < secs(10)) - first);
-    (peak.max().unwrap() as f64 / 10.0, sent.len() as f64 / span as f64)
+    (peak.max().unwrap() as f64 / 10.0, sent.len() as f64 / span.as_secs_f64())
+}
+
+/// A node that learns within four seconds in how large a cluster it is.
+fn newcomer(place: u32, nodes: u32) -> World {
+    let mut world = World::worker(u64::from(place) + 1);
+    world.site(apiserver(1), Site::Status(200));
+    world.run(ms(u64::from(place) * 7 % 1000));
+    world.record(1, &[apiserver(1)]);
+    for known in 1..=4 {
+        world.tell(Event::Members(live((nodes * known / 4) as usize - 1)));
+        world.run(secs(1));
+    }
+    world
 }
 
 #[test]
 fn all_nodes_together_probe_an_endpoint_20_times_a_second_at_most_whatever_their_number() {
     for nodes in [5, 20, 50, 200] {
-        let (peak, mean) = together(nodes);
+        let (peak, mean) = together((0..nodes).map(|place| newcomer(place, nodes)), secs(30));
         let budget = f64::from(policy::PROBES_A_SECOND.min(nodes));
         assert!(peak <= budget * 1.1 + 1.0, "{nodes} nodes: {peak} probes a second over the worst 10 s");
         assert!(mean <= budget * 1.03, "{nodes} nodes: {mean} probes a second");
         assert!(mean >= budget * 0.9, "{nodes} nodes: {mean} probes a second");
     }
+}
+
+#[test]
+fn nodes_that_saw_an_apiserver_fail_together_do_not_go_on_probing_it_together() {
+    let nodes = 200;
+    let (peak, _) = together(
+        (0..nodes).map(|place| {
+            let mut world = newcomer(place, nodes);
+            world.run(at(secs(40)).since(world.now));
+            world.site(apiserver(1), Site::Ends(Outcome::Refused));
+            world.saw(apiserver(1), Saw::Refused);
+            world.run(secs(12));
+            world.site(apiserver(1), Site::Status(200));
+            world
+        }),
+        secs(80),
+    );
+    assert!(peak <= 22.0, "{peak} probes a second over the worst 10 s");
 }
 
 #[test]

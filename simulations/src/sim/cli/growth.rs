@@ -145,6 +145,6 @@ mod tests {
     fn a_figure_that_a_size_has_not_is_a_dash() {
         let one = Point { nodes: 5, figures: [("a_s".to_owned(), 1.0)].into() };
         let two = Point { nodes: 50, figures: [("b_s".to_owned(), 2.0)].into() };
-        assert_eq!(table(&[one, two]).lines(), ["      5 nodes  50 nodes", "a_s     1.00         -", "b_s        -      2.00"]);
+        assert_eq!(table(&[one, two]).lines(), ["     5 nodes  50 nodes", "a_s     1.00         -", "b_s        -      2.00"]);
     }
 }
