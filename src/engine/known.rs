@@ -44,8 +44,8 @@ pub(crate) struct Known {
     away: bool,
     /// When it last joined those that answer.
     pub(crate) ready_since: Option<Moment>,
-    /// It is in the band of the nearest among those of this verdict.
-    pub(crate) near: Option<Verdict>,
+    /// The verdict with which it was ranked last, measured, and whether it is in the band of the nearest of those.
+    pub(crate) ranked: Option<(Verdict, bool)>,
 }
 
 impl Known {
@@ -68,7 +68,7 @@ impl Known {
             slow: false,
             away: true,
             ready_since: None,
-            near: None,
+            ranked: None,
         }
     }
 
@@ -164,7 +164,8 @@ impl Known {
             rtt: self.latency.estimate(),
             load,
             ready_for: self.ready_since.map(|since| now.since(since)),
-            was_near: self.near == Some(self.health.verdict()),
+            ranked: matches!(self.ranked, Some((verdict, _)) if verdict == self.health.verdict()),
+            was_near: self.ranked == Some((self.health.verdict(), true)),
         }
     }
 

@@ -35,7 +35,7 @@ pub mod time;
 pub use endpoint::{Endpoint, EndpointTag, NodeId, Source};
 pub use event::{Effect, Event};
 use selection::first_byte_delay;
-pub use selection::{Routing, Upstream};
+pub use selection::{Band, Routing, Upstream, band};
 pub use time::Moment;
 
 use cluster::Cluster;

@@ -157,7 +157,9 @@ pub(crate) struct Candidate {
     pub(crate) load: u32,
     /// How long ago it joined or recovered; [`None`] if it never was `ready`.
     pub(crate) ready_for: Option<Duration>,
-    /// It was in the band at the last ranking.
+    /// At the last ranking it was measured and had this verdict ...
+    pub(crate) ranked: bool,
+    /// ... and was in the band.
     pub(crate) was_near: bool,
 }
 
@@ -191,23 +193,38 @@ pub(crate) fn rank(candidates: &[Candidate]) -> (Routing, Vec<Score>) {
 }
 
 fn score(candidate: &Candidate, all: &[Candidate]) -> Score {
-    let lowest = all.iter().filter(|other| other.class() == candidate.class()).filter_map(|other| other.rtt).min();
+    let measured =
+        all.iter().filter(|other| other.class() == candidate.class()).filter_map(|other| Some((other.rtt?, other.ranked)));
+    let lowest = measured.min_by_key(|(rtt, ranked)| (*rtt, !ranked));
     let distance = match (candidate.rtt, lowest) {
-        (Some(rtt), Some(lowest)) if within_band(rtt, lowest, candidate.was_near) => Distance::Near,
+        (Some(rtt), Some((lowest, known))) if within_band(rtt, lowest, candidate.was_near && known) => Distance::Near,
         (Some(rtt), _) => Distance::Far(rtt),
         (None, _) => Distance::Unmeasured,
     };
     Score { verdict: candidate.verdict, place: candidate.place(), path: candidate.path(), distance }
 }
 
-/// Entering asks for more than staying, so that noise moves nothing.
+/// Entering asks for more than staying, so that noise moves nothing. Who was near before the nearest was known has to enter anew.
 fn within_band(rtt: Duration, lowest: Duration, was_near: bool) -> bool {
-    let (factor, slack) = if was_near {
-        (policy::BAND_LEAVE_FACTOR, policy::BAND_LEAVE_SLACK)
-    } else {
-        (policy::BAND_ENTER_FACTOR, policy::BAND_ENTER_SLACK)
-    };
-    rtt <= lowest.mul_f64(factor).max(lowest + slack)
+    let band = band(lowest);
+    rtt <= if was_near { band.leave } else { band.enter }
+}
+
+/// How far the band of the nearest reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Band {
+    /// Up to this round trip an upstream enters it.
+    pub enter: Duration,
+    /// Above this one it leaves it.
+    pub leave: Duration,
+}
+
+/// The band where this is the lowest estimate of a round trip.
+pub fn band(lowest: Duration) -> Band {
+    Band {
+        enter: lowest.mul_f64(policy::BAND_ENTER_FACTOR).max(lowest + policy::BAND_ENTER_SLACK),
+        leave: lowest.mul_f64(policy::BAND_LEAVE_FACTOR).max(lowest + policy::BAND_LEAVE_SLACK),
+    }
 }
 
 /// How long an upstream at this distance may take for its first byte before the hello goes to one more.
@@ -260,6 +277,7 @@ mod tests {
             rtt: rtt_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
             load: 0,
             ready_for: None,
+            ranked: true,
             was_near: false,
         }
     }
@@ -315,6 +333,13 @@ mod tests {
         assert_eq!(rank(&[near.clone(), edge.clone()]).1[1].distance, Distance::Far(Duration::from_millis(18)));
         edge.was_near = true;
         assert_eq!(rank(&[near, edge]).1[1].distance, Distance::Near);
+    }
+
+    #[test]
+    fn who_was_near_for_want_of_a_nearer_one_has_to_enter_anew_when_that_one_is_measured() {
+        let (mut newcomer, mut edge) = (candidate(1, Some(10.0)), candidate(2, Some(18.0)));
+        (newcomer.ranked, edge.was_near) = (false, true);
+        assert_eq!(rank(&[newcomer, edge]).1[1].distance, Distance::Far(Duration::from_millis(18)));
     }
 
     #[test]

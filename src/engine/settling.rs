@@ -99,8 +99,8 @@ impl Engine {
         let (routing, scores) = rank(&self.candidates());
         for known in self.endpoints.values_mut() {
             let place = routing.upstreams.iter().position(|upstream| upstream.endpoint == known.endpoint);
-            let near = place.filter(|place| scores[*place].distance == Distance::Near);
-            known.near = near.map(|place| scores[place].verdict);
+            let measured = place.map(|place| scores[place]).filter(|score| score.distance != Distance::Unmeasured);
+            known.ranked = measured.map(|score| (score.verdict, score.distance == Distance::Near));
         }
         if !routing.differs_from(&self.routing) {
             return;
