@@ -2,14 +2,28 @@
 
 use super::hostile_endpoint::{meant_harm, nobody_is_harmed};
 use crate::sim::plan::Hostility;
+use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "hostile-record-storm",
     story: "Somebody who has the key says something new fifty times a second, and that it is urgent, and comes again and again as one \
-            more member. The others have work to do, and do it.",
+            more member. The others have work to do, and do it: what they send for its sake at most doubles what gossip may cost.",
     class: Class::Quick,
     plan: |cast: &Cast| meant_harm(cast, Hostility::RecordStorm),
-    holds: nobody_is_harmed,
+    holds,
     errors: &[],
 };
+
+fn holds(ran: &Ran) -> Vec<String> {
+    let mut broken = nobody_is_harmed(ran);
+    let most = 2.0 * (7_000.0 + 165.0 * ran.names.len() as f64);
+    for (machine, seconds) in &ran.log.gossip {
+        let mean = seconds.iter().sum::<u64>() as f64 / seconds.len().max(1) as f64;
+        let agent = ran.log.runs.values().any(|run| run.machine == *machine);
+        if agent && mean > most {
+            broken.push(format!("{} sent {mean:.0} B/s of gossip for it, more than {most:.0}", ran.names[*machine]));
+        }
+    }
+    broken
+}

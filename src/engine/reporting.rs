@@ -19,6 +19,8 @@ const VERDICTS_APART: Duration = Duration::from_secs(1);
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(600);
 /// Round trips and loads that differ by less than this factor are the same news.
 const NEWS_FACTOR: f64 = 1.5;
+/// So many connections more or less are never news: among all of a cluster's they weigh nothing.
+const LOAD_SLACK: f64 = 4.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Reporting {
@@ -128,9 +130,9 @@ fn is_news(said: &OwnReport, now: &OwnReport) -> bool {
     said.observations.len() != now.observations.len()
         || now.observations.iter().any(|seen| {
             let Some(last) = said.observations.iter().find(|last| last.endpoint == seen.endpoint) else { return true };
-            let load = (f64::from(seen.connections), f64::from(last.connections));
+            let load = (f64::from(seen.connections) + LOAD_SLACK, f64::from(last.connections) + LOAD_SLACK);
             let rtt = (seconds(seen.rtt), seconds(last.rtt));
-            differs(load.0 + 1.0, load.1 + 1.0) || differs(rtt.0, rtt.1)
+            differs(load.0, load.1) || differs(rtt.0, rtt.1)
         })
 }
 

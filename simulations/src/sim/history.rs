@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::state::{AgentLife, Class, MachineId, Mode, Ms, Site, State};
+use super::apiserver::REQUEST_TAKES;
+use super::state::{Class, MachineId, Mode, Ms, Site, State};
 
 /// An endpoint counts as known to a node if a member that could exchange datagrams with it for this long advertises it.
 const HEARD_FOR: Ms = 3_000;
@@ -35,6 +36,11 @@ impl History {
         self.states.iter().map(|(at, _)| *at)
     }
 
+    /// When something may have become usable: when the world changed, and when that had been heard of.
+    pub fn turns(&self) -> impl Iterator<Item = Ms> + '_ {
+        self.changes().flat_map(|at| [at, at + HEARD_FOR])
+    }
+
     /// Every state that was in force at some time from `from` to `to`.
     pub fn during(&self, from: Ms, to: Ms) -> impl Iterator<Item = &State> {
         let first = self.states.partition_point(|(at, _)| *at <= from).saturating_sub(1);
@@ -60,6 +66,13 @@ impl History {
         (last.1.faults == 0).then_some(last.0)
     }
 
+    /// The quiet stretches up to `ended`: from when, and when the world changed again.
+    pub fn stretches(&self, ended: Ms) -> impl Iterator<Item = (Ms, Ms)> + '_ {
+        let ends = self.states.iter().skip(1).map(|(at, _)| *at).chain([ended]);
+        let all = self.states.iter().zip(ends);
+        all.filter(|((_, state), _)| state.faults == 0).map(|((from, _), to)| (*from, to))
+    }
+
     /// Whether node `n` could have used endpoint `e` throughout `from..=to`; at most `loss` of the packets may be lost.
     ///
     /// It reads nothing of any agent: `n`'s agent runs, `e` accepts, shows a right certificate and answers `/readyz` in time,
@@ -80,8 +93,8 @@ impl History {
             self.throughout(from, at, |state| {
                 let (teller, hearer) = (&state.machines[m], &state.machines[n]);
                 teller.advertises.contains(&e)
-                    && teller.agent == AgentLife::Running
-                    && hearer.agent == AgentLife::Running
+                    && teller.agent.runs()
+                    && hearer.agent.runs()
                     && state.both_ways(m, n, Class::Gossip, 0.05)
             })
         };
@@ -93,6 +106,18 @@ impl History {
         self.states.iter().flat_map(|(_, state)| &state.machines).flat_map(|machine| machine.advertises.iter().copied()).collect()
     }
 
+    /// When an endpoint was first advertised, or advertised again.
+    pub fn first_named(&self, e: SocketAddr) -> Vec<Ms> {
+        let named = |state: &State| state.machines.iter().any(|machine| machine.advertises.contains(&e));
+        let mut before = false;
+        let begins = |(at, state): &(Ms, Arc<State>)| {
+            let now = named(state);
+            let was = std::mem::replace(&mut before, now);
+            (now && !was).then_some(*at)
+        };
+        self.states.iter().filter_map(begins).collect()
+    }
+
     /// The endpoints that `n` could have used throughout.
     pub fn all_usable(&self, n: MachineId, span: (Ms, Ms), loss: f64) -> BTreeSet<SocketAddr> {
         let sites = self.at(span.0).sites.keys().copied();
@@ -100,12 +125,23 @@ impl History {
     }
 }
 
+/// `/readyz` asked by one machine is answered within this.
+const IN_TIME: Ms = 500;
+
+/// Whether it answers `/readyz` in time.
+pub fn in_time(state: &State, from: MachineId, site: &Site) -> bool {
+    let noise = 1.0 + state.zones.jitter;
+    let trip = (f64::from(state.round_trip(from, site.machine)) * noise).ceil();
+    trip + (site.mode.delay() + REQUEST_TAKES) as f64 <= IN_TIME as f64
+}
+
 /// The part of *usable* that one state tells.
 pub fn usable_now(state: &State, n: MachineId, e: SocketAddr, loss: f64) -> bool {
     let machine = &state.machines[n];
-    let runs = machine.up && matches!(machine.agent, AgentLife::Running | AgentLife::Stopping);
+    let runs = machine.up && machine.agent.runs();
     let serves = |from: MachineId, site: &Site| {
         site.serves(from)
+            && in_time(state, from, site)
             && !site.expired
             && machine.trusts.contains(&site.ca)
             && state.both_ways(from, site.machine, Class::Api, loss)
@@ -117,6 +153,7 @@ pub fn usable_now(state: &State, n: MachineId, e: SocketAddr, loss: f64) -> bool
         Some(behind) => {
             site.mode == Mode::Ready
                 && state.both_ways(n, site.machine, Class::Api, loss)
+                && !behind.is_empty()
                 && behind.iter().all(|backend| state.sites.get(backend).is_some_and(|backend| serves(site.machine, backend)))
         }
     }

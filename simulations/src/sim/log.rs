@@ -42,8 +42,10 @@ pub struct Log {
     pub gossip: BTreeMap<MachineId, Vec<u64>>,
     /// The longest datagram that each machine sent.
     pub longest_datagrams: BTreeMap<MachineId, usize>,
-    /// When a proxy's bytes were lost and how long their sending again was put off, by machine.
-    pub retries: BTreeMap<MachineId, Vec<(Ms, Ms)>>,
+    /// Every connection that a proxy dialled, in order.
+    pub dials: Vec<(ConnId, Dialled)>,
+    /// When something on a proxy's connection was lost, on which, and how long its sending again was put off, by machine.
+    pub retries: BTreeMap<MachineId, Vec<(Ms, ConnId, Ms)>>,
     /// When a machine's clients began and ceased to be held.
     pub held: BTreeMap<MachineId, Vec<(Ms, u32)>>,
 }
@@ -57,6 +59,8 @@ pub struct RunSeen {
     pub from: Ms,
     /// When it was told to stop, or died.
     pub to: Option<Ms>,
+    /// From when on it has nothing to answer for: its drain is over, or it is dead.
+    pub gone: Option<Ms>,
 }
 
 /// A client's connection.
@@ -110,6 +114,17 @@ pub enum ClientEnd {
     Closed,
     /// The simulation, the node or its client ended.
     Over,
+}
+
+/// A dial of a proxy's.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialled {
+    /// When it was begun.
+    pub at: Ms,
+    /// By which process.
+    pub run: RunId,
+    /// Where to.
+    pub to: SocketAddr,
 }
 
 /// A proxy's connection to an upstream.
@@ -204,6 +219,10 @@ impl Log {
         {
             upstream.hello = Some((now, whose, incarnation));
         }
+    }
+
+    pub(super) fn dialled(&mut self, conn: ConnId, dialled: Dialled) {
+        self.dials.push((conn, dialled));
     }
 
     pub(super) fn relayed(&mut self, back: ConnId, front: ConnId) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prismesh::agent::{Agent, Sockets};
 use prismesh::config::{Config, Sources};
+use prismesh::engine::policy::DRAIN;
 use prismesh::gossip::Keyring;
 use prismesh::world::{Clock, Datagram, Net, World};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use super::prober::SimProber;
 use super::recorder::Recorder;
 use super::sabotage::Sabotage;
 use super::seams::{Host, SimClock};
-use super::state::{AgentLife, MachineId};
+use super::state::{AgentLife, MachineId, Ms};
 use super::watched::Watched;
 
 /// Where a node's files are.
@@ -209,7 +210,7 @@ impl Node {
         {
             let mut core = self.sim.core();
             let now = core.now;
-            core.log.runs.insert(run, RunSeen { machine: self.machine, from: now, to: None });
+            core.log.runs.insert(run, RunSeen { machine: self.machine, from: now, to: None, gone: None });
         }
         self.sim.change(|state| {
             let machine = &mut state.machines[machine];
@@ -224,7 +225,7 @@ impl Node {
     pub(super) async fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
         self.set_life(AgentLife::Stopping);
-        self.over(running.run);
+        self.over(running.run, DRAIN);
         let Running { run, agent, world, prober } = running;
         agent.stop(CancellationToken::new()).await;
         drop((world, prober));
@@ -236,18 +237,20 @@ impl Node {
     /// The agent's process dies without a word.
     pub(super) fn kill(&mut self) {
         let Some(running) = self.running.take() else { return };
-        self.over(running.run);
+        self.over(running.run, Duration::ZERO);
         self.sim.core().end_run(running.run);
         self.sim.rouse();
         drop(running);
         self.set_life(AgentLife::Off);
     }
 
-    fn over(&self, run: RunId) {
+    /// A process is told to stop, and serves on for so long.
+    fn over(&self, run: RunId, drain: Duration) {
         let mut core = self.sim.core();
         let now = core.now;
         if let Some(seen) = core.log.runs.get_mut(&run) {
             seen.to = Some(now);
+            seen.gone = Some(now + u64::try_from(drain.as_millis()).unwrap_or(Ms::MAX));
         }
     }
 

@@ -228,7 +228,7 @@ impl<'a> Promises<'a> {
         for client in self.ran.log.clients.iter().filter(|client| client.first_byte.is_some()) {
             let upstream = client.upstream.and_then(|conn| self.ran.log.upstreams.get(&conn));
             let (Some(upstream), Some((at, false))) = (upstream, client.agent_ended) else { continue };
-            let stopped = self.ran.log.runs.get(&upstream.by.1).and_then(|run| run.to).is_some_and(|to| to <= at);
+            let stopped = self.ran.log.runs.get(&upstream.by.1).and_then(|run| run.gone).is_some_and(|gone| gone <= at);
             if (from..to).contains(&at) && upstream.ended.is_some_and(|(_, peer_first)| !peer_first) && !stopped {
                 self.break_it(format!("{}: a connection to {} was cut at {at} ms", self.name(client.node), upstream.to));
             }

@@ -17,6 +17,7 @@ mod bytes;
 mod felt;
 
 use super::core::{Core, Due, RunId};
+use super::log::Dialled;
 use super::state::{Class, MachineId, Mode, Ms, State, Way};
 use super::udp::listens_at;
 
@@ -269,6 +270,9 @@ impl Core {
             asked: false,
         };
         self.tcp.conns.insert(id, conn);
+        if let Owner::Agent(run) = owner {
+            self.log.dialled(id, Dialled { at: self.now, run, to });
+        }
         self.tcp.peak = self.tcp.peak.max(self.tcp.conns.len());
         self.at(self.now, Due::Syn { conn: id, attempt: 0 });
         Ok(id)

@@ -1,13 +1,14 @@
 //! 6, agreement: who has been left in peace for a while knows exactly what there is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use prismesh::engine::event::Verdict;
 use prismesh::engine::{Routing, Source};
 
 use super::Docket;
-use super::conditions::{probe_interval, run_at};
+use super::conditions::probe_interval;
 use crate::sim::core::RunId;
 use crate::sim::history::usable_now;
 use crate::sim::outcome::Judged;
@@ -24,22 +25,54 @@ const FORGOTTEN: Ms = 960_000;
 /// Judges it.
 pub(super) fn judge(ran: &Ran) -> Judged {
     let mut docket = Docket::new(6, "agreement");
-    for (run, routes) in &ran.log.routes {
-        never_empty_again(ran, *run, routes, &mut docket);
+    let mut proven = Proven::new();
+    for ((by, e, _), at) in &ran.log.proofs {
+        if let Some(seen) = ran.log.runs.get(by) {
+            let first = proven.entry((seen.machine, *e)).or_insert(*at);
+            *first = (*first).min(*at);
+        }
     }
-    for at in moments(ran) {
-        for n in 0..ran.names.len() {
-            if let Some(run) = run_at(ran, n, at).filter(|run| settled(ran, *run, n, at)) {
-                docket.evaluated();
-                knows_what_there_is(ran, n, run, at, &mut docket);
-                forgets_who_left(ran, n, run, at, &mut docket);
+    for run in ran.log.runs.keys() {
+        let routes = ran.log.routes.get(run).map_or(&[][..], Vec::as_slice);
+        never_empty_again(ran, *run, routes, &mut docket);
+        for stretch in ran.history.stretches(ran.ended) {
+            for at in looks(ran, *run, routes, stretch) {
+                knows_what_there_is(ran, *run, (at, stretch.0), &proven, &mut docket);
             }
+        }
+        for at in looks_for_who_left(ran, *run) {
+            forgets_who_left(ran, *run, at, &mut docket);
         }
     }
     docket.close()
 }
 
-fn never_empty_again(ran: &Ran, run: RunId, routes: &[(Ms, std::sync::Arc<Routing>)], docket: &mut Docket) {
+/// When some process of a node first proved an endpoint.
+type Proven = BTreeMap<(MachineId, SocketAddr), Ms>;
+
+/// When it is looked in a quiet stretch: as soon as it has to be right, at each routing after that, and at its end.
+fn looks(ran: &Ran, run: RunId, routes: &[(Ms, Arc<Routing>)], (since, until): (Ms, Ms)) -> Vec<Ms> {
+    let Some(seen) = ran.log.runs.get(&run) else { return Vec::new() };
+    let (from, until) = (since.max(seen.from), until.min(seen.to.unwrap_or(Ms::MAX)));
+    // The interval grows while a node gets to know its cluster.
+    let settled = |interval| from + SETTLED + 4 * interval;
+    let first = settled(probe_interval(ran, run, settled(probe_interval(ran, run, from))));
+    let after = routes.partition_point(|(at, _)| *at <= first);
+    let published = routes[after..].iter().map(|(at, _)| *at);
+    let mut looks: Vec<Ms> = std::iter::once(first).chain(published).chain(until.checked_sub(1)).collect();
+    looks.retain(|at| (first..until).contains(at) && ran.history.at(*at).machines[seen.machine].agent == AgentLife::Running);
+    looks
+}
+
+/// Before each change of the world, and at the end.
+fn looks_for_who_left(ran: &Ran, run: RunId) -> Vec<Ms> {
+    let Some(seen) = ran.log.runs.get(&run) else { return Vec::new() };
+    let span = seen.from + FORGOTTEN..seen.to.unwrap_or(ran.ended).min(ran.ended);
+    let changes = ran.history.changes().chain(seen.to).chain([ran.ended]);
+    changes.filter_map(|at| at.checked_sub(1)).filter(|at| span.contains(at)).collect()
+}
+
+fn never_empty_again(ran: &Ran, run: RunId, routes: &[(Ms, Arc<Routing>)], docket: &mut Docket) {
     let Some(seen) = ran.log.runs.get(&run) else { return };
     for pair in routes.windows(2) {
         if !pair[0].1.upstreams.is_empty() && pair[1].1.upstreams.is_empty() {
@@ -58,27 +91,14 @@ fn never_empty_again(ran: &Ran, run: RunId, routes: &[(Ms, std::sync::Arc<Routin
     }
 }
 
-/// The moments at which it is looked: before each change of the world, and at the end.
-fn moments(ran: &Ran) -> Vec<Ms> {
-    let mut moments: Vec<Ms> = ran.history.changes().filter_map(|at| at.checked_sub(1)).collect();
-    moments.push(ran.ended.saturating_sub(1));
-    moments
-}
-
-fn settled(ran: &Ran, run: RunId, n: MachineId, at: Ms) -> bool {
-    let quiet = ran.history.quiet_since(at);
-    let running = ran.history.at(at).machines[n].agent == AgentLife::Running;
-    let from = ran.log.runs.get(&run).map_or(at, |seen| seen.from);
-    quiet.is_some_and(|since| running && at >= since.max(from) + SETTLED + 4 * probe_interval(ran, run, at))
-}
-
 fn routing_at(ran: &Ran, run: RunId, at: Ms) -> Option<&Routing> {
     let routes = ran.log.routes.get(&run)?;
     let before = routes.partition_point(|(from, _)| *from <= at);
     before.checked_sub(1).map(|last| &*routes[last].1)
 }
 
-fn knows_what_there_is(ran: &Ran, n: MachineId, run: RunId, at: Ms, docket: &mut Docket) {
+fn knows_what_there_is(ran: &Ran, run: RunId, (at, quiet_since): (Ms, Ms), proven: &Proven, docket: &mut Docket) {
+    let n = ran.log.runs[&run].machine;
     let empty = Routing::default();
     let routing = routing_at(ran, run, at).unwrap_or(&empty);
     let state = ran.history.at(at);
@@ -89,12 +109,15 @@ fn knows_what_there_is(ran: &Ran, n: MachineId, run: RunId, at: Ms, docket: &mut
     });
     let knows: BTreeSet<SocketAddr> = answering.map(|upstream| upstream.endpoint.addr()).collect();
     let is_usable = |e: &SocketAddr| usable_now(state, n, *e, 0.05);
-    let quiet_since = ran.history.quiet_since(at).unwrap_or(at);
     let advertised = state.machines.iter().flat_map(|machine| &machine.advertises);
     for e in advertised.filter(|e| is_usable(e) && ran.history.known(n, **e, at)) {
         let at_home = own.contains(e) && own.iter().any(|own| knows.contains(own));
-        let new = !ran.log.proofs.keys().any(|(by, endpoint, _)| *by == run && endpoint == e) && at < quiet_since + NEVER_PROVED;
-        if !knows.contains(e) && !at_home && !new {
+        let never_proved = proven.get(&(n, *e)).is_none_or(|first| *first > at);
+        if at < quiet_since + NEVER_PROVED && never_proved && !at_home {
+            continue;
+        }
+        docket.evaluated();
+        if !knows.contains(e) && !at_home {
             docket.broken(at, || format!("{} does not count on {}, which is usable from it", ran.names[n], ran.name_of(*e)));
         }
     }
@@ -103,11 +126,13 @@ fn knows_what_there_is(ran: &Ran, n: MachineId, run: RunId, at: Ms, docket: &mut
     }
 }
 
-fn forgets_who_left(ran: &Ran, n: MachineId, run: RunId, at: Ms, docket: &mut Docket) {
+fn forgets_who_left(ran: &Ran, run: RunId, at: Ms, docket: &mut Docket) {
+    let n = ran.log.runs[&run].machine;
     let Some(routing) = routing_at(ran, run, at) else { return };
     let Some(from) = at.checked_sub(FORGOTTEN + 2 * probe_interval(ran, run, at)) else { return };
     let answers = routing.upstreams.iter().filter(|upstream| upstream.verdict == Verdict::Ready).count();
     for upstream in routing.upstreams.iter().filter(|upstream| upstream.sources.contains(&Source::Member)) {
+        docket.evaluated();
         let e = upstream.endpoint.addr();
         let told = ran.history.during(from, at).any(|state| state.machines.iter().any(|machine| machine.advertises.contains(&e)));
         if !told && (answers > 1 || upstream.verdict != Verdict::Ready) {

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use prismesh::engine::band;
 
 use super::Docket;
 use crate::sim::history::usable_now;
-use crate::sim::log::{ClientEnd, ClientKind};
+use crate::sim::log::{ClientConn, ClientKind};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
 use crate::sim::state::{MachineId, Ms, State};
@@ -33,30 +36,39 @@ pub(super) fn judge(ran: &Ran) -> Judged {
     docket.close()
 }
 
-/// The workers that truly have the same band, with the band.
-fn alike(state: &State, names: usize, advertised: &BTreeSet<SocketAddr>) -> BTreeMap<BTreeSet<SocketAddr>, Vec<MachineId>> {
-    let mut groups: BTreeMap<BTreeSet<SocketAddr>, Vec<MachineId>> = BTreeMap::new();
-    for n in 0..names {
-        if state.machines[n].advertises.is_empty() {
-            let band = band(state, n, advertised);
-            if band.len() > 1 {
-                groups.entry(band).or_default().push(n);
-            }
+/// Workers that truly have the same band, by their band.
+type Groups = BTreeMap<BTreeSet<SocketAddr>, Vec<MachineId>>;
+
+fn workers(ran: &Ran) -> Vec<MachineId> {
+    let nodes = ran.plan.cluster.nodes.iter().enumerate();
+    nodes.filter(|(_, node)| !node.control_plane).map(|(n, _)| n).collect()
+}
+
+fn alike(state: &State, workers: &[MachineId], advertised: &BTreeSet<SocketAddr>) -> Groups {
+    let mut groups = Groups::new();
+    for n in workers.iter().copied() {
+        let band = equals(state, n, advertised);
+        if band.len() > 1 {
+            groups.entry(band).or_default().push(n);
         }
     }
     groups
 }
 
 /// Who is near beyond doubt; empty where jitter could decide about somebody.
-fn band(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+fn equals(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
     let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
     let direct = state.sites.iter().filter(|(e, site)| site.backends.is_none() && named(e));
     let usable = direct.filter(|(e, _)| usable_now(state, n, **e, 0.05));
     let trips: Vec<(SocketAddr, f64)> = usable.map(|(e, site)| (*e, f64::from(state.round_trip(n, site.machine)))).collect();
     let lowest = trips.iter().map(|(_, trip)| *trip).fold(f64::INFINITY, f64::min);
+    if !lowest.is_finite() {
+        return BTreeSet::new();
+    }
     let noise = 1.0 + state.zones.jitter;
-    let surely_in = |trip: f64| trip * noise <= (lowest * 1.5).max(lowest + 1.0);
-    let surely_out = |trip: f64| trip > (lowest * 2.0).max(lowest + 2.0) * noise;
+    let band = band(Duration::from_secs_f64(lowest / 1e3));
+    let surely_in = |trip: f64| trip * noise <= band.enter.as_secs_f64() * 1e3;
+    let surely_out = |trip: f64| trip > band.leave.as_secs_f64() * 1e3 * noise;
     if trips.iter().any(|(_, trip)| !surely_in(*trip) && !surely_out(*trip)) {
         return BTreeSet::new();
     }
@@ -64,47 +76,63 @@ fn band(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTree
 }
 
 fn new_ones(ran: &Ran, docket: &mut Docket) {
-    let advertised = ran.history.advertised();
-    let mut windows: BTreeMap<Ms, Vec<(MachineId, SocketAddr)>> = BTreeMap::new();
-    for client in ran.log.clients.iter().filter(|client| client.kind == ClientKind::Fresh) {
-        let upstream = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn));
-        if let (Some(first), Some(upstream)) = (client.first_byte, upstream) {
-            windows.entry(first / WINDOW).or_default().push((client.node, upstream.to));
-        }
-    }
-    for (window, opened) in windows {
-        let (from, to) = (window * WINDOW, (window + 1) * WINDOW);
-        let groups = alike(ran.history.at(from), ran.names.len(), &advertised);
-        // Who is alike must be so throughout.
-        if ran.history.during(from, to).any(|state| alike(state, ran.names.len(), &advertised) != groups) {
+    let (advertised, workers) = (ran.history.advertised(), workers(ran));
+    let answered = |client: &ClientConn| {
+        let upstream = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn))?;
+        Some((client.first_byte?, client.node, upstream.to)).filter(|_| client.kind != ClientKind::Bypass)
+    };
+    let mut opened: Vec<(Ms, MachineId, SocketAddr)> = ran.log.clients.iter().filter_map(answered).collect();
+    opened.sort_unstable();
+    // Who is alike changes with the world only.
+    let stretches: Vec<(Ms, Groups)> =
+        ran.history.changes().map(|at| (at, alike(ran.history.at(at), &workers, &advertised))).collect();
+    for (place, (_, groups)) in stretches.iter().enumerate() {
+        if place > 0 && stretches[place - 1].1 == *groups {
             continue;
         }
+        let other = stretches[place..].iter().find(|(_, later)| later != groups);
+        let span = (stretches[place].0, other.map_or(ran.ended, |(at, _)| *at));
         for (band, workers) in groups {
-            let of_group: Vec<SocketAddr> = opened.iter().filter(|(n, _)| workers.contains(n)).map(|(_, e)| *e).collect();
-            if of_group.len() < ENOUGH * band.len() {
-                continue;
-            }
+            let within = opened.partition_point(|(at, ..)| *at < span.0)..opened.partition_point(|(at, ..)| *at < span.1);
+            let theirs: Vec<(Ms, SocketAddr)> =
+                opened[within].iter().filter(|(_, n, _)| workers.contains(n)).map(|(at, _, e)| (*at, *e)).collect();
+            any_five_seconds(ran, &theirs, band, span.1, docket);
+        }
+    }
+}
+
+/// Slides a window over what a group opened: it begins with each connection.
+fn any_five_seconds(ran: &Ran, opened: &[(Ms, SocketAddr)], band: &BTreeSet<SocketAddr>, until: Ms, docket: &mut Docket) {
+    let mut counts: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let mut end = 0;
+    for (begin, (from, e)) in opened.iter().enumerate().take_while(|(_, (from, _))| from + WINDOW <= until) {
+        while let Some((_, e)) = opened.get(end).filter(|(at, _)| *at < from + WINDOW) {
+            *counts.entry(*e).or_default() += 1;
+            end += 1;
+        }
+        let all = end - begin;
+        if all >= ENOUGH * band.len() {
             docket.evaluated();
-            let fair = of_group.len() as f64 / band.len() as f64;
-            for e in &band {
-                let got = of_group.iter().filter(|to| *to == e).count() as f64;
-                if got > MOST * fair {
-                    docket.broken(from, || {
-                        format!("{} got {got} new connections in 5 s, where {fair:.0} were fair", ran.name_of(*e))
-                    });
-                }
+            let fair = all as f64 / band.len() as f64;
+            for (e, got) in counts.iter().filter(|(_, got)| **got as f64 > MOST * fair) {
+                docket
+                    .broken(*from, || format!("{} got {got} new connections in 5 s, where {fair:.0} were fair", ran.name_of(*e)));
             }
+        }
+        if let Some(count) = counts.get_mut(e) {
+            *count -= 1;
         }
     }
 }
 
 fn established(ran: &Ran, docket: &mut Docket) {
-    let advertised = ran.history.advertised();
+    let (advertised, workers) = (ran.history.advertised(), workers(ran));
     let mut at = SETTLED;
     while at < ran.ended {
-        let quiet = ran.history.quiet_since(at).is_some_and(|since| at >= since + SETTLED);
-        if quiet {
-            for (band, workers) in alike(ran.history.at(at), ran.names.len(), &advertised) {
+        // Ten minutes after whatever happened last, be it over or not.
+        let last = ran.history.changes().take_while(|change| *change <= at).last().unwrap_or(0);
+        if at >= last + SETTLED {
+            for (band, workers) in alike(ran.history.at(at), &workers, &advertised) {
                 even(ran, at, &band, &workers, docket);
             }
         }
@@ -118,7 +146,7 @@ fn even(ran: &Ran, at: Ms, band: &BTreeSet<SocketAddr>, workers: &[MachineId], d
         client.kind == ClientKind::Steady
             && workers.contains(&client.node)
             && client.first_byte.is_some_and(|first| first <= at)
-            && client.ended.is_none_or(|(ended, how)| ended > at || how == ClientEnd::Over)
+            && client.ended.is_none_or(|(ended, _)| ended > at)
     });
     for upstream in open.filter_map(|client| client.upstream.and_then(|conn| ran.log.upstreams.get(&conn))) {
         if let Some(count) = counts.get_mut(&upstream.to) {

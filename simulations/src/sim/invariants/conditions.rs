@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::sim::core::RunId;
+use crate::sim::history::in_time;
 use crate::sim::run::Ran;
 use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 
@@ -22,7 +23,7 @@ pub(super) enum Shows {
     Deaf,
     /// It accepts and does not answer.
     Hung,
-    /// It answers, and too late for a probe.
+    /// It answers, and too late to be called usable.
     Late,
     /// What answers is no apiserver.
     Foreign,
@@ -34,42 +35,61 @@ type Changes = Rc<[(Ms, Shows)]>;
 /// The conditions of all pairs, worked out when asked for.
 pub(super) struct Conditions<'r> {
     ran: &'r Ran,
+    how: fn(&State, MachineId, SocketAddr) -> Shows,
     known: RefCell<BTreeMap<(MachineId, SocketAddr), Changes>>,
 }
 
 impl<'r> Conditions<'r> {
+    /// What a new connection finds, behind a balancer too.
     pub(super) fn new(ran: &'r Ran) -> Conditions<'r> {
-        Conditions { ran, known: RefCell::default() }
+        Conditions { ran, how: shows, known: RefCell::default() }
+    }
+
+    /// What stands at the address itself: behind which of a balancer's backends a connection is nobody here knows.
+    pub(super) fn itself(ran: &'r Ran) -> Conditions<'r> {
+        Conditions { ran, how: shows_itself, known: RefCell::default() }
     }
 
     /// How `e` showed itself to `n`: from when on, in order.
     pub(super) fn of(&self, n: MachineId, e: SocketAddr) -> Changes {
-        self.known.borrow_mut().entry((n, e)).or_insert_with(|| changes(self.ran, n, e).into()).clone()
+        self.known.borrow_mut().entry((n, e)).or_insert_with(|| self.changes(n, e).into()).clone()
     }
 
-    /// How many endpoints began to show this to `n` in `from..=to`.
-    pub(super) fn began(&self, n: MachineId, what: impl Fn(Shows) -> bool, from: Ms, to: Ms) -> u64 {
-        let endpoints: Vec<SocketAddr> = self.ran.history.at(to).sites.keys().copied().collect();
-        let count = endpoints.into_iter().filter(|e| {
-            let changes = self.of(n, *e);
-            changes.iter().skip(1).any(|(at, shows)| (from..=to).contains(at) && what(*shows))
-        });
-        count.count() as u64
-    }
-}
-
-fn changes(ran: &Ran, n: MachineId, e: SocketAddr) -> Vec<(Ms, Shows)> {
-    let mut changes: Vec<(Ms, Shows)> = Vec::new();
-    for at in ran.history.changes() {
-        let shows = shows(ran.history.at(at), n, e);
-        if changes.last().is_none_or(|(_, before)| *before != shows) {
-            changes.push((at, shows));
+    fn changes(&self, n: MachineId, e: SocketAddr) -> Vec<(Ms, Shows)> {
+        let mut changes: Vec<(Ms, Shows)> = Vec::new();
+        for at in self.ran.history.changes() {
+            let shows = (self.how)(self.ran.history.at(at), n, e);
+            if changes.last().is_none_or(|(_, before)| *before != shows) {
+                changes.push((at, shows));
+            }
         }
+        changes
     }
-    changes
+
+    /// How many of these endpoints began to show this to `n` in `from..=to`.
+    pub(super) fn began<'e>(
+        &self,
+        n: MachineId,
+        endpoints: impl IntoIterator<Item = &'e SocketAddr>,
+        what: impl Fn(Shows) -> bool,
+        (from, to): (Ms, Ms),
+    ) -> u64 {
+        let began = |e: &&SocketAddr| {
+            let changes = self.of(n, **e);
+            changes.iter().skip(1).any(|(at, shows)| (from..=to).contains(at) && what(*shows))
+        };
+        endpoints.into_iter().filter(began).count() as u64
+    }
 }
 
-pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
+fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
+    match (shows_itself(state, n, e), state.sites.get(&e)) {
+        (Shows::Fine, Some(site)) => behind(state, site.backends.as_deref(), site.machine),
+        (shows, _) => shows,
+    }
+}
+
+fn shows_itself(state: &State, n: MachineId, e: SocketAddr) -> Shows {
     let Some(site) = state.sites.get(&e) else {
         // A machine that runs no apiserver refuses; an address that nobody has says nothing.
         return if state.machine_at(e.ip(), n).is_some() { Shows::Dead } else { Shows::Silent };
@@ -86,8 +106,8 @@ pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
         Mode::Refusing | Mode::Gone => Shows::Dead,
         Mode::Hung => Shows::Hung,
         Mode::WrongCertificate | Mode::NotTls => Shows::Foreign,
-        Mode::Slow(_) if !site.mode.answers() => Shows::Late,
-        _ => behind(state, site.backends.as_deref(), site.machine),
+        _ if !in_time(state, n, site) => Shows::Late,
+        _ => Shows::Fine,
     }
 }
 
@@ -106,12 +126,12 @@ fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -
     worst
 }
 
-/// A process's own probe interval at a moment, jitter included, in ms.
+/// A process's own probe interval at a moment, in ms.
 pub(super) fn probe_interval(ran: &Ran, run: RunId, at: Ms) -> Ms {
     let intervals = ran.log.intervals.get(&run).map_or(&[][..], Vec::as_slice);
     let known = intervals.partition_point(|(from, _)| *from <= at);
     let interval = known.checked_sub(1).map_or(1_000, |known| u64::try_from(intervals[known].1.as_millis()).unwrap_or(Ms::MAX));
-    interval * 6 / 5
+    interval
 }
 
 /// The process of `n`'s agent that was in service at a moment.

@@ -1,13 +1,17 @@
 //! 1, no needless error, and 2, no needless wait: what a client sees of a new connection.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use super::Docket;
 use super::conditions::{Conditions, Shows, probe_interval, run_at};
+use crate::sim::core::RunId;
 use crate::sim::figures::failed;
-use crate::sim::history::usable_now;
-use crate::sim::log::{ClientConn, ClientEnd, ClientKind};
+use crate::sim::log::{ClientConn, ClientEnd, ClientKind, Dialled, RunSeen};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{Class, MachineId, Mode, Ms, State};
+use crate::sim::state::{Class, MachineId, Ms, State};
+use crate::sim::tcp::ConnId;
 
 /// Loss at which a way still counts as usable.
 const LOSS: f64 = 0.05;
@@ -19,6 +23,8 @@ const SILENT: Ms = 300;
 const HUNG: Ms = 2_000;
 /// The time in which nobody can have found out, beside one probe interval.
 const UNKNOWN: Ms = 1_500;
+/// A process listens so long after its start.
+const LISTENS: Ms = 1_000;
 
 /// Judges both.
 pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
@@ -26,18 +32,20 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
     let mut waits = Docket::new(2, "no needless wait");
     let conditions = Conditions::new(ran);
     for (number, client) in ran.log.clients.iter().enumerate().filter(|(_, client)| client.kind != ClientKind::Bypass) {
-        let (Some(hello), Some(end)) = (client.hello, client.first_byte.or(client.ended.map(|(at, _)| at))) else { continue };
-        if matches!(client.ended, Some((_, ClientEnd::Over))) && client.first_byte.is_none() {
+        let Some(end) = client.first_byte.or(client.ended.map(|(at, _)| at)) else { continue };
+        let Some(hello) = client.hello else {
+            nobody_listens(ran, client, &mut errors);
             continue;
-        }
+        };
         let usable = ran.history.all_usable(client.node, (client.opened, end), LOSS);
         if usable.is_empty() {
             continue;
         }
         let name = || format!("connection {number} of {}", ran.names[client.node]);
-        let gave_up = matches!(client.ended, Some((_, ClientEnd::GaveUp)));
-        errors.evaluated();
-        if failed(client) && !gave_up {
+        if !over(client) {
+            errors.evaluated();
+        }
+        if failed(client) && !gave_up(client) {
             let usable: Vec<String> = usable.iter().map(|e| ran.name_of(*e)).collect();
             errors.broken(end, || {
                 format!(
@@ -48,65 +56,79 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
                     usable.join(", ")
                 )
             });
+            continue;
         }
-        waits.evaluated();
-        let own = slowest(ran, client.node, hello, end);
+        let own = usable.iter().map(|e| own_time(ran, client.node, *e, hello, end)).max().unwrap_or(0);
         let allowed = own + OVER + allowances(ran, &conditions, client, hello, end);
-        if end - hello > allowed && (client.first_byte.is_some() || gave_up) {
+        if client.first_byte.is_some() || gave_up(client) || end - hello > allowed {
+            waits.evaluated();
+        }
+        if end - hello > allowed {
             waits.broken(hello, || format!("{} waited {} ms, of which {allowed} are explained", name(), end - hello));
         }
     }
     [errors.close(), waits.close()]
 }
 
+/// It waited to the story's end.
+fn over(client: &ClientConn) -> bool {
+    client.first_byte.is_none() && matches!(client.ended, Some((_, ClientEnd::Over)))
+}
+
+fn gave_up(client: &ClientConn) -> bool {
+    matches!(client.ended, Some((_, ClientEnd::GaveUp)))
+}
+
+/// Who could not even say hello met an agent that does not listen; one that runs does.
+fn nobody_listens(ran: &Ran, client: &ClientConn, errors: &mut Docket) {
+    let Some((end, ClientEnd::Refused)) = client.ended else { return };
+    let serves =
+        |run: &RunSeen| run.machine == client.node && run.from + LISTENS <= client.opened && run.to.is_none_or(|to| to > end);
+    if ran.log.runs.values().any(serves) {
+        errors.evaluated();
+        errors.broken(end, || format!("{} refused a connection although its agent ran", ran.names[client.node]));
+    }
+}
+
 fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello: Ms, end: Ms) -> Ms {
     let n = client.node;
-    let interval = run_at(ran, n, hello).map_or(1_200, |run| probe_interval(ran, run, hello));
-    let from = hello.saturating_sub(interval + UNKNOWN);
+    let Some(run) = run_at(ran, n, hello) else { return 0 };
+    let from = hello.saturating_sub(probe_interval(ran, run, hello) + UNKNOWN);
+    let sites: BTreeSet<SocketAddr> =
+        ran.history.during(from, end).flat_map(|state| state.sites.keys().copied().collect::<Vec<_>>()).collect();
+    let dialled: BTreeSet<SocketAddr> = waited_for(ran, run, client.opened, end).map(|(_, dialled)| dialled.to).collect();
     let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf);
-    let fell_silent = conditions.began(n, silent, from, hello.saturating_sub(1));
     let hung = |shows| matches!(shows, Shows::Hung | Shows::Late);
-    let hangs = conditions.began(n, hung, from, end) + conditions.began(n, silent, hello, end);
-    let half = half_working(ran, conditions, n, hello, from);
-    fell_silent * SILENT + (hangs + half) * HUNG + retransmissions(ran, n, hello, end)
+    let before = hello.saturating_sub(1);
+    let fell_silent = conditions.began(n, &sites, silent, (from, before));
+    let hang = conditions.began(n, &sites, hung, (from, before));
+    let meanwhile = conditions.began(n, &dialled, |shows| silent(shows) || hung(shows), (hello, end));
+    fell_silent * SILENT + (hang + meanwhile) * HUNG + retransmissions(ran, run, client.opened, end)
 }
 
-/// Balancers that work themselves and have something behind them that does not, for longer than the others are excused: which
-/// of its backends a connection gets is a balancer's affair, and a probe that gets a good one finds nothing wrong.
-fn half_working(ran: &Ran, conditions: &Conditions<'_>, n: MachineId, hello: Ms, from: Ms) -> u64 {
-    let state = ran.history.at(hello);
-    let works = state.sites.iter().filter(|(_, site)| site.backends.is_some() && site.mode == Mode::Ready);
-    let half = works.filter(|(e, _)| {
-        let changes = conditions.of(n, **e);
-        changes.iter().rev().find(|(at, _)| *at <= hello).is_some_and(|(at, shows)| *at < from && *shows == Shows::Hung)
-    });
-    half.count() as u64
+/// What a process dialled while a client waited.
+fn waited_for(ran: &Ran, run: RunId, from: Ms, to: Ms) -> impl Iterator<Item = &(ConnId, Dialled)> {
+    let before = ran.log.dials.partition_point(|(_, dialled)| dialled.at < from);
+    let meanwhile = ran.log.dials[before..].iter().take_while(move |(_, dialled)| dialled.at <= to);
+    meanwhile.filter(move |(_, dialled)| dialled.run == run)
 }
 
-/// How long lost packets of this node's proxy were waited for in the meantime.
-fn retransmissions(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Ms {
-    let retries = ran.log.retries.get(&n).map_or(&[][..], Vec::as_slice);
-    let first = retries.partition_point(|(at, _)| *at < from.saturating_sub(1));
-    retries[first..].iter().take_while(|(at, _)| *at <= to).map(|(_, wait)| wait).sum()
-}
-
-/// The own time of the slowest upstream that a node could have taken, be its packets lost more often than those of a usable one
-/// may be, or be it slower: as long as it answers probes in time, it may be the best that the node knows.
-fn slowest(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Ms {
-    let answering = |state: &State, e| {
-        usable_now(state, n, e, 1.0) || state.sites.get(&e).is_some_and(|site| site.backends.is_none() && site.mode.answers())
-    };
-    let sites = ran.history.at(from).sites.keys();
-    let such = sites.filter(|e| ran.history.during(from, to).any(|state| answering(state, **e)));
-    such.map(|e| own_time(ran, n, *e, from, to)).max().unwrap_or(0)
+/// How long lost packets of what was dialled for it were waited for in the meantime.
+fn retransmissions(ran: &Ran, run: RunId, from: Ms, to: Ms) -> Ms {
+    let Some(seen) = ran.log.runs.get(&run) else { return 0 };
+    let dialled: BTreeSet<ConnId> = waited_for(ran, run, from, to).map(|(conn, _)| *conn).collect();
+    let retries = ran.log.retries.get(&seen.machine).map_or(&[][..], Vec::as_slice);
+    let first = retries.partition_point(|(at, ..)| *at < from);
+    let meanwhile = retries[first..].iter().take_while(|(at, ..)| *at <= to);
+    meanwhile.filter(|(_, conn, _)| dialled.contains(conn)).map(|(.., wait)| wait).sum()
 }
 
 /// What an upstream needs by itself: a handshake's round trip, the hello's, and its work.
-fn own_time(ran: &Ran, n: MachineId, e: std::net::SocketAddr, from: Ms, to: Ms) -> Ms {
+fn own_time(ran: &Ran, n: MachineId, e: SocketAddr, from: Ms, to: Ms) -> Ms {
     ran.history.during(from, to).map(|state| own_time_now(state, n, e)).max().unwrap_or(0)
 }
 
-fn own_time_now(state: &State, n: MachineId, e: std::net::SocketAddr) -> Ms {
+fn own_time_now(state: &State, n: MachineId, e: SocketAddr) -> Ms {
     let Some(site) = state.sites.get(&e) else { return 0 };
     let trip = |one, other| {
         [state.way(one, other, Class::Api), state.way(other, one, Class::Api)]

@@ -1,5 +1,6 @@
 //! 4, no needless cut, and 5, no lingering: what becomes of established connections.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Docket;
@@ -13,6 +14,12 @@ use crate::sim::state::{MachineId, Ms};
 const HEALTHY_FOR: Ms = 6_000;
 /// Loss at which that still holds.
 const LOSS: f64 = 0.01;
+/// A connection to a process that was killed is gone after this ...
+const KILLED: Ms = 500;
+/// ... to one of which nothing is heard, or that hears nothing, after this ...
+const SILENT: Ms = 6_000;
+/// ... and to one that hangs after this.
+const HUNG: Ms = 10_000;
 /// A probe interval up to which the bounds hold as they are.
 const INTERVAL: Ms = 1_200;
 
@@ -20,7 +27,7 @@ const INTERVAL: Ms = 1_200;
 pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
     let mut cuts = Docket::new(4, "no needless cut");
     let mut lingering = Docket::new(5, "no lingering");
-    let conditions = Conditions::new(ran);
+    let conditions = Conditions::itself(ran);
     for client in &ran.log.clients {
         let Some(upstream) = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn)) else { continue };
         cut(ran, client, upstream, &mut cuts);
@@ -32,15 +39,16 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
 fn cut(ran: &Ran, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Docket) {
     let (n, run) = upstream.by;
     let (Some((at, false)), Some((_, false))) = (client.agent_ended, upstream.ended) else {
-        // Somebody else ended it. It could have been cut if something was wrong while it was open.
+        // Somebody else ended it. It could have been cut for nothing if something was wrong while it was open.
         let to = client.ended.map_or(ran.ended, |(at, _)| at);
-        if ran.history.during(client.opened, to).any(|state| state.faults > 0) {
+        let wrong = ran.history.during(client.opened, to).any(|state| state.faults > 0);
+        if wrong && to >= client.opened + HEALTHY_FOR && ran.history.usable(n, upstream.to, (to - HEALTHY_FOR, to), LOSS) {
             docket.evaluated();
         }
         return;
     };
-    let stopped = ran.log.runs.get(&run).and_then(|seen| seen.to).is_some_and(|to| to <= at);
-    if stopped {
+    let gone = ran.log.runs.get(&run).and_then(|seen| seen.gone).is_some_and(|gone| gone <= at);
+    if gone {
         return;
     }
     docket.evaluated();
@@ -53,45 +61,69 @@ fn cut(ran: &Ran, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Doc
 
 fn linger(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Docket) {
     let (n, run) = upstream.by;
-    // What stands behind a balancer is the balancer's affair: which of them a connection has nobody here knows.
-    if ran.history.at(client.opened).sites.get(&upstream.to).is_some_and(|site| site.backends.is_some()) {
-        return;
-    }
     let opened = client.first_byte.unwrap_or(client.opened);
     let open_until =
         [client.ended.map(|(at, _)| at), upstream.ended.map(|(at, _)| at)].into_iter().flatten().min().unwrap_or(ran.ended);
-    let changes = conditions.of(n, upstream.to);
-    for (place, (t0, shows)) in changes.iter().enumerate() {
-        let bound = match shows {
-            Shows::Dead => 500,
-            Shows::Silent => 6_000,
-            Shows::Hung => 10_000,
-            _ => continue,
-        };
-        let t1 = changes.get(place + 1).map_or(ran.ended, |(at, _)| *at);
-        if *t0 < opened || *t0 > open_until {
+    for dead in deaths(&conditions.of(n, upstream.to)) {
+        if dead.from < opened || dead.from > open_until {
             continue;
         }
-        let more = if *shows == Shows::Dead { 0 } else { 2 * probe_interval(ran, run, *t0).saturating_sub(INTERVAL) };
-        let Some(by) = deadline(ran, n, upstream.to, *t0, bound + more).filter(|by| *by < t1) else { continue };
+        // Jitter included.
+        let more = 2 * (probe_interval(ran, run, dead.from) * 6 / 5).saturating_sub(INTERVAL);
+        let bound = if dead.bound == KILLED { KILLED } else { dead.bound + more };
+        let Some(by) = deadline(ran, n, upstream.to, dead.from, bound).filter(|by| dead.to.is_none_or(|to| *by < to)) else {
+            continue;
+        };
         docket.evaluated();
         if open_until > by {
             docket.broken(by, || {
                 format!(
-                    "{} still held a connection to {}, {shows:?} since {t0} ms, at {by} ms; it ended at {open_until} ms",
+                    "{} still held a connection to {}, {:?} since {} ms, at {by} ms; it ended at {open_until} ms",
                     ran.names[n],
-                    ran.name_of(upstream.to)
+                    ran.name_of(upstream.to),
+                    dead.shows,
+                    dead.from
                 )
             });
         }
     }
 }
 
+/// A span in which an endpoint was dead, in one way or several.
+struct Death {
+    from: Ms,
+    to: Option<Ms>,
+    shows: Shows,
+    /// The longest bound of those ways.
+    bound: Ms,
+}
+
+fn deaths(changes: &[(Ms, Shows)]) -> Vec<Death> {
+    let mut deaths: Vec<Death> = Vec::new();
+    for (at, shows) in changes {
+        let bound = match shows {
+            Shows::Dead => Some(KILLED),
+            Shows::Silent | Shows::Deaf => Some(SILENT),
+            Shows::Hung => Some(HUNG),
+            _ => None,
+        };
+        let under_way = deaths.last_mut().filter(|death| death.to.is_none());
+        match (bound, under_way) {
+            (Some(bound), Some(death)) => death.bound = death.bound.max(bound),
+            (Some(bound), None) => deaths.push(Death { from: *at, to: None, shows: *shows, bound }),
+            (None, Some(death)) => death.to = Some(*at),
+            (None, None) => {}
+        }
+    }
+    deaths
+}
+
 /// By when a connection to an endpoint that is dead since `t0` has to be gone: some time after that, or after another one
 /// became usable and stayed so; [`None`] if none did.
 fn deadline(ran: &Ran, n: MachineId, dead: SocketAddr, t0: Ms, bound: Ms) -> Option<Ms> {
-    let others: Vec<SocketAddr> = ran.history.at(t0).sites.keys().copied().filter(|e| *e != dead).collect();
-    let starts = std::iter::once(t0).chain(ran.history.changes().filter(|at| *at > t0));
+    let sites = ran.history.during(t0, ran.ended).flat_map(|state| state.sites.keys().copied().collect::<Vec<_>>());
+    let others: BTreeSet<SocketAddr> = sites.filter(|e| *e != dead).collect();
+    let starts: BTreeSet<Ms> = std::iter::once(t0).chain(ran.history.turns().filter(|at| *at > t0)).collect();
     for from in starts {
         let by = from + bound;
         if by > ran.ended {

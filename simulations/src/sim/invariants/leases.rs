@@ -40,7 +40,8 @@ pub(super) fn judge(ran: &Ran) -> Judged {
 /// When, between two renewals, a node was NotReady and need not have been.
 fn missed(ran: &Ran, n: MachineId, from: Ms, to: Ms) -> Option<Ms> {
     let first = from + GRACE;
-    let moments = std::iter::once(first).chain(ran.history.changes().map(|at| at + USABLE_FOR).filter(move |at| *at > first));
-    let mut moments = moments.take_while(|at| *at < to);
+    // What was usable for so long has been so since the state changed, or since it was heard of after that.
+    let since = ran.history.turns().map(|at| at + USABLE_FOR);
+    let mut moments = [first].into_iter().chain(since).chain(to.checked_sub(1)).filter(|at| (first..to).contains(at));
     moments.find(|at| !ran.history.all_usable(n, (at.saturating_sub(USABLE_FOR), *at), 0.05).is_empty())
 }

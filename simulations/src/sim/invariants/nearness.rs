@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use prismesh::engine::band;
 
 use super::Docket;
 use super::conditions::{probe_interval, run_at};
-use crate::sim::core::RunId;
 use crate::sim::history::usable_now;
 use crate::sim::log::ClientKind;
 use crate::sim::outcome::Judged;
@@ -18,15 +20,7 @@ const SETTLED: Ms = 30_000;
 /// Judges it.
 pub(super) fn judge(ran: &Ran) -> Judged {
     let mut docket = Docket::new(7, "nearness");
-    let advertised = ran.history.advertised();
-    let mut was_near: BTreeMap<(RunId, SocketAddr), Ms> = BTreeMap::new();
-    for (run, routes) in &ran.log.routes {
-        for (at, routing) in routes {
-            for upstream in routing.upstreams.iter().filter(|upstream| upstream.group == 0) {
-                was_near.entry((*run, upstream.endpoint.addr())).or_insert(*at);
-            }
-        }
-    }
+    let bands = bands(ran);
     for client in ran.log.clients.iter().filter(|client| client.kind != ClientKind::Bypass) {
         let (Some(first), Some(conn)) = (client.first_byte, client.upstream) else { continue };
         let Some(upstream) = ran.log.upstreams.get(&conn) else { continue };
@@ -36,20 +30,22 @@ pub(super) fn judge(ran: &Ran) -> Judged {
             let from = ran.log.runs.get(&run).map_or(since, |seen| seen.from);
             client.opened >= since.max(from) + SETTLED + 5 * probe_interval(ran, run, first)
         });
-        let state = ran.history.at(client.opened);
-        if !settled || !direct(state, n, upstream.to) {
+        if !settled || !direct(ran.history.at(client.opened), n, upstream.to) {
             continue;
         }
-        let Some(lowest) = nearest(state, n, &advertised) else { continue };
-        let Some(here) = state.sites.get(&upstream.to).map(|site| f64::from(state.round_trip(n, site.machine))) else { continue };
-        let before = was_near.get(&(run, upstream.to)).is_some_and(|at| *at < client.opened);
+        let seen = bands[n].partition_point(|(at, _)| *at <= client.opened);
+        let Some((_, band)) = seen.checked_sub(1).map(|last| &bands[n][last]) else { continue };
+        if band.far.is_empty() {
+            continue;
+        }
         docket.evaluated();
-        if here > bound(state, lowest, before) {
+        if let Some(here) = band.far.get(&upstream.to) {
             docket.broken(client.opened, || {
                 format!(
-                    "{} went to {}, {here} ms away, although the nearest is {lowest} ms away",
+                    "{} went to {}, {here} ms away, although the nearest is {} ms away",
                     ran.names[n],
-                    ran.name_of(upstream.to)
+                    ran.name_of(upstream.to),
+                    band.lowest
                 )
             });
         }
@@ -57,20 +53,50 @@ pub(super) fn judge(ran: &Ran) -> Judged {
     docket.close()
 }
 
+/// What is near to a node while a state of the world lasts.
+#[derive(Default)]
+struct Near {
+    lowest: u32,
+    near: BTreeSet<SocketAddr>,
+    /// The others that could be used, and how far they are.
+    far: BTreeMap<SocketAddr, u32>,
+}
+
+/// Each node's band over time, as the world has it.
+fn bands(ran: &Ran) -> Vec<Vec<(Ms, Near)>> {
+    let advertised = ran.history.advertised();
+    let of = |n: MachineId| {
+        let mut bands: Vec<(Ms, Near)> = Vec::new();
+        for at in ran.history.changes() {
+            let before = bands.last().map(|(_, band)| &band.near);
+            bands.push((at, near(ran.history.at(at), n, &advertised, before)));
+        }
+        bands
+    };
+    (0..ran.names.len()).map(of).collect()
+}
+
+fn near(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>, before: Option<&BTreeSet<SocketAddr>>) -> Near {
+    let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
+    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && named(e) && usable_now(state, n, **e, 0.05));
+    let trips: BTreeMap<SocketAddr, u32> = usable.map(|(e, site)| (*e, state.round_trip(n, site.machine))).collect();
+    let Some(lowest) = trips.values().min().copied() else { return Near::default() };
+    let band = band(Duration::from_millis(lowest.into()));
+    let is_near = |e: &SocketAddr, trip: u32| {
+        let bound = if before.is_some_and(|before| before.contains(e)) { band.leave } else { band.enter };
+        Duration::from_millis(trip.into()) <= bound + rounding(state)
+    };
+    let near = trips.iter().filter(|(e, trip)| is_near(e, **trip)).map(|(e, _)| *e).collect();
+    let far = trips.into_iter().filter(|(e, trip)| !is_near(e, *trip)).collect();
+    Near { lowest, near, far }
+}
+
+/// A packet's time is whole milliseconds: where it is drawn, a round trip of two packets may be one off from what it is on average.
+fn rounding(state: &State) -> Duration {
+    if state.zones.jitter > 0.0 { Duration::from_millis(1) } else { Duration::ZERO }
+}
+
 /// Neither this machine's own, which comes first wherever it is, nor the external balancer, which comes last.
 fn direct(state: &State, n: MachineId, e: SocketAddr) -> bool {
     state.sites.get(&e).is_some_and(|site| site.machine != n && site.backends.is_none())
-}
-
-fn nearest(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> Option<f64> {
-    let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
-    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && named(e) && usable_now(state, n, **e, 0.05));
-    usable.map(|(_, site)| state.round_trip(n, site.machine)).min().map(f64::from)
-}
-
-/// How far an upstream of the band may be. What is measured is the model's round trip give or take its jitter.
-fn bound(state: &State, lowest: f64, was_near: bool) -> f64 {
-    let (factor, slack) = if was_near { (2.0, 2.0) } else { (1.5, 1.0) };
-    let noise = 1.0 + 2.0 * state.zones.jitter;
-    (lowest * factor).max(lowest + slack) * noise + 1.0
 }

@@ -4,30 +4,35 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::Docket;
-use crate::sim::log::ProbeSeen;
 use crate::sim::outcome::Judged;
 use crate::sim::plan::{Fault, Step};
 use crate::sim::run::Ran;
-use crate::sim::state::{AgentLife, MachineId, Ms};
+use crate::sim::state::{AgentLife, MachineId, Ms, State};
 
-/// Probes are counted over this.
+/// Probes and bytes are counted over this.
 const WINDOW: Ms = 10_000;
-/// Periodic probes of one endpoint by all nodes but its own, a second.
-const PROBES: u64 = 22;
-/// Its own node adds four a second, and a tenth for jitter, as is in the others' number; over [`WINDOW`].
-const OWN: u64 = 44;
+/// Periodic probes of one endpoint by all nodes but its own, over [`WINDOW`]: 22 a second ...
+const OTHERS: usize = 220;
+/// ... which no 20 nodes reach that keep to an interval of a second, give or take its jitter.
+const EACH: usize = 12;
+/// Its own node adds four a second, and a tenth for jitter, as is in the others' number.
+const OWN: usize = 44;
 /// A node may send these to prove an endpoint ...
-const TO_PROVE: u64 = 2;
+const TO_PROVE: usize = 2;
 /// ... these after a report of a peer's ...
-const AFTER_REPORT: u64 = 1;
+const AFTER_REPORT: usize = 1;
 /// ... and these after a change of its own verdict.
-const AFTER_CHANGE: u64 = 3;
+const AFTER_CHANGE: usize = 3;
+/// So soon after it.
+const PROMPT: Ms = 5_000;
 /// Gossip a node, in bytes a second: a part that is always there, and one a member.
 const GOSSIP: (f64, f64) = (7_000.0, 165.0);
-/// The longest datagram, in bytes of payload.
+/// Beside it, for each process that has just come: it is told of everybody, and everybody of it.
+const MEETING: f64 = 4_096.0;
+/// Who is gone is a member for gossip until it is forgotten.
+const FORGOTTEN: Ms = 900_000;
+/// The longest datagram, in bytes of payload, on a way where nothing is wrong.
 const DATAGRAM: usize = 1_200;
-/// Until everybody has met everybody.
-const BEGINNING: Ms = 20_000;
 
 /// Judges it.
 pub(super) fn judge(ran: &Ran) -> Judged {
@@ -49,63 +54,119 @@ fn means_harm(ran: &Ran, machine: MachineId) -> bool {
     ran.plan.steps.iter().any(hostile)
 }
 
+/// What one node may send to one endpoint beyond its periodic probes, and within which span.
+struct Credit {
+    from: Ms,
+    to: Ms,
+    probes: usize,
+}
+
 fn probes(ran: &Ran, docket: &mut Docket) {
-    let mut windows: BTreeMap<(SocketAddr, Ms), Vec<&ProbeSeen>> = BTreeMap::new();
+    let mut sent: BTreeMap<SocketAddr, BTreeMap<MachineId, Vec<Ms>>> = BTreeMap::new();
     for probe in &ran.log.probes {
-        windows.entry((probe.endpoint, probe.at / WINDOW)).or_default().push(probe);
+        sent.entry(probe.endpoint).or_default().entry(probe.machine).or_default().push(probe.at);
     }
-    for ((e, window), seen) in windows {
-        let (from, to) = (window * WINDOW, (window + 1) * WINDOW);
-        let owner = ran.history.at(to.min(ran.ended)).sites.get(&e).map(|site| site.machine);
-        let (own, others): (Vec<&ProbeSeen>, Vec<&ProbeSeen>) = seen.into_iter().partition(|probe| Some(probe.machine) == owner);
-        let extra = extras(ran, e, from, to);
-        docket.evaluated();
-        let most = PROBES * WINDOW / 1_000;
-        for (what, count, most) in [("others", others.len() as u64, most), ("its own node", own.len() as u64, OWN)] {
-            if count > most + extra {
-                docket.broken(from, || {
-                    format!("{} was probed {count} times in 10 s by {what}, {} are explained", ran.name_of(e), most + extra)
-                });
+    let reports = reports(ran);
+    for (e, by) in sent {
+        let owner = ran.history.during(0, ran.ended).find_map(|state| state.sites.get(&e).map(|site| site.machine));
+        let periodic = |n: MachineId, at: &Vec<Ms>| periodic(at, &credits(ran, n, e, reports.get(&e)));
+        let (mut others, mut nodes) = (Vec::new(), 0);
+        for (n, at) in &by {
+            if Some(*n) == owner {
+                at_most(ran, e, "its own node", &periodic(*n, at), OWN, docket);
+            } else {
+                others.extend(periodic(*n, at));
+                nodes += 1;
             }
+        }
+        others.sort_unstable();
+        at_most(ran, e, "others", &others, (nodes * EACH).min(OTHERS), docket);
+    }
+}
+
+/// No ten seconds have more.
+fn at_most(ran: &Ran, e: SocketAddr, who: &str, probes: &[Ms], most: usize, docket: &mut Docket) {
+    let mut end = 0;
+    for (begin, from) in probes.iter().enumerate() {
+        end += probes[end..].iter().take_while(|at| **at < from + WINDOW).count();
+        docket.evaluated();
+        if end - begin > most {
+            let count = end - begin;
+            docket.broken(*from, || {
+                format!(
+                    "{} was probed {count} times in 10 s by {who} beyond what had a reason, {most} are allowed",
+                    ran.name_of(e)
+                )
+            });
         }
     }
 }
 
-/// What may be added to the periodic probes in a window.
-fn extras(ran: &Ran, e: SocketAddr, from: Ms, to: Ms) -> u64 {
-    let before = from.saturating_sub(WINDOW);
-    let about = |change: &&crate::sim::log::VerdictChange| change.endpoint.addr() == e && (before..to).contains(&change.at);
-    let changes = ran.log.verdicts.iter().filter(about).count() as u64;
-    let began = ran.log.runs.values().filter(|run| (before..to).contains(&run.from)).count() as u64;
-    let nodes = ran.names.len() as u64;
-    // Each change may be told to everybody, and each may ask once for itself.
-    let reports = changes.min(8) * nodes * AFTER_REPORT;
-    let pause = 500.max(nodes * 10);
-    let held = held_ms(ran, from, to) / pause;
-    began * TO_PROVE + nodes.min(changes) * TO_PROVE + reports + changes * AFTER_CHANGE + held
+/// The probes that no credit explains.
+fn periodic(sent: &[Ms], credits: &[Credit]) -> Vec<Ms> {
+    let mut left: Vec<Ms> = sent.to_vec();
+    for credit in credits {
+        let mut probes = credit.probes;
+        left.retain(|at| {
+            let explained = probes > 0 && (credit.from..=credit.to).contains(at);
+            probes -= usize::from(explained);
+            !explained
+        });
+    }
+    left
 }
 
-/// For how long clients were held, summed over nodes.
-fn held_ms(ran: &Ran, from: Ms, to: Ms) -> Ms {
-    let one = |changes: &Vec<(Ms, u32)>| {
-        let ends = changes.iter().map(|(at, _)| *at).skip(1).chain([ran.ended]);
-        let spans = changes.iter().zip(ends).filter(|((_, held), _)| *held > 0);
-        spans.map(|((began, _), ended)| ended.min(to).saturating_sub((*began).max(from))).sum::<Ms>()
-    };
-    ran.log.held.values().map(one).sum()
+/// A node's credits for one endpoint, in the order of time.
+fn credits(ran: &Ran, n: MachineId, e: SocketAddr, reports: Option<&Vec<(Ms, MachineId)>>) -> Vec<Credit> {
+    let began = ran.log.runs.values().filter(|run| run.machine == n).map(|run| run.from);
+    let named = ran.history.first_named(e);
+    let new = began.clone().chain(named).map(|at| (at, TO_PROVE));
+    let told = reports.into_iter().flatten();
+    let own = told.clone().filter(|(_, by)| *by == n).map(|(at, _)| (*at, AFTER_CHANGE));
+    // Many who say the same ask for one probe.
+    let mut last = None;
+    let first = |at: &Ms| last.is_none_or(|last| *at > last + PROMPT).then(|| last = Some(*at)).is_some();
+    let others = told.filter(|(_, by)| *by != n).map(|(at, _)| *at).filter(first).map(|at| (at, AFTER_REPORT));
+    let mut credits: Vec<Credit> =
+        new.chain(own).chain(others).map(|(from, probes)| Credit { from, to: from + PROMPT, probes }).collect();
+    let nodes = ran.names.len() as u64;
+    credits.extend(held(ran, n).into_iter().map(|(from, to)| {
+        let probes = usize::try_from((to - from) / 500.max(nodes * 10) + 1).unwrap_or(usize::MAX);
+        Credit { from, to, probes }
+    }));
+    credits.sort_by_key(|credit| credit.from);
+    credits
+}
+
+/// Changes of verdicts by endpoint: when and whose. Somebody who means harm reports what he likes, and is not counted.
+fn reports(ran: &Ran) -> BTreeMap<SocketAddr, Vec<(Ms, MachineId)>> {
+    let mut reports: BTreeMap<SocketAddr, Vec<(Ms, MachineId)>> = BTreeMap::new();
+    for change in &ran.log.verdicts {
+        reports.entry(change.endpoint.addr()).or_default().push((change.at, change.machine));
+    }
+    reports
+}
+
+/// When a node's clients were held.
+fn held(ran: &Ran, n: MachineId) -> Vec<(Ms, Ms)> {
+    let changes = ran.log.held.get(&n).map_or(&[][..], Vec::as_slice);
+    let died = |at: Ms| ran.log.runs.values().filter(|run| run.machine == n).filter_map(|run| run.to).find(|to| *to >= at);
+    let ends = changes.iter().map(|(at, _)| *at).skip(1).chain([ran.ended]);
+    let spans = changes.iter().zip(ends).filter(|((_, held), _)| *held > 0);
+    spans.map(|((from, _), to)| (*from, to.min(died(*from).unwrap_or(Ms::MAX)))).collect()
 }
 
 fn gossip(ran: &Ran, docket: &mut Docket) {
-    for (machine, seconds) in &ran.log.gossip {
-        for (window, bytes) in (0_u64..).zip(seconds.chunks_exact(10)) {
-            let (from, to) = (window * WINDOW, (window + 1) * WINDOW);
-            let quiet = ran.history.quiet_since(to.min(ran.ended)).is_some_and(|since| since + BEGINNING <= from);
-            if !quiet || *machine >= ran.names.len() {
+    for (machine, seconds) in ran.log.gossip.iter().filter(|(machine, _)| !means_harm(ran, **machine)) {
+        for (from, bytes) in (0_u64..).zip(seconds.windows(10)) {
+            let (from, to) = (from * 1_000, from * 1_000 + WINDOW);
+            if stood_still(ran, *machine, from, to) || harmed(ran, from, to) {
                 continue;
             }
             docket.evaluated();
-            let members = ran.history.at(from).machines.iter().filter(|machine| machine.agent == AgentLife::Running).count();
-            let most = GOSSIP.0 + GOSSIP.1 * members as f64;
+            let members = ran.log.runs.values().filter(|run| run.from < to && run.to.is_none_or(|at| at + FORGOTTEN > from));
+            let came = ran.log.runs.values().filter(|run| (from.saturating_sub(WINDOW)..to).contains(&run.from));
+            let most = GOSSIP.0 + GOSSIP.1 * members.count() as f64 + MEETING * came.count() as f64 / bytes.len() as f64;
             let sent = bytes.iter().sum::<u64>() as f64 / bytes.len() as f64;
             if sent > most {
                 docket.broken(from, || {
@@ -114,4 +175,19 @@ fn gossip(ran: &Ran, docket: &mut Docket) {
             }
         }
     }
+}
+
+/// What came in while a process stood still is answered all at once.
+fn stood_still(ran: &Ran, machine: MachineId, from: Ms, to: Ms) -> bool {
+    let stands = |state: &State| state.machines.get(machine).is_some_and(|machine| machine.agent == AgentLife::Stalled);
+    ran.history.during(from.saturating_sub(1_000), to).any(stands)
+}
+
+/// Somebody who means harm has others say what they need not: how much is for his story to say.
+fn harmed(ran: &Ran, from: Ms, to: Ms) -> bool {
+    let harms = |step: &Step| {
+        let until = step.lasts.map_or(Ms::MAX, |lasts| step.at + lasts + WINDOW);
+        matches!(step.what, Fault::Hostile { .. }) && step.at < to && until > from
+    };
+    ran.plan.steps.iter().any(harms)
 }

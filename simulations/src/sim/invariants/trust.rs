@@ -37,7 +37,7 @@ fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
     let proven_before = before.filter(|(_, at)| **at <= upstream.bytes).count() > 0;
     let Some(replaced) = replaced_at(ran, upstream.to, upstream.bytes).filter(|_| proven_before) else { return false };
     let probes = ran.log.probes.iter().filter(|probe| probe.run == run && probe.endpoint == upstream.to);
-    let met = probes.filter(|probe| probe.byte && probe.at >= replaced && probe.done < upstream.bytes).count() > 0;
+    let met = probes.filter(|probe| probe.byte && probe.done >= replaced && probe.done < upstream.bytes).count() > 0;
     let others = ran.log.upstreams.values().filter(|other| other.by.1 == run && other.to == upstream.to);
     let failed = others
         .filter(|other| other.bytes >= replaced && other.hello.is_none())

@@ -17,12 +17,15 @@ impl Core {
             conn.flows[from].queue.push_back(piece);
             return;
         }
-        let way = way(&self.state, conn, from);
-        if way.open && !self.lost(way) {
-            self.deliver(id, from, [piece], way);
+        let (there, back) = (way(&self.state, conn, from), way(&self.state, conn, 1 - from));
+        let lost = there.open && self.lost(there);
+        if there.open && !lost {
+            self.deliver(id, from, [piece], there);
         } else if let Some(conn) = self.tcp.conns.get_mut(&id) {
             conn.flows[from].queue.push_back(piece);
-            self.retry_after(id, from, RETRY_FIRST);
+        }
+        if lost || !there.open || !back.open {
+            self.retry_after(id, from, RETRY_FIRST, lost);
         }
         self.watch(id);
     }
@@ -38,23 +41,27 @@ impl Core {
         }
     }
 
-    pub(super) fn retry_after(&mut self, id: ConnId, from: usize, wait: Ms) {
+    /// Nothing more is sent before this wait is over: what went last was `lost`, or no acknowledgement of it can come.
+    pub(super) fn retry_after(&mut self, id: ConnId, from: usize, wait: Ms, lost: bool) {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
         conn.flows[from].retry = Some(wait);
         conn.flows[from].stuck.get_or_insert(self.now);
-        self.note_retry(id, wait);
+        if lost {
+            self.note_retry(id, wait);
+        }
         self.at(self.now + wait, Due::Retry { conn: id, from });
     }
 
     pub(in crate::sim) fn send_again(&mut self, id: ConnId, from: usize) {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
         let Some(wait) = conn.flows[from].retry.take() else { return };
-        let way = way(&self.state, conn, from);
-        if way.open && !self.lost(way) {
+        let (there, back) = (way(&self.state, conn, from), way(&self.state, conn, 1 - from));
+        let lost = there.open && self.lost(there);
+        if there.open && back.open && !lost {
             let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
             conn.flows[from].stuck = None;
             let pieces = std::mem::take(&mut conn.flows[from].queue);
-            self.deliver(id, from, pieces, way);
+            self.deliver(id, from, pieces, there);
             return;
         }
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
@@ -64,7 +71,7 @@ impl Core {
             conn.flows[from].queue.clear();
             self.give_up(id, from);
         } else {
-            self.retry_after(id, from, (wait * 2).min(RETRY_MOST));
+            self.retry_after(id, from, (wait * 2).min(RETRY_MOST), lost);
         }
     }
 
@@ -140,7 +147,7 @@ impl Core {
         if conn.ends[from].held && conn.ends[from].error.is_none() {
             conn.flows[from].queue.push_back(piece);
             if conn.flows[from].retry.is_none() {
-                self.retry_after(id, from, RETRY_FIRST);
+                self.retry_after(id, from, RETRY_FIRST, false);
             }
         }
     }

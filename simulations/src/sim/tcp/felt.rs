@@ -106,7 +106,7 @@ impl Core {
     pub(super) fn note_retry(&mut self, id: ConnId, wait: Ms) {
         let Some(conn) = self.tcp.conns.get(&id) else { return };
         if let Owner::Agent(_) = conn.ends[0].owner {
-            self.log.retries.entry(conn.ends[0].machine).or_default().push((self.now, wait));
+            self.log.retries.entry(conn.ends[0].machine).or_default().push((self.now, id, wait));
         }
     }
 
