@@ -122,6 +122,8 @@ pub const BAND_LEAVE_SLACK: Duration = Duration::from_millis(2);
 pub const WEIGHT_LEAST: f64 = 0.7;
 /// Weight at most: one with much less.
 pub const WEIGHT_MOST: f64 = 1.4;
+/// Fair shares of new connections that one upstream of a band gets at most.
+pub const SHARE_MOST: f64 = 1.6;
 /// Share of its weight that an endpoint starts with when it joins or recovers ...
 pub const RAMP_FROM: f64 = 0.1;
 /// ... growing to the whole over this time.

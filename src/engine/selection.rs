@@ -187,7 +187,9 @@ pub(crate) fn rank(candidates: &[Candidate]) -> (Routing, Vec<Score>) {
     let mut routing = Routing::default();
     for (group, alike) in (0..).zip(scored.chunk_by(|(one, _), (next, _)| one == next)) {
         let mean = alike.iter().map(|(_, candidate)| f64::from(candidate.load)).sum::<f64>() / alike.len() as f64;
+        let first = routing.upstreams.len();
         routing.upstreams.extend(alike.iter().map(|(_, candidate)| upstream(candidate, group, mean)));
+        share_out(&mut routing.upstreams[first..]);
     }
     (routing, scored.into_iter().map(|(score, _)| score).collect())
 }
@@ -257,6 +259,31 @@ fn weight(candidate: &Candidate, mean_load: f64) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by WEIGHT_MOST")]
     let thousandths = (weight * 1000.0).round() as u32;
     thousandths.max(1)
+}
+
+/// Nobody is drawn more often than [`policy::SHARE_MOST`] fair shares: where most of a band have just come back, as in a rolling
+/// upgrade, their ramps would leave nearly everything to the one that has not. Of two, one may bear all.
+fn share_out(alike: &mut [Upstream]) {
+    let most = policy::SHARE_MOST / alike.len() as f64;
+    if most >= 1.0 || alike.len() < 3 {
+        return;
+    }
+    let mut weights: Vec<u32> = alike.iter().map(|upstream| upstream.weight).collect();
+    weights.sort_unstable_by(|one, other| other.cmp(one));
+    let mut left: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+    for (capped, weight) in weights.iter().enumerate() {
+        // So much for each, if the heaviest so far have it and the others what they have.
+        let cap = most * left / (1.0 - most * capped as f64);
+        if f64::from(*weight) <= cap {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the largest weight")]
+            let cap = weights[..capped].first().map_or(u32::MAX, |_| cap.floor() as u32).max(1);
+            for upstream in alike {
+                upstream.weight = upstream.weight.min(cap);
+            }
+            return;
+        }
+        left -= f64::from(*weight);
+    }
 }
 
 fn ramp(ready_for: Option<Duration>) -> f64 {
@@ -357,6 +384,19 @@ mod tests {
         back.ready_for = Some(Duration::ZERO);
         let (routing, _) = rank(&[back, candidate(2, Some(1.0))]);
         assert_eq!(routing.upstreams.iter().map(|upstream| upstream.weight).collect::<Vec<_>>(), [100, 1000]);
+    }
+
+    #[test]
+    fn nobody_is_drawn_more_than_its_share_and_a_little_while_most_of_the_others_come_back() {
+        for (all, back) in [(3, 2), (5, 4), (5, 3), (9, 8)] {
+            let mut candidates: Vec<Candidate> = (1..=all).map(|last| candidate(last, Some(1.0))).collect();
+            candidates.iter_mut().take(back).for_each(|candidate| candidate.ready_for = Some(Duration::ZERO));
+            let (routing, _) = rank(&candidates);
+            let weights: Vec<f64> = routing.upstreams.iter().map(|upstream| f64::from(upstream.weight)).collect();
+            let share = weights.iter().copied().fold(0.0, f64::max) / weights.iter().sum::<f64>() * f64::from(all);
+            assert!(share <= policy::SHARE_MOST + 0.01, "{back} of {all} come back: {share} fair shares, {weights:?}");
+            assert!(weights.iter().all(|weight| *weight >= 100.0), "who comes back keeps what its ramp gives: {weights:?}");
+        }
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn knows_what_there_is(ran: &Ran, run: RunId, (at, quiet_since): (Ms, Ms), prove
     let advertised = state.machines.iter().flat_map(|machine| &machine.advertises);
     for e in advertised.filter(|e| is_usable(e) && ran.history.known(n, **e, at)) {
         let at_home = own.contains(e) && own.iter().any(|own| knows.contains(own));
-        let never_proved = proven.get(&(n, *e)).is_none_or(|first| *first > at);
+        let never_proved = proven.get(&(n, *e)).is_none_or(|first| *first + SETTLED > at);
         if at < quiet_since + NEVER_PROVED && never_proved && !at_home {
             continue;
         }

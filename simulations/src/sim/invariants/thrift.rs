@@ -23,6 +23,10 @@ const TO_PROVE: usize = 2;
 const AFTER_REPORT: usize = 1;
 /// ... and these after a change of its own verdict.
 const AFTER_CHANGE: usize = 3;
+/// Whoever starts does not know yet how large the cluster is, and probes as in a small one at first: so long ...
+const GROWS: Ms = 15_000;
+/// ... and so often beyond its share.
+const WHILE_GROWING: usize = 6;
 /// So soon after it.
 const PROMPT: Ms = 5_000;
 /// Gossip a node, in bytes a second: a part that is always there, and one a member.
@@ -120,7 +124,7 @@ fn periodic(sent: &[Ms], credits: &[Credit]) -> Vec<Ms> {
 fn credits(ran: &Ran, n: MachineId, e: SocketAddr, reports: Option<&Vec<(Ms, MachineId)>>) -> Vec<Credit> {
     let began = ran.log.runs.values().filter(|run| run.machine == n).map(|run| run.from);
     let named = ran.history.first_named(e);
-    let new = began.clone().chain(named).map(|at| (at, TO_PROVE));
+    let new = named.into_iter().map(|at| (at, TO_PROVE));
     let told = reports.into_iter().flatten();
     let own = told.clone().filter(|(_, by)| *by == n).map(|(at, _)| (*at, AFTER_CHANGE));
     // Many who say the same ask for one probe.
@@ -134,6 +138,7 @@ fn credits(ran: &Ran, n: MachineId, e: SocketAddr, reports: Option<&Vec<(Ms, Mac
         let probes = usize::try_from((to - from) / 500.max(nodes * 10) + 1).unwrap_or(usize::MAX);
         Credit { from, to, probes }
     }));
+    credits.extend(began.map(|from| Credit { from, to: from + GROWS, probes: TO_PROVE + WHILE_GROWING }));
     credits.sort_by_key(|credit| credit.from);
     credits
 }
@@ -160,7 +165,7 @@ fn gossip(ran: &Ran, docket: &mut Docket) {
     for (machine, seconds) in ran.log.gossip.iter().filter(|(machine, _)| !means_harm(ran, **machine)) {
         for (from, bytes) in (0_u64..).zip(seconds.windows(10)) {
             let (from, to) = (from * 1_000, from * 1_000 + WINDOW);
-            if stood_still(ran, *machine, from, to) || harmed(ran, from, to) {
+            if somebody_stood_still(ran, from, to) || harmed(ran, from, to) {
                 continue;
             }
             docket.evaluated();
@@ -177,9 +182,9 @@ fn gossip(ran: &Ran, docket: &mut Docket) {
     }
 }
 
-/// What came in while a process stood still is answered all at once.
-fn stood_still(ran: &Ran, machine: MachineId, from: Ms, to: Ms) -> bool {
-    let stands = |state: &State| state.machines.get(machine).is_some_and(|machine| machine.agent == AgentLife::Stalled);
+/// What came in while a process stood still is answered all at once, and answered again.
+fn somebody_stood_still(ran: &Ran, from: Ms, to: Ms) -> bool {
+    let stands = |state: &State| state.machines.iter().any(|machine| machine.agent == AgentLife::Stalled);
     ran.history.during(from.saturating_sub(1_000), to).any(stands)
 }
 
