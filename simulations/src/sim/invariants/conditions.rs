@@ -82,7 +82,7 @@ impl<'r> Conditions<'r> {
     }
 }
 
-fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
+pub(super) fn shows(state: &State, n: MachineId, e: SocketAddr) -> Shows {
     match (shows_itself(state, n, e), state.sites.get(&e)) {
         (Shows::Fine, Some(site)) => behind(state, site.backends.as_deref(), site.machine),
         (shows, _) => shows,

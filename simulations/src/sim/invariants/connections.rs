@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Docket;
-use super::conditions::{Conditions, Shows, probe_interval, run_at};
+use super::conditions::{Conditions, Shows, probe_interval, run_at, shows};
 use crate::sim::core::RunId;
 use crate::sim::figures::failed;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind, Dialled, RunSeen};
@@ -23,6 +23,8 @@ const SILENT: Ms = 300;
 const HUNG: Ms = 2_000;
 /// The time in which nobody can have found out, beside one probe interval.
 const UNKNOWN: Ms = 1_500;
+/// A probe's own time at most, where an endpoint is usable.
+const PROBED: Ms = 500;
 /// A process listens so long after its start.
 const LISTENS: Ms = 1_000;
 
@@ -59,7 +61,7 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             continue;
         }
         let own = usable.iter().map(|e| own_time(ran, client.node, *e, hello, end)).max().unwrap_or(0);
-        let allowed = own + OVER + allowances(ran, &conditions, client, hello, end);
+        let allowed = own + OVER + allowances(ran, &conditions, client, hello, end) + to_prove(ran, client, &usable);
         if client.first_byte.is_some() || gave_up(client) || end - hello > allowed {
             waits.evaluated();
         }
@@ -103,7 +105,26 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     let fell_silent = conditions.began(n, &sites, silent, (from, before));
     let hang = conditions.began(n, &sites, hung, (from, before));
     let meanwhile = conditions.began(n, &dialled, |shows| silent(shows) || hung(shows), (hello, end));
-    fell_silent * SILENT + (hang + meanwhile) * HUNG + retransmissions(ran, run, client.opened, end)
+    let refusals: Ms =
+        dialled.iter().filter(|e| refuses(ran, n, **e, (hello, end))).map(|e| own_time(ran, n, *e, hello, end)).sum();
+    fell_silent * SILENT + (hang + meanwhile) * HUNG + refusals + retransmissions(ran, run, client.opened, end)
+}
+
+/// Whether an endpoint refused or died meanwhile: to hear of that takes its time.
+fn refuses(ran: &Ran, n: MachineId, e: SocketAddr, (from, to): (Ms, Ms)) -> bool {
+    ran.history.during(from, to).any(|state| shows(state, n, e) == Shows::Dead)
+}
+
+/// What no process of this run has proven may not carry before it has proven itself, and is asked at the pace of held clients.
+fn to_prove(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAddr>) -> Ms {
+    let Some(run) = run_at(ran, client.node, client.opened) else { return 0 };
+    let configured = &ran.history.at(client.opened).machines[client.node].configured;
+    let proven = |e: &SocketAddr| {
+        let proofs = ran.log.proofs.range((run, *e, 0)..=(run, *e, u64::MAX));
+        configured.contains(e) || proofs.map(|(_, at)| *at).min().is_some_and(|at| at <= client.opened)
+    };
+    let pace = 500.max(ran.names.len() as Ms * 10);
+    if usable.iter().any(proven) { 0 } else { pace + PROBED }
 }
 
 /// What a process dialled while a client waited.

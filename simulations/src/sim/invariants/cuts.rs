@@ -8,7 +8,7 @@ use super::conditions::{Conditions, Shows, probe_interval};
 use crate::sim::log::{ClientConn, UpstreamConn};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{MachineId, Ms};
+use crate::sim::state::{Class, MachineId, Ms};
 
 /// An upstream that was usable for so long before a cut was cut off for nothing.
 const HEALTHY_FOR: Ms = 6_000;
@@ -70,7 +70,10 @@ fn linger(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream:
         }
         // Jitter included.
         let more = 2 * (probe_interval(ran, run, dead.from) * 6 / 5).saturating_sub(INTERVAL);
-        let bound = if dead.bound == KILLED { KILLED } else { dead.bound + more };
+        let bound = match dead.bound {
+            KILLED if reset_arrives(ran, n, upstream.to, dead.from) => KILLED,
+            bound => bound.max(SILENT) + more,
+        };
         let Some(by) = deadline(ran, n, upstream.to, dead.from, bound).filter(|by| dead.to.is_none_or(|to| *by < to)) else {
             continue;
         };
@@ -87,6 +90,12 @@ fn linger(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream:
             });
         }
     }
+}
+
+/// A dead process's kernel says so once, and on a way that loses much this may be lost.
+fn reset_arrives(ran: &Ran, n: MachineId, e: SocketAddr, at: Ms) -> bool {
+    let state = ran.history.at(at);
+    state.machine_at(e.ip(), n).is_some_and(|there| state.both_ways(n, there, Class::Api, 0.05))
 }
 
 /// A span in which an endpoint was dead, in one way or several.

@@ -32,7 +32,7 @@ const PROMPT: Ms = 5_000;
 /// Gossip a node, in bytes a second: a part that is always there, and one a member.
 const GOSSIP: (f64, f64) = (7_000.0, 165.0);
 /// Beside it, for each process that has just come: it is told of everybody, and everybody of it.
-const MEETING: f64 = 4_096.0;
+const MEETING: f64 = 5_000.0;
 /// Who is gone is a member for gossip until it is forgotten.
 const FORGOTTEN: Ms = 900_000;
 /// The longest datagram, in bytes of payload, on a way where nothing is wrong.
@@ -165,7 +165,7 @@ fn gossip(ran: &Ran, docket: &mut Docket) {
     for (machine, seconds) in ran.log.gossip.iter().filter(|(machine, _)| !means_harm(ran, **machine)) {
         for (from, bytes) in (0_u64..).zip(seconds.windows(10)) {
             let (from, to) = (from * 1_000, from * 1_000 + WINDOW);
-            if somebody_stood_still(ran, from, to) || harmed(ran, from, to) {
+            if to > ran.ended || somebody_stood_still(ran, from, to) || harmed(ran, from, to) {
                 continue;
             }
             docket.evaluated();

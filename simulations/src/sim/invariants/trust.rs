@@ -7,7 +7,7 @@ use crate::sim::core::RunId;
 use crate::sim::log::UpstreamConn;
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::Ms;
+use crate::sim::state::{Mode, Ms};
 
 /// Judges it.
 pub(super) fn judge(ran: &Ran) -> Judged {
@@ -38,10 +38,12 @@ fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
     let Some(replaced) = replaced_at(ran, upstream.to, upstream.bytes).filter(|_| proven_before) else { return false };
     let probes = ran.log.probes.iter().filter(|probe| probe.run == run && probe.endpoint == upstream.to);
     let met = probes.filter(|probe| probe.byte && probe.done >= replaced && probe.done < upstream.bytes).count() > 0;
+    // What is no TLS shows itself to the first connection that gets there; anything else only to a client, inside TLS.
     let others = ran.log.upstreams.values().filter(|other| other.by.1 == run && other.to == upstream.to);
+    let showed = |at: Ms| ran.history.at(at).sites.get(&upstream.to).is_some_and(|site| site.mode == Mode::NotTls);
     let failed = others
-        .filter(|other| other.bytes >= replaced && other.hello.is_none())
-        .any(|other| other.ended.is_some_and(|(at, _)| at < upstream.bytes));
+        .filter(|other| other.bytes >= replaced && showed(other.bytes))
+        .any(|other| other.ended.is_some_and(|(at, peer_first)| peer_first && at < upstream.bytes));
     !met && !failed
 }
 
