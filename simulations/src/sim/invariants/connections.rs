@@ -10,7 +10,7 @@ use crate::sim::figures::failed;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind, Dialled, RunSeen};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{Class, MachineId, Ms, State};
+use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 use crate::sim::tcp::ConnId;
 
 /// Loss at which a way still counts as usable.
@@ -107,7 +107,19 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     let meanwhile = conditions.began(n, &dialled, |shows| silent(shows) || hung(shows), (hello, end));
     let refusals: Ms =
         dialled.iter().filter(|e| refuses(ran, n, **e, (hello, end))).map(|e| own_time(ran, n, *e, hello, end)).sum();
-    fell_silent * SILENT + (hang + meanwhile) * HUNG + refusals + retransmissions(ran, run, client.opened, end)
+    let half = half_working(ran, conditions, n, hello, &dialled);
+    fell_silent * SILENT + (hang + meanwhile + half) * HUNG + refusals + retransmissions(ran, run, client.opened, end)
+}
+
+/// Balancers that were dialled, work themselves and have something behind them that does not: to whom that connection fell, it
+/// hung then, and nothing before could tell.
+fn half_working(ran: &Ran, conditions: &Conditions<'_>, n: MachineId, hello: Ms, dialled: &BTreeSet<SocketAddr>) -> u64 {
+    let state = ran.history.at(hello);
+    let half = dialled.iter().filter(|e| {
+        let works = state.sites.get(e).is_some_and(|site| site.backends.is_some() && site.mode == Mode::Ready);
+        works && conditions.of(n, **e).iter().rev().find(|(at, _)| *at <= hello).is_some_and(|(_, shows)| *shows == Shows::Hung)
+    });
+    half.count() as u64
 }
 
 /// Whether an endpoint refused or died meanwhile: to hear of that takes its time.
