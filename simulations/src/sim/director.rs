@@ -46,6 +46,7 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
     turns.sort_unstable();
     for (at, turn, place) in turns.into_iter().filter(|(at, ..)| *at <= lasts) {
         stage.sim.until(at).await;
+        stage.alone.check("while it runs");
         stage.check_work()?;
         let Some(step) = steps.get(place) else {
             stage.take_snapshots(at);
