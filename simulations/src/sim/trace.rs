@@ -115,15 +115,17 @@ mod tests {
             trace.client(now, 0, client);
             trace.digest()
         };
-        let others = [
-            ClientConn { first_byte: Some(7), ..client.clone() },
-            ClientConn { upstream: Some(4), ..client.clone() },
-            ClientConn { ended: Some((10, ClientEnd::Done)), ..client.clone() },
-            ClientConn { ended: Some((9, ClientEnd::Reset)), ..client.clone() },
+        let changes: [fn(&mut ClientConn); 4] = [
+            |client| client.first_byte = Some(7),
+            |client| client.upstream = Some(4),
+            |client| client.ended = Some((10, ClientEnd::Done)),
+            |client| client.ended = Some((9, ClientEnd::Reset)),
         ];
         assert_eq!(hash(9, &client), hash(9, &client));
         assert_ne!(hash(9, &client), hash(10, &client), "a later time");
-        for other in others {
+        for change in changes {
+            let mut other = client.clone();
+            change(&mut other);
             assert_ne!(hash(9, &client), hash(9, &other), "{other:?}");
         }
     }

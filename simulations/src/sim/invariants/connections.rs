@@ -7,6 +7,7 @@ use crate::sim::history::usable_now;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
+use crate::sim::seen::ending;
 use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 
 /// Loss at which a way still counts as usable.
@@ -41,10 +42,10 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             let usable: Vec<String> = usable.iter().map(|e| ran.name_of(*e)).collect();
             errors.broken(end, || {
                 format!(
-                    "{}, opened at {} ms, ended as {:?} although {} was usable",
+                    "{}, opened at {} ms, got no answer ({}), although {} was usable",
                     name(),
                     client.opened,
-                    client.ended,
+                    ending(client),
                     usable.join(", ")
                 )
             });
