@@ -47,6 +47,11 @@ impl Source {
         self.tokens_before_tests().windows(wanted.len()).any(|here| here == wanted)
     }
 
+    /// Whether a word is in the code, its tests included.
+    pub(crate) fn has_anywhere(&self, word: &str) -> bool {
+        self.tokens.iter().any(|token| token == word)
+    }
+
     fn tokens_before_tests(&self) -> &[String] {
         let tests = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
         let end = self.tokens.windows(tests.len()).enumerate().find(|(place, here)| {

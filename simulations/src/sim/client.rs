@@ -90,7 +90,8 @@ pub(super) fn ended(host: &Host, number: usize, end: ClientEnd) {
     if client.ended.is_none() {
         client.ended = Some((now, end));
     }
-    core.trace.note("client", (number as u64) << 4 | end as u64);
+    let core = &mut *core;
+    core.trace.client(now, number, &core.log.clients[number]);
 }
 
 impl Session {

@@ -230,7 +230,7 @@ impl Core {
         after.index();
         self.state = Arc::new(after);
         self.history.push(self.now, self.state.clone());
-        self.trace.note("state", self.now);
+        self.trace.changed(self.now);
         self.machines_changed(&before);
         self.sites_changed(&before);
         self.ways_changed();

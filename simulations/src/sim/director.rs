@@ -13,6 +13,7 @@ use super::draw::Draw;
 use super::node::{Order, STATE};
 use super::plan::{Fault, Step};
 use super::run::{BALANCER_NAME, Stage, address};
+use super::span::Span;
 use super::state::{AgentLife, MachineId, Mode, Ms, Name, Site, State};
 
 /// An apiserver that is told to stop serves on for so long, saying that it is not ready.
@@ -46,12 +47,13 @@ pub(super) async fn play(stage: &mut Stage) -> anyhow::Result<()> {
     turns.sort_unstable();
     for (at, turn, place) in turns.into_iter().filter(|(at, ..)| *at <= lasts) {
         stage.sim.until(at).await;
+        stage.alone.check("while it runs");
         stage.check_work()?;
         let Some(step) = steps.get(place) else {
             stage.take_snapshots(at);
             continue;
         };
-        let so = || format!("the step at {} ms: {:?}", step.at, step.what);
+        let so = || format!("the step at {}, {}", Span(step.at), step.what.words());
         match turn {
             Turn::Begins => stage.begins(step, place as u64).with_context(so)?,
             Turn::Over => stage.over(step, place as u64).with_context(so)?,
@@ -157,11 +159,11 @@ impl Stage {
             }
             Fault::Flap { of, period } => {
                 let (sites, sim, half) = (self.sites(of)?, self.sim.clone(), (*period / 2).max(1));
-                let rounds = step.lasts.unwrap_or(0) / period.max(&1);
+                let halves = step.lasts.unwrap_or(0).div_ceil(half);
                 self.faults(|_| {}, more);
                 self.work.spawn(async move {
-                    for round in 0..rounds * 2 {
-                        let mode = if round % 2 == 0 { Mode::Refusing } else { Mode::Ready };
+                    for turn in 0..halves {
+                        let mode = if turn % 2 == 0 { Mode::Refusing } else { Mode::Ready };
                         sim.change(|state| {
                             for (_, site) in state.sites.iter_mut().filter(|(addr, _)| sites.contains(addr)) {
                                 set_mode(site, mode);

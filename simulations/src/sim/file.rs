@@ -1,5 +1,6 @@
 //! Plans and fault schedules in files: YAML, or JSON, which is YAML too. What is wrong is told with its file and line.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
@@ -39,6 +40,48 @@ pub fn written(plan: &Plan) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(plan)?)
 }
 
+/// A node's configuration that prismesh refuses. Nobody wrote it as it is: it is made of what a plan says.
+#[derive(Debug)]
+pub struct Misconfigured {
+    /// Whose.
+    pub node: String,
+    /// The line that is wrong.
+    pub said: Option<String>,
+    /// What is wrong with it, and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Misconfigured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration of {}, made of the plan and its `config`, is refused", self.node)?;
+        if let Some(said) = &self.said {
+            write!(f, " for its line `{said}`")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+impl std::error::Error for Misconfigured {}
+
+impl Misconfigured {
+    /// The number of the line in a file whose `config` it comes from.
+    fn line(&self, text: &str) -> Option<usize> {
+        let said = self.said.as_deref()?;
+        let whole = text.lines().position(|line| line.trim() == said);
+        whole.or_else(|| text.lines().position(|line| line.contains(said))).map(|place| place + 1)
+    }
+}
+
+/// Tells where in these files something stands that only an agent found to be wrong.
+pub fn placed(error: anyhow::Error, paths: &[&Path]) -> anyhow::Error {
+    let Some(wrong) = error.downcast_ref::<Misconfigured>() else { return error };
+    let found = paths.iter().find_map(|path| Some((path, wrong.line(&read(path).ok()?)?)));
+    match found {
+        Some((path, line)) => anyhow!("{}:{line}: {wrong}", path.display()),
+        None => error,
+    }
+}
+
 /// Where things stand in a file.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -50,7 +93,38 @@ struct Lines {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ClusterLines {
-    nodes: Vec<Spanned<IgnoredAny>>,
+    zones: Option<Spanned<IgnoredAny>>,
+    jitter: Option<Spanned<IgnoredAny>>,
+    balancer: Option<Spanned<IgnoredAny>>,
+    nodes: Vec<Spanned<NodeLine>>,
+}
+
+/// A line that stands for so many nodes.
+#[derive(Deserialize)]
+struct NodeLine {
+    count: Option<usize>,
+}
+
+impl Lines {
+    /// The number of the line, where one is known.
+    fn of(&self, place: Place) -> Option<u64> {
+        let cluster = &self.cluster;
+        match place {
+            Place::Cluster("zones") => cluster.zones.as_ref().map(line),
+            Place::Cluster("jitter") => cluster.jitter.as_ref().map(line),
+            Place::Cluster("balancer") => cluster.balancer.as_ref().map(line),
+            Place::Cluster(_) => None,
+            Place::Node(place) => {
+                let lines = cluster.nodes.iter().flat_map(|node| (0..node.value.count.unwrap_or(1)).map(move |_| node));
+                lines.map(line).nth(place)
+            }
+            Place::Step(place) => self.steps.get(place).map(line),
+        }
+    }
+}
+
+fn line<T>(spanned: &Spanned<T>) -> u64 {
+    spanned.referenced.line()
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -71,15 +145,8 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> anyhow::Result<T> {
 
 fn sound(path: &Path, plan: &Plan, lines: &Lines) -> anyhow::Result<()> {
     let Some((place, what)) = plan.faulty() else { return Ok(()) };
-    let line = match place {
-        Place::Anywhere => None,
-        // A line may stand for several nodes; then its number is not known here.
-        Place::Node(place) if lines.cluster.nodes.len() == plan.cluster.nodes.len() => lines.cluster.nodes.get(place),
-        Place::Node(_) => None,
-        Place::Step(place) => lines.steps.get(place),
-    };
-    Err(match line {
-        Some(line) => anyhow!("{}:{}: {what}", path.display(), line.referenced.line()),
+    Err(match lines.of(place) {
+        Some(line) => anyhow!("{}:{line}: {what}", path.display()),
         None => anyhow!("{}: {what}", path.display()),
     })
 }
@@ -136,7 +203,19 @@ lasts: 60s
             ("of: cp-1,", "of: cp-9,", "some.yaml:8: ", "cp-9"),
             ("control-plane: true", "control-plan: true", "some.yaml:5: ", "control-plan"),
             ("lasts: 60s", "lasts: 20s", "some.yaml:13: ", "after the end"),
-            ("zone: 1", "zone: 7", "some.yaml: ", "zone"),
+            ("zone: 1", "zone: 7", "some.yaml:6: ", "zone"),
+            ("[[2, 10], [10, 2]]", "[[2, 5], [5, 2]]", "some.yaml:2: ", "whole ms"),
+            ("[[2, 10], [10, 2]]", "[[2, 10], [4, 2]]", "some.yaml:2: ", "from either end"),
+            ("[[2, 10], [10, 2]]", "[[2, 0.5], [0.5, 2]]", "some.yaml:2: ", "whole milliseconds"),
+            ("[[2, 10], [10, 2]]", "[[2]]", "some.yaml:6: ", "zone"),
+            ("{control-plane: true}", "{zone: 0}", "some.yaml: ", "nobody can be reached"),
+            ("worker-*", "zzz*", "some.yaml:13: ", "begins with \"zzz\""),
+            ("give-ca: {of: [cp-1, worker-*]}", "join: {of: worker-1}", "some.yaml:13: ", "there already"),
+            ("new-ca:", "balancer: {mode: hung}", "some.yaml:11: ", "no balancer"),
+            ("new-ca:", "flap: {of: cp-1, period: 0}", "some.yaml:11: ", "period"),
+            ("new-ca:", "flap: {of: cp-1, period: 2s}", "some.yaml:11: ", "how long"),
+            ("new-ca:", "state-restored: {of: cp-1, from: 30s}", "some.yaml:11: ", "cannot be put back"),
+            ("new-ca:", "keyring: {of: cp-1, step: turn}", "some.yaml:11: ", "add, promote, retire"),
             ("  stagger: 1s", " stagger: 1s", "some.yaml:3: ", ""),
         ];
         for (right, slip, place, what) in wrong {

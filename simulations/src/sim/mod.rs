@@ -1,5 +1,6 @@
 //! Whole clusters in virtual time: the agent that ships, over a modelled world.
 
+mod alone;
 mod apiserver;
 mod asking;
 mod balancer;

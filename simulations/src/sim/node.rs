@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prismesh::agent::{Agent, Sockets};
-use prismesh::config::{Config, Sources};
+use prismesh::config::{Config, ConfigError, Sources};
 use prismesh::engine::policy::DRAIN;
 use prismesh::gossip::Keyring;
 use prismesh::world::{Clock, Datagram, Net, World};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::{RunId, Sim};
 use super::disk::Disk;
+use super::file::Misconfigured;
 use super::log::RunSeen;
 use super::prober::SimProber;
 use super::recorder::Recorder;
@@ -162,9 +163,19 @@ impl Node {
         Host { sim: self.sim.clone(), machine: self.machine, run: Some(run), disk: self.disk.clone() }
     }
 
+    /// What of its configuration the agent refuses, in the words of the plan that it is made of.
+    fn misconfigured(&self, error: &ConfigError) -> Misconfigured {
+        let text = self.disk.read(Path::new(CONFIG), usize::MAX).unwrap_or_default();
+        let number = error.place.strip_prefix(CONFIG).and_then(|line| line.strip_prefix(':')?.parse::<usize>().ok());
+        let said =
+            number.and_then(|number| String::from_utf8_lossy(&text).lines().nth(number - 1).map(|line| line.trim().to_owned()));
+        let node = self.sim.core().state.machines[self.machine].name.to_string();
+        Misconfigured { node, said, what: format!("{}; {}", error.what, error.right) }
+    }
+
     async fn load(&self, host: &Host) -> anyhow::Result<(Config, BTreeSet<u32>, Option<Keyring>)> {
         let sources = Sources { file: Some(PathBuf::from(CONFIG)), ..Sources::default() };
-        let config = Config::load(&sources, host).await?.config;
+        let config = Config::load(&sources, host).await.map_err(|error| self.misconfigured(&error))?.config;
         let trusted = match &config.ca {
             Some(ca) => cas_of(&self.disk.read(ca, usize::MAX)?),
             None => (0..=u32::MAX).take(64).collect(),
@@ -183,7 +194,7 @@ impl Node {
         }
         let run = self.sim.core().new_run(self.machine);
         let host = self.host(run);
-        let (config, trusted, keyring) = self.load(&host).await.context("the configuration")?;
+        let (config, trusted, keyring) = self.load(&host).await?;
         let clock = Clock::start();
         let prober = SimProber::new(host.clone(), clock, trusted);
         let world = World {

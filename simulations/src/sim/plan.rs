@@ -28,6 +28,7 @@ pub struct Plan {
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Cluster {
     /// Round trips between zones in ms; row and column are zones. One row of one number: one zone.
+    #[serde(deserialize_with = "written::round_trips")]
     pub zones: Vec<Vec<u32>>,
     /// How much one packet's time differs from the zones' distance, as a share of it.
     pub jitter: f64,

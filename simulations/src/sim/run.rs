@@ -13,6 +13,7 @@ use tokio::sync::{Mutex as Turns, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::alone::Alone;
 use super::client::{self, PROXY};
 use super::core::Sim;
 use super::disk::Disk;
@@ -100,9 +101,10 @@ impl Ran {
 /// The plan cannot be played: a name nobody has, a configuration that prismesh refuses.
 ///
 /// # Panics
-/// The seed does not reach everyone who draws.
+/// The seed does not reach everyone who draws, it is not the first simulation of this process, or it is not alone there.
 pub fn run(plan: &Plan, seed: u64, options: &Options) -> anyhow::Result<Ran> {
     complaints::listen(options.log.as_deref());
+    let alone = Alone::begin();
     seed::assert_reached();
     let (mut plan, options) = (plan.clone(), options.clone());
     if options.by == Carrier::Balancer {
@@ -111,13 +113,15 @@ pub fn run(plan: &Plan, seed: u64, options: &Options) -> anyhow::Result<Ran> {
     let thread = std::thread::Builder::new().name("simulation".to_owned()).stack_size(16 << 20).spawn(move || {
         seed::plant(seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-        runtime.block_on(whole(plan, seed, options))
+        runtime.block_on(whole(plan, seed, options, alone))
     })?;
     thread.join().map_err(|_| anyhow::anyhow!("the simulation panicked"))?
 }
 
 /// Everybody, while a story runs.
 pub(super) struct Stage {
+    /// Nobody else is in this process.
+    pub(super) alone: Alone,
     pub(super) sim: Sim,
     pub(super) plan: Plan,
     pub(super) names: Vec<String>,
@@ -144,9 +148,9 @@ pub(super) struct Stage {
     pub(super) hostile: BTreeMap<String, JoinSet<()>>,
 }
 
-async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
+async fn whole(plan: Plan, seed: u64, options: Options, alone: Alone) -> anyhow::Result<Ran> {
     let draw = Draw::of(seed);
-    let mut stage = Stage::set(plan, draw, &options)?;
+    let mut stage = Stage::set(plan, draw, &options, alone)?;
     let pump = tokio::spawn(stage.sim.clone().pump());
     stage.begin(draw);
     let asking = options.ask.map(|(node, at)| stage.ask(&node, at)).transpose()?;
@@ -157,11 +161,14 @@ async fn whole(plan: Plan, seed: u64, options: Options) -> anyhow::Result<Ran> {
         None => None,
     };
     let leftovers = stage.strike(pump).await?;
+    alone.check("at its end");
     let Stage { sim, plan, names, by, .. } = stage;
     let mut core = sim.core();
     let now = core.now;
-    for client in core.log.clients.iter_mut().filter(|client| client.ended.is_none()) {
+    let core = &mut *core;
+    for (number, client) in core.log.clients.iter_mut().enumerate().filter(|(_, client)| client.ended.is_none()) {
         client.ended = Some((ended.min(now), ClientEnd::Over));
+        core.trace.client(now, number, client);
     }
     Ok(Ran {
         plan,
@@ -194,7 +201,7 @@ fn second_address(machine: MachineId) -> IpAddr {
 
 impl Stage {
     /// Sets everything up; nobody moves yet.
-    fn set(plan: Plan, draw: Draw, options: &Options) -> anyhow::Result<Stage> {
+    fn set(plan: Plan, draw: Draw, options: &Options, alone: Alone) -> anyhow::Result<Stage> {
         let names = plan.names();
         let state = first_state(&plan, &names)?;
         let sim = Sim::new(draw, state);
@@ -216,6 +223,7 @@ impl Stage {
         });
         let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;
         let stage = Stage {
+            alone,
             sim,
             plan,
             names,

@@ -36,6 +36,11 @@ pub(super) fn plant(seed: u64) {
     STREAM.set(Some(Stream { state: seed, draws: 0 }));
 }
 
+/// This thread is a simulation's.
+pub(super) fn planted() -> bool {
+    STREAM.get().is_some()
+}
+
 /// How often this thread has drawn since it was given a seed.
 fn draws() -> u64 {
     STREAM.get().map_or(0, |stream| stream.draws)

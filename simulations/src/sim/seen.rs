@@ -8,7 +8,7 @@ use prismesh::engine::endpoint::Source;
 use prismesh::engine::event::Verdict;
 
 use super::figures::failed;
-use super::log::ClientConn;
+use super::log::{ClientConn, ClientEnd};
 use super::plan::{Fault, Step};
 use super::run::Ran;
 use super::state::{AgentLife, MachineId, Ms};
@@ -63,9 +63,22 @@ impl Ran {
 
     fn say(&self, client: &ClientConn) -> String {
         let name = &self.names[client.node];
-        let end = client.ended.map(|(at, end)| format!("{end:?} at {at} ms"));
-        format!("{:?} connection of {name} opened at {} ms got nothing: {end:?}", client.kind, client.opened)
+        format!("{:?} connection of {name} opened at {} ms got nothing: {}", client.kind, client.opened, ending(client))
     }
+}
+
+/// How a client's connection ended, and when.
+pub(super) fn ending(client: &ClientConn) -> String {
+    let Some((at, end)) = client.ended else { return "it never ended".to_owned() };
+    let how = match end {
+        ClientEnd::Done => "its client was done",
+        ClientEnd::GaveUp => "its client gave up",
+        ClientEnd::Refused => "it was refused",
+        ClientEnd::Reset => "it was reset",
+        ClientEnd::Closed => "it was closed",
+        ClientEnd::Over => "its node or the simulation ended",
+    };
+    format!("{how} at {at} ms")
 }
 
 /// Of connections that these nodes' clients opened in a span, none ended without a byte, unless their agent did not run.

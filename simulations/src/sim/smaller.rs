@@ -128,7 +128,7 @@ mod tests {
     use crate::sim::state::Mode;
 
     fn plan() -> Plan {
-        let node = |name: &str| Node { name: name.to_owned(), ..Node::default() };
+        let node = |name: &str| Node { name: name.to_owned(), control_plane: true, ..Node::default() };
         let nodes = ["a", "b", "c"].map(node).to_vec();
         let partition = Fault::Partition { from: who("a"), to: vec!["b".to_owned(), "c".to_owned()], both: true, class: None };
         Plan { cluster: Cluster { nodes, ..Cluster::default() }, steps: Vec::new(), lasts: 60_000 }

@@ -56,6 +56,39 @@ pub(super) fn nodes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<No
     Ok(nodes.collect())
 }
 
+/// Reads a table of round trips.
+pub(super) fn round_trips<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u32>>, D::Error> {
+    let rows = Vec::<Vec<RoundTrip>>::deserialize(deserializer)?;
+    Ok(rows.into_iter().map(|row| row.into_iter().map(|trip| trip.0).collect()).collect())
+}
+
+/// A round trip between two zones.
+struct RoundTrip(u32);
+
+impl<'de> Deserialize<'de> for RoundTrip {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RoundTrip, D::Error> {
+        struct Reader;
+
+        impl Visitor<'_> for Reader {
+            type Value = RoundTrip;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a round trip in whole milliseconds, such as 10")
+            }
+
+            fn visit_u64<E: Error>(self, ms: u64) -> Result<RoundTrip, E> {
+                u32::try_from(ms).map(RoundTrip).map_err(|_| E::custom(format!("{ms} ms are no round trip")))
+            }
+
+            fn visit_f64<E: Error>(self, ms: f64) -> Result<RoundTrip, E> {
+                Err(E::custom(format!("a round trip takes whole milliseconds, not {ms}")))
+            }
+        }
+
+        deserializer.deserialize_any(Reader)
+    }
+}
+
 /// Reads one name or a list of names.
 pub(super) fn who<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Who, D::Error> {
     struct Names;

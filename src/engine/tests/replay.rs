@@ -99,3 +99,78 @@ fn waking_too_early_does_nothing() {
         assert!(world.tell(Event::Wake).is_empty());
     }
 }
+
+/// A log that a simulation wrote of a node whose engine did harm, before that was mended. Its first line is whose engine it
+/// is, the others are what it was told; what it answered is left out, since the rules may change and only the one that the test
+/// names must hold. `docs/SIMULATIONS.md` says how to make one.
+fn replayed(log: &str) -> World {
+    let mut lines = log.lines();
+    let mut world = World::node(serde_json::from_str(lines.next().expect("whose engine it is")).unwrap());
+    for line in lines {
+        let (when, event): (Moment, Event) = serde_json::from_str(line).unwrap();
+        // Its own deadlines are the engine's of today.
+        while let Some(due) = world.engine.next_deadline().filter(|due| *due <= when) {
+            world.now = due.max(world.now);
+            world.tell(Event::Wake);
+        }
+        world.now = when;
+        match event {
+            Event::Wake => {}
+            Event::Probed(probed) => answer(&mut world, probed),
+            event => drop(world.tell(event)),
+        }
+    }
+    world
+}
+
+/// An answer goes to the probe of today's engine that waits for one longest, if there is one: it may probe at other moments than then.
+fn answer(world: &mut World, probed: Probed) {
+    let mut waiting: Vec<(Moment, u64)> =
+        world.flying.iter().filter(|(_, it)| it.order.endpoint == probed.endpoint).map(|(key, _)| *key).collect();
+    waiting.sort_unstable_by_key(|(_, id)| *id);
+    let Some(flying) = waiting.first().and_then(|key| world.flying.remove(key)) else { return };
+    world.tell(Event::Probed(Probed { id: flying.order.id, sent: flying.sent, fresh: flying.order.fresh, ..probed }));
+}
+
+/// When probes of it ended, and when they had been sent.
+fn probed(world: &World, endpoint: Endpoint, ended: impl Fn(&Outcome) -> bool) -> Vec<(Moment, Moment)> {
+    let probes = world.told.iter().filter_map(|(when, event)| match event {
+        Event::Probed(probed) if probed.endpoint == endpoint && ended(&probed.outcome) => Some((*when, probed.sent)),
+        _ => None,
+    });
+    probes.collect()
+}
+
+/// 6 s into the run one of two apiservers began to take 700 ms for every answer: clients were sent on to the other one after half a
+/// second, and new ones still came to it.
+#[test]
+fn who_answers_later_than_clients_wait_is_left_at_its_second_late_answer() {
+    let world = replayed(include_str!("logs/answers-late.jsonl"));
+    let (late, other) = (apiserver(1), apiserver(2));
+    let answers = probed(&world, late, |outcome| matches!(outcome, Outcome::Status { .. }));
+    let slow: Vec<Moment> =
+        answers.iter().filter(|(when, sent)| when.since(*sent) > policy::FIRST_BYTE_LEAST).map(|(when, _)| *when).collect();
+    assert_eq!(slow.len(), 2, "the log ends soon after the second late answer");
+    assert_eq!(world.verdicts(late, secs_at(1)), [Verdict::Suspect], "its answers say that it is ready, and still");
+    assert_eq!(world.verdicts(late, slow[1]), [Verdict::Suspect], "not at the first, which may have been chance");
+    assert_eq!(world.ranked(), [other, late], "new connections go to the other one");
+}
+
+/// An apiserver was too slow for probes from 6 s on, and so `down`, but what it sent on open connections came, late. At 11 s it hung:
+/// those connections had heard something since the first failed probe, and were never cut.
+#[test]
+fn a_connection_that_falls_silent_while_its_endpoint_is_down_is_cut_by_a_later_failed_probe() {
+    let world = replayed(include_str!("logs/falls-silent-while-down.jsonl"));
+    let (down, hung) = (apiserver(1), secs_at(11));
+    let failed = probed(&world, down, |outcome| !matches!(outcome, Outcome::Status { .. }));
+    let cuts = world.cuts(down, Moment::START);
+    let later = cuts.iter().find(|(_, silent_since)| *silent_since >= hung);
+    let (when, silent_since) = later.expect("those who have been silent since it hung are cut");
+    assert!(failed.iter().any(|(_, sent)| sent == silent_since), "they were silent from a probe on that failed");
+    assert!(when.since(*silent_since) >= policy::CUT_AFTER, "and for long enough");
+    assert!(when.since(hung) <= policy::CUT_AFTER + secs(2), "soon after the first probe that was sent when it hung");
+}
+
+fn secs_at(seconds: u64) -> Moment {
+    Moment::START + secs(seconds)
+}

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::story::Story;
 use crate::sim::run::{self, Options};
-use crate::sim::span;
+use crate::sim::span::{self, Span};
 use crate::sim::state::Ms;
 
 /// After the question the run goes on for as long as an answer may take.
@@ -28,11 +28,25 @@ pub struct Explain {
 
 impl Explain {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
-        let mut plan = self.story.tell()?.plan;
-        anyhow::ensure!(self.at <= plan.lasts, "the story lasts {} ms, and {} ms is after its end", plan.lasts, self.at);
+        let told = self.story.tell()?;
+        let (name, mut plan) = (told.scenario.name, told.plan);
+        anyhow::ensure!(
+            self.at <= plan.lasts,
+            "--at {}: that is after the end of {name}, which lasts {}",
+            Span(self.at),
+            Span(plan.lasts)
+        );
+        let names = plan.names();
+        anyhow::ensure!(
+            names.contains(&self.node),
+            "--node {}: no node of {name} has that name; there are {}",
+            self.node,
+            names.join(", ")
+        );
         plan.lasts = plan.lasts.min(self.at + ANSWER);
         let ask = Some((self.node.clone(), self.at));
-        let ran = run::run(&plan, self.story.seed, &Options { ask, sabotage: self.story.sabotage, ..Options::default() })?;
+        let options = Options { ask, sabotage: self.story.sabotage, ..Options::default() };
+        let ran = run::run(&plan, self.story.seed, &options).map_err(|error| self.story.cannot(error, name))?;
         match ran.asked {
             Some(Ok(status)) if self.json => {
                 let status: serde_json::Value = serde_json::from_slice(&status)?;
@@ -40,12 +54,12 @@ impl Explain {
                 Ok(true)
             }
             Some(Ok(status)) => {
-                say!("{} at {} ms", self.node, self.at);
+                say!("{} at {}", self.node, Span(self.at));
                 say!("{}", prismesh::cli::explained(&status)?.trim_end());
                 Ok(true)
             }
             Some(Err(why)) => {
-                say!("{} at {} ms: {why}", self.node, self.at);
+                say!("{} at {}: {why}", self.node, Span(self.at));
                 Ok(false)
             }
             None => anyhow::bail!("nobody asked"),

@@ -99,7 +99,7 @@ impl Run {
             Err(error) => {
                 let heard = complaints::heard();
                 // Nobody fell over: it is the story that cannot be played.
-                anyhow::ensure!(!heard.is_empty(), error.context(format!("{} cannot be played", told.scenario.name)));
+                anyhow::ensure!(!heard.is_empty(), self.story.cannot(error, told.scenario.name));
                 Outcome::fallen(told.scenario.name, self.story.seed, heard)
             }
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::pool::{self, Job};
@@ -36,9 +37,7 @@ pub struct Sabotages {
 
 impl Sabotages {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
-        let wanted: Vec<&Sabotage> =
-            sabotage::ALL.iter().filter(|it| self.only.is_empty() || self.only.iter().any(|name| name == it.name)).collect();
-        anyhow::ensure!(!wanted.is_empty(), "there is no sabotage of that name; `sabotages` prints them all");
+        let wanted = self.wanted()?;
         if !self.play && !self.all {
             for it in wanted {
                 say!("{:<20} {:>2}  {}", it.name, it.aims_at, it.what);
@@ -51,6 +50,16 @@ impl Sabotages {
             results::write_json(path, &caught)?;
         }
         Ok(tell(&wanted, &caught))
+    }
+
+    fn wanted(&self) -> anyhow::Result<Vec<&'static Sabotage>> {
+        if self.only.is_empty() {
+            return Ok(sabotage::ALL.iter().collect());
+        }
+        let known = |name: &String| {
+            sabotage::find(name).with_context(|| format!("there is no sabotage {name:?}; `sabotages` prints them all"))
+        };
+        self.only.iter().map(known).collect()
     }
 
     fn tries<'s>(&self, it: &'s Sabotage) -> Vec<(&'s Sabotage, String, u64)> {

@@ -12,6 +12,7 @@ use super::story::{NO_FIGURE, Story};
 use crate::sim::file;
 use crate::sim::outcome::Outcome;
 use crate::sim::plan::Plan;
+use crate::sim::words;
 
 /// A complaint is known again by so much of it.
 const KNOWN_BY: usize = 60;
@@ -22,10 +23,10 @@ pub struct Shrink {
     #[command(flatten)]
     story: Story,
     /// Keep this invariant broken [default: whatever is broken first]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=11))]
     invariant: Option<u8>,
     /// Runs at most.
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = at_least_one)]
     tries: usize,
     /// A run that takes longer than this on the wall is ended, and has failed.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
@@ -49,24 +50,33 @@ impl Shrink {
             None => broken.first().cloned().unwrap_or_default(),
         };
         if !broken.contains(&hunt.target) {
-            anyhow::bail!(
-                "there is nothing to shrink: {}",
-                if broken.is_empty() { "the run passes" } else { "this is not broken" }
-            );
+            let why = match (self.invariant, broken.as_slice()) {
+                (_, []) => format!("all holds with seed {}", self.story.seed),
+                (Some(number), others) => format!("invariant {number} holds; what does not: {}", others.join("; ")),
+                (None, others) => others.join("; "),
+            };
+            anyhow::bail!("there is nothing to shrink of {name}: {why}");
         }
+        let out = self.out(name)?;
         eprintln!("broken: {}; with {}", hunt.target, size(&best));
         while hunt.round(&mut best)? && hunt.left() > 0 {}
-        let out = self.out.clone();
-        let out = out.unwrap_or_else(|| std::env::temp_dir().join(format!("{name}-{}.yaml", self.story.seed)));
         let yaml = file::written(&best)?;
         std::fs::write(&out, &yaml).with_context(|| format!("cannot write {}", out.display()))?;
         say!("{}", yaml.trim_end());
-        eprintln!("{} still breaks {}; {} runs", size(&best), hunt.target, hunt.tries);
+        eprintln!("{} still break {}; {} after {}", size(&best), hunt.target, out.display(), words::count(hunt.tries, "run"));
         if hunt.left() == 0 {
             eprintln!("more tries may find less: --tries");
         }
         eprintln!("again:  {}", self.of(&out).command("run"));
         Ok(true)
+    }
+
+    /// Where the smallest plan goes: it can be written before a search of minutes begins.
+    fn out(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let usual = || std::env::temp_dir().join(format!("{name}-{}.yaml", self.story.seed));
+        let out = self.out.clone().unwrap_or_else(usual);
+        std::fs::write(&out, "").with_context(|| format!("cannot write {}", out.display()))?;
+        Ok(out)
     }
 
     /// The same story with its plan in a file.
@@ -75,8 +85,12 @@ impl Shrink {
     }
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|tries| *tries > 0).ok_or_else(|| "at least one run is needed to see what is broken".to_owned())
+}
+
 fn size(plan: &Plan) -> String {
-    format!("{} nodes and {} steps", plan.cluster.nodes.len(), plan.steps.len())
+    format!("{} and {}", words::count(plan.cluster.nodes.len(), "node"), words::count(plan.steps.len(), "step"))
 }
 
 /// What is broken, so that it is known again when names and numbers in it are others.

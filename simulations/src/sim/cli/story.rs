@@ -1,6 +1,6 @@
 //! Which story a command is about: a scenario with a seed, or a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::bail;
@@ -65,12 +65,21 @@ impl Story {
         };
         if let Some(path) = &self.faults {
             file::faults(path, &mut plan)?;
+            if plan.steps.is_empty() {
+                eprintln!("{}: no steps: nothing happens", path.display());
+            }
         }
         if let Some((_, what)) = plan.faulty() {
             bail!("{}: {what}", scenario.map_or("the plan", |scenario| scenario.name));
         }
         let scenario = scenario.copied().unwrap_or_else(|| self.of_a_file());
         Ok(Told { scenario, plan, expect: self.expect.clone() })
+    }
+
+    /// Why a run of it could not be made.
+    pub(super) fn cannot(&self, error: anyhow::Error, name: &str) -> anyhow::Error {
+        let paths: Vec<&Path> = self.cluster.iter().chain(&self.faults).map(PathBuf::as_path).collect();
+        file::placed(error, &paths).context(format!("{name} cannot be played"))
     }
 
     /// A scenario that is nothing but a file.

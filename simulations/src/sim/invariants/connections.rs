@@ -10,6 +10,7 @@ use crate::sim::figures::failed;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind, Dialled, RunSeen};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
+use crate::sim::seen::ending;
 use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 use crate::sim::tcp::ConnId;
 
@@ -51,10 +52,10 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             let usable: Vec<String> = usable.iter().map(|e| ran.name_of(*e)).collect();
             errors.broken(end, || {
                 format!(
-                    "{}, opened at {} ms, ended as {:?} although {} was usable",
+                    "{}, opened at {} ms, got no answer ({}), although {} was usable",
                     name(),
                     client.opened,
-                    client.ended,
+                    ending(client),
                     usable.join(", ")
                 )
             });
