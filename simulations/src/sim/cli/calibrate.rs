@@ -42,7 +42,7 @@ fn table(rows: &[Calibrated]) -> Table {
         for name in names.into_keys() {
             let (real, model) = (row.real.get(name), row.model.get(name));
             let tell = |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-            let ratio = real.zip(model).filter(|(real, _)| **real > 0.0).map(|(real, model)| model / real);
+            let ratio = row.ratio(name);
             table.row(vec![format!("  {name}"), tell(real), tell(model), tell(ratio.as_ref())]);
         }
     }
