@@ -145,11 +145,25 @@ impl Results {
     /// # Errors
     /// It is no results, those of another build, or cannot be written.
     pub fn change(path: &Path, change: impl FnOnce(&mut Results)) -> anyhow::Result<()> {
-        let mut results = if path.exists() { Results::read(path)? } else { Results::of(Vec::new(), BTreeMap::new()) };
-        let (there, here) = (&results.build, Build::this());
-        anyhow::ensure!(*there == here, "{}: it holds results of {there:?}, and this is {here:?}", path.display());
+        let mut results = Results::to_change(path)?;
         change(&mut results);
         write_json(path, &results)
+    }
+
+    /// Whether [`Results::change`] could: to be asked before what takes long.
+    ///
+    /// # Errors
+    /// The file is no results, those of another build, or there is no such directory.
+    pub fn to_change(path: &Path) -> anyhow::Result<Results> {
+        if !path.exists() {
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            anyhow::ensure!(dir.is_dir(), "{}: there is no directory {}", path.display(), dir.display());
+            return Ok(Results::of(Vec::new(), BTreeMap::new()));
+        }
+        let results = Results::read(path)?;
+        let (there, here) = (&results.build, Build::this());
+        anyhow::ensure!(*there == here, "{}: it holds results of {there:?}, and this is {here:?}", path.display());
+        Ok(results)
     }
 
     /// Reads results from a file.

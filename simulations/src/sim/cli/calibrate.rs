@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::pool::{self, Job};
 use super::table::Table;
 use crate::sim::file;
-use crate::sim::measure::calibration::{Row, real};
+use crate::sim::measure::calibration::{LEFT_OUT, Row, real};
 use crate::sim::results::Calibrated;
 
 /// How long one row may take in the model, on the wall.
@@ -31,6 +31,7 @@ pub(super) fn calibrate() -> anyhow::Result<Vec<Calibrated>> {
     for line in table(&rows).lines() {
         say!("{line}");
     }
+    say!("{LEFT_OUT}");
     Ok(rows)
 }
 

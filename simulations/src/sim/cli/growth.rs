@@ -44,6 +44,7 @@ pub struct Growth {
 
 impl Growth {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        self.into.as_deref().map(Results::to_change).transpose()?;
         let (points, whole) = measure(&self.sizes()?, self.seed, self.jobs, Duration::from_secs(self.wall))?;
         let kept = tell(&points, self.seed);
         if let Some(path) = &self.into {

@@ -31,6 +31,9 @@ pub struct Report {
 
 impl Report {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        if let Some(first) = self.results.first().filter(|_| self.calibrate || self.full) {
+            Results::to_change(first)?;
+        }
         let (mut measured, mut held) = (Results::of(Vec::new(), BTreeMap::new()), true);
         if self.calibrate {
             measured.calibration = calibrate()?;

@@ -30,6 +30,7 @@ pub struct Reports {
 
 impl Reports {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        self.into.as_deref().map(Results::to_change).transpose()?;
         let dir = tempfile::tempdir().context("cannot make a directory for the story")?;
         let path = dir.path().join("newcomer.yaml");
         std::fs::write(&path, file::written(&plan())?).context("cannot write the story")?;

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use super::charts;
 use super::gather::{Gathered, carrier};
 use super::{figures, table};
+use crate::sim::measure::calibration::LEFT_OUT;
 use crate::sim::measure::limits::{self, Limit, NAMED};
 use crate::sim::measure::reports::ENOUGH;
 use crate::sim::outcome::{Carrier, Outcome};
@@ -212,6 +213,7 @@ pub(super) fn calibration(all: &Gathered) -> Markup {
     }
     html! {
         p { "The agent's fault table, on real sockets of this machine and in the model. Ratio: model over real." }
+        p.none { (LEFT_OUT) }
         (table(&["fault", "figure", "real sockets", "model", "ratio"], &rows))
     }
 }
