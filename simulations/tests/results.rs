@@ -72,6 +72,76 @@ fn a_sweep_is_reported_compared_and_held_to_its_baseline() {
     sweep(&["--baseline", &text("other.json")], 2);
 }
 
+/// An apiserver that fails in some way, in a cluster of one's own.
+const MINE: &str = "
+cluster:
+  nodes:
+    - {control-plane: true, count: 2}
+    - {count: 2}
+steps:
+  - {at: 6s, lasts: 3s, apiserver: {of: cp-1, mode: hung}}
+lasts: 12s
+";
+
+#[test]
+fn a_cluster_of_ones_own_is_swept_with_its_bound_and_two_configurations_are_compared() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    std::fs::write(text("as-it-is.yaml"), MINE).expect("written");
+    let crashes = MINE.replace("hung", "refusing");
+    std::fs::write(text("as-it-could-be.yaml"), crashes).expect("written");
+    for (name, out) in [("as-it-is.yaml", "a"), ("as-it-could-be.yaml", "b")] {
+        let told = ends(&["sweep", "--cluster", &text(name), "--seeds", "2", "--out", &text(out)], 0);
+        assert!(told.contains("2 runs") && told.contains("(3/n)"), "{told}");
+    }
+    let told = simulations(&["compare", &text("a/results.json"), &text("b/results.json")]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("2 runs on both sides"), "{told}");
+    ends(&["report", &text("a/results.json"), &text("b/results.json"), "--out", &text("both.html")], 0);
+    let page = std::fs::read_to_string(text("both.html")).expect("a page");
+    assert!(page.contains("scenario-as-it-is") && page.contains("apiserver of cp-1 hangs"));
+
+    let (one, other) = (text("one.json"), text("other.json"));
+    ends(&["run", "--cluster", &text("as-it-is.yaml"), "--json", &one], 0);
+    ends(&["run", "--cluster", &text("as-it-could-be.yaml"), "--json", &other], 0);
+    let told = simulations(&["compare", &one, &other]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("1 run on both sides"));
+    ends(&["compare", &one, &text("a/results.json")], 0);
+    ends(&["sweep", "--cluster", &text("no-such.yaml")], 2);
+}
+
+#[test]
+fn a_page_tells_how_a_run_that_failed_is_played_again_and_counts_baselines_apart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let text = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    let (spoilt, page) = (text("spoilt.json"), text("page.html"));
+    ends(&["run", "calm", "--smallest", "--seed", "3", "--sabotage", "one-connection", "--json", &spoilt], 1);
+    ends(&["report", &spoilt, "--out", &page], 0);
+    let told = std::fs::read_to_string(&page).expect("a page");
+    assert!(told.contains("-- run calm --seed 3 --smallest --sabotage one-connection</pre>"));
+
+    let others = text("others.json");
+    ends(&["run", "calm", "--smallest", "--baselines", "--json", &others], 0);
+    assert_eq!(read(Path::new(&others))["baselines"].as_array().map(Vec::len), Some(2));
+    let balancer = text("balancer.json");
+    ends(&["run", "calm", "--smallest", "--by", "balancer", "--json", &balancer], 0);
+    ends(&["report", &balancer, "--out", &page], 0);
+    let told = std::fs::read_to_string(&page).expect("a page");
+    assert!(!told.contains("p class=\"verdict") && told.contains("the external balancer only"));
+}
+
+#[test]
+fn what_cannot_be_played_or_set_against_a_baseline_is_refused_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let baseline = dir.path().join("baseline.json");
+    write(&baseline, &json!({"seeds": [7], "smallest": false, "scenarios": {}}));
+    let told = ends(&["sweep", "--baseline", baseline.to_str().expect("a path")], 2);
+    assert!(told.contains("the baseline is of seeds"), "{told}");
+    ends(&["reports", "--seeds", "0"], 2);
+    let told = ends(&["run", "calm", "--smallest", "--wall", "0"], 1);
+    assert!(told.contains("it had not ended after 0 s") && told.contains("again:"), "{told}");
+}
+
 /// Each scenario, what was not exercised, and data that can be read; and nothing is fetched from anywhere.
 fn the_page_tells(page: &str) {
     for name in STORIES {

@@ -8,8 +8,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Threads that a process may have before its simulation begins: `main`, and where its parent may die the one that waits for that.
-const OTHERS: usize = 2;
+/// Threads that a process may have before its simulation begins: `main`, where its parent may die the one that waits for that, and
+/// where its time is limited the one that ends it. None of them touches the simulation.
+const OTHERS: usize = 3;
 /// A thread that was joined is gone from the kernel's list within this.
 const GOING: Duration = Duration::from_millis(200);
 

@@ -133,20 +133,29 @@ impl Baseline {
         Ok(())
     }
 
+    /// Runs with these seeds can be set against it.
+    ///
+    /// # Errors
+    /// It is of other seeds or sizes.
+    pub fn suits(&self, seeds: &BTreeSet<u64>, smallest: bool) -> anyhow::Result<()> {
+        let sizes = |smallest| if smallest { " in the smallest clusters" } else { "" };
+        anyhow::ensure!(
+            (&self.seeds, self.smallest) == (seeds, smallest),
+            "the baseline is of seeds {:?}{}, these runs are of {seeds:?}{}",
+            self.seeds,
+            sizes(self.smallest),
+            sizes(smallest)
+        );
+        Ok(())
+    }
+
     /// Whether runs are worse than this.
     ///
     /// # Errors
     /// They are of other seeds or sizes.
     pub fn check(&self, outcomes: &[Outcome], smallest: bool) -> anyhow::Result<Checked> {
         let now = Baseline::of(outcomes, smallest);
-        anyhow::ensure!(
-            (&self.seeds, self.smallest) == (&now.seeds, now.smallest),
-            "the baseline is of seeds {:?}{}, these runs are of {:?}{}",
-            self.seeds,
-            if self.smallest { " in the smallest clusters" } else { "" },
-            now.seeds,
-            if smallest { " in the smallest clusters" } else { "" }
-        );
+        self.suits(&now.seeds, smallest)?;
         let mut checked = Checked::default();
         for (name, is) in &now.scenarios {
             match self.scenarios.get(name) {

@@ -74,12 +74,15 @@ impl Compared {
 
 type Runs<'r> = BTreeMap<(&'r str, u64), &'r Outcome>;
 
-/// Compares the runs that both have: the same scenarios with the same seeds.
+/// Compares the runs that both have: the same scenarios with the same seeds. Two results of a cluster from a file each are two
+/// configurations, whatever the files are called.
 ///
 /// # Errors
 /// They have none in common.
 pub fn compare(before: &Results, after: &Results) -> anyhow::Result<Compared> {
-    let (before, after) = (by_run(before), by_run(after));
+    let renamed = name_of_a_file(before).zip(name_of_a_file(after)).filter(|(was, is)| was != is);
+    let name = renamed.map(|(was, is)| format!("{was} / {is}"));
+    let (before, after) = (by_run(before, name.as_deref()), by_run(after, name.as_deref()));
     let both: BTreeSet<(&str, u64)> = before.keys().copied().filter(|key| after.contains_key(key)).collect();
     anyhow::ensure!(!both.is_empty(), "they have no scenario with the same seed in common");
     let mut compared = Compared { runs: both.len(), ..Compared::default() };
@@ -94,8 +97,17 @@ pub fn compare(before: &Results, after: &Results) -> anyhow::Result<Compared> {
     Ok(compared)
 }
 
-fn by_run(results: &Results) -> Runs<'_> {
-    results.outcomes.iter().map(|outcome| ((outcome.scenario.as_str(), outcome.seed), outcome)).collect()
+/// The runs, under their scenario's name or this one.
+fn by_run<'r>(results: &'r Results, name: Option<&'r str>) -> Runs<'r> {
+    let key = |outcome: &'r Outcome| (name.unwrap_or(&outcome.scenario), outcome.seed);
+    results.outcomes.iter().map(|outcome| (key(outcome), outcome)).collect()
+}
+
+/// What these runs are called, if all are of one cluster from a file.
+fn name_of_a_file(results: &Results) -> Option<&str> {
+    let first = results.outcomes.first()?;
+    let same = |outcome: &Outcome| outcome.from_file && outcome.scenario == first.scenario;
+    results.outcomes.iter().all(same).then_some(&first.scenario)
 }
 
 fn missing(compared: &mut Compared, side: &str, runs: &Runs<'_>, both: &BTreeSet<(&str, u64)>) {
@@ -266,6 +278,18 @@ mod tests {
         let compared = compare(&one, &two).unwrap();
         assert_eq!(compared.missing, ["a-story, seed 2: only in the second"]);
         assert!(!compared.worse());
+    }
+
+    #[test]
+    fn two_clusters_from_files_are_two_configurations_whatever_the_files_are_called() {
+        let of = |name: &str, value: f64| {
+            let mut results = results("first_byte_p50_ms", &[value]);
+            results.outcomes[0] = Outcome { scenario: name.to_owned(), from_file: true, ..results.outcomes[0].clone() };
+            results
+        };
+        let compared = compare(&of("as-it-is", 10.0), &of("as-it-could-be", 90.0)).unwrap();
+        assert_eq!((compared.runs, compared.worse()), (1, true));
+        assert_eq!(compared.moved[0].scenario, "as-it-is / as-it-could-be");
     }
 
     #[test]

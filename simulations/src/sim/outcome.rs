@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::happens;
 use super::invariants;
 use super::run::Ran;
 use super::scenario::Scenario;
 use super::state::Ms;
+
+/// How people start this program.
+pub const PROGRAM: &str = "cargo run --release -p simulations --";
 
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +20,12 @@ pub struct Outcome {
     pub scenario: String,
     /// With which seed.
     pub seed: u64,
+    /// What follows [`PROGRAM`] in the command that plays exactly this again, as a shell takes it.
+    #[serde(default)]
+    pub again: String,
+    /// Its cluster came from a file, so that its name is that file's.
+    #[serde(default)]
+    pub from_file: bool,
     /// What carried the clients' traffic.
     #[serde(default)]
     pub by: Carrier,
@@ -33,8 +43,11 @@ pub struct Outcome {
     pub datagrams: u64,
     /// Their bytes, without headers.
     pub datagram_bytes: u64,
-    /// The most that ever waited: things due in the world, open connections, datagrams in one socket.
-    pub peaks: [usize; 3],
+    /// The most that ever waited.
+    pub peaks: Peaks,
+    /// What happened, step by step.
+    #[serde(default)]
+    pub steps: Vec<Happened>,
     /// What was found, invariant by invariant.
     pub invariants: Vec<Judged>,
     /// What did not hold of what the story promises.
@@ -53,6 +66,28 @@ pub struct Outcome {
     /// How what nodes know followed what was true.
     #[serde(default)]
     pub learned: Vec<Learned>,
+}
+
+/// The most that ever waited somewhere. What grows without end shows here before it shows anywhere else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peaks {
+    /// Things due in the world.
+    pub things_due: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Datagrams in one socket.
+    pub datagrams: usize,
+}
+
+/// A step of the story, in words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Happened {
+    /// When, in virtual ms.
+    pub at: Ms,
+    /// When it was over; [`None`]: it was over at once, or never.
+    pub until: Option<Ms>,
+    /// What.
+    pub what: String,
 }
 
 /// An apiserver came or went, and one node after the other took notice.
@@ -144,6 +179,8 @@ impl Outcome {
         Outcome {
             scenario: scenario.name.to_owned(),
             seed: ran.seed,
+            again: String::new(),
+            from_file: false,
             by: ran.by,
             nodes: ran.names.len(),
             control_planes: ran.plan.control_planes(),
@@ -152,7 +189,8 @@ impl Outcome {
             engine_steps: ran.steps,
             datagrams: ran.datagrams.0,
             datagram_bytes: ran.datagrams.1,
-            peaks: ran.peaks,
+            peaks: Peaks { things_due: ran.peaks[0], connections: ran.peaks[1], datagrams: ran.peaks[2] },
+            steps: ran.plan.steps.iter().map(happens::told).collect(),
             invariants: invariants::judge(ran),
             broken_promises: (scenario.holds)(ran),
             complaints: ran.complaints.iter().filter(named).cloned().collect(),
@@ -169,6 +207,8 @@ impl Outcome {
         Outcome {
             scenario: scenario.to_owned(),
             seed,
+            again: String::new(),
+            from_file: false,
             by: Carrier::Prismesh,
             nodes: 0,
             control_planes: 0,
@@ -177,7 +217,8 @@ impl Outcome {
             engine_steps: 0,
             datagrams: 0,
             datagram_bytes: 0,
-            peaks: [0; 3],
+            peaks: Peaks::default(),
+            steps: Vec::new(),
             invariants: Vec::new(),
             broken_promises: Vec::new(),
             complaints,
@@ -187,6 +228,14 @@ impl Outcome {
             waits: BTreeMap::new(),
             learned: Vec::new(),
         }
+    }
+
+    /// What a person types to play exactly this again.
+    pub fn command(&self) -> String {
+        if self.again.is_empty() {
+            return format!("{PROGRAM} run {} --seed {}", self.scenario, self.seed);
+        }
+        format!("{PROGRAM} {}", self.again)
     }
 
     /// What was broken, a line each: of every invariant the first breach.

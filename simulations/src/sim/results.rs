@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::outcome::Outcome;
+use super::outcome::{Carrier, Outcome};
 
-/// The results of a sweep.
+/// The results of a sweep, or of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
     /// Of which version of prismesh, built how and for which kind of machine: hashes are the same only where this is.
@@ -81,6 +81,17 @@ pub struct Calibrated {
     pub model: BTreeMap<String, f64>,
 }
 
+/// What is less than this is shown as nothing, and has no ratio to anything.
+const NOTHING: f64 = 0.005;
+
+impl Calibrated {
+    /// The model's figure over the real one, where both are something.
+    pub fn ratio(&self, figure: &str) -> Option<f64> {
+        let (real, model) = (self.real.get(figure)?, self.model.get(figure)?);
+        (*real >= NOTHING && *model >= NOTHING).then(|| model / real)
+    }
+}
+
 /// A binary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
@@ -104,18 +115,24 @@ impl Build {
 }
 
 impl Results {
-    /// Those of this binary; nothing but these runs yet.
-    pub fn of(outcomes: Vec<Outcome>, wall_s: BTreeMap<String, f64>) -> Results {
+    /// Those of this binary; nothing but these runs yet, each where what carried it belongs.
+    pub fn of(runs: Vec<Outcome>, wall_s: BTreeMap<String, f64>) -> Results {
+        let (outcomes, baselines) = runs.into_iter().partition(|run: &Outcome| run.by == Carrier::Prismesh);
         Results {
             build: Build::this(),
             outcomes,
             wall_s,
-            baselines: Vec::new(),
+            baselines,
             growth: Vec::new(),
             reports: Vec::new(),
             matrix: Vec::new(),
             calibration: Vec::new(),
         }
+    }
+
+    /// The one run that a file of `run --json` holds, whatever carried it.
+    pub fn only(self) -> Option<Outcome> {
+        self.outcomes.into_iter().chain(self.baselines).next()
     }
 
     /// What a run is called in [`Results::wall_s`].
@@ -128,11 +145,25 @@ impl Results {
     /// # Errors
     /// It is no results, those of another build, or cannot be written.
     pub fn change(path: &Path, change: impl FnOnce(&mut Results)) -> anyhow::Result<()> {
-        let mut results = if path.exists() { Results::read(path)? } else { Results::of(Vec::new(), BTreeMap::new()) };
-        let (there, here) = (&results.build, Build::this());
-        anyhow::ensure!(*there == here, "{}: it holds results of {there:?}, and this is {here:?}", path.display());
+        let mut results = Results::to_change(path)?;
         change(&mut results);
         write_json(path, &results)
+    }
+
+    /// Whether [`Results::change`] could: to be asked before what takes long.
+    ///
+    /// # Errors
+    /// The file is no results, those of another build, or there is no such directory.
+    pub fn to_change(path: &Path) -> anyhow::Result<Results> {
+        if !path.exists() {
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            anyhow::ensure!(dir.is_dir(), "{}: there is no directory {}", path.display(), dir.display());
+            return Ok(Results::of(Vec::new(), BTreeMap::new()));
+        }
+        let results = Results::read(path)?;
+        let (there, here) = (&results.build, Build::this());
+        anyhow::ensure!(*there == here, "{}: it holds results of {there:?}, and this is {here:?}", path.display());
+        Ok(results)
     }
 
     /// Reads results from a file.

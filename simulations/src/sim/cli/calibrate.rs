@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::pool::{self, Job};
 use super::table::Table;
 use crate::sim::file;
-use crate::sim::measure::calibration::{Row, real};
+use crate::sim::measure::calibration::{LEFT_OUT, Row, real};
 use crate::sim::results::Calibrated;
 
 /// How long one row may take in the model, on the wall.
@@ -31,6 +31,7 @@ pub(super) fn calibrate() -> anyhow::Result<Vec<Calibrated>> {
     for line in table(&rows).lines() {
         say!("{line}");
     }
+    say!("{LEFT_OUT}");
     Ok(rows)
 }
 
@@ -42,7 +43,7 @@ fn table(rows: &[Calibrated]) -> Table {
         for name in names.into_keys() {
             let (real, model) = (row.real.get(name), row.model.get(name));
             let tell = |value: Option<&f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-            let ratio = real.zip(model).filter(|(real, _)| **real > 0.0).map(|(real, model)| model / real);
+            let ratio = row.ratio(name);
             table.row(vec![format!("  {name}"), tell(real), tell(model), tell(ratio.as_ref())]);
         }
     }

@@ -11,7 +11,8 @@ use super::pool::{self, Job};
 use super::table::Table;
 use crate::sim::file;
 use crate::sim::measure::growth::{Figures, Story, point};
-use crate::sim::outcome::Outcome;
+use crate::sim::measure::limits;
+use crate::sim::outcome::{Outcome, PROGRAM};
 use crate::sim::results::{Point, Results};
 
 /// Sizes that everybody has the time for.
@@ -24,10 +25,7 @@ const LEAST: usize = 5;
 /// Which sizes, and where the figures are kept.
 #[derive(Debug, Args)]
 pub struct Growth {
-    /// Also 500 and 1,000 nodes.
-    #[arg(long, conflicts_with = "nodes")]
-    full: bool,
-    /// Only these sizes.
+    /// Only these sizes; `report --full` measures 500 and 1,000 as well.
     #[arg(long, num_args = 1.., value_name = "N")]
     nodes: Vec<usize>,
     /// What everything is drawn from.
@@ -46,23 +44,18 @@ pub struct Growth {
 
 impl Growth {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        self.into.as_deref().map(Results::to_change).transpose()?;
         let (points, whole) = measure(&self.sizes()?, self.seed, self.jobs, Duration::from_secs(self.wall))?;
-        for line in table(&points).lines() {
-            say!("{line}");
-        }
+        let kept = tell(&points, self.seed);
         if let Some(path) = &self.into {
             Results::change(path, |results| results.growth = points)?;
             say!("written to {}", path.display());
         }
-        Ok(whole)
+        Ok(whole && kept)
     }
 
     fn sizes(&self) -> anyhow::Result<Vec<usize>> {
-        let mut sizes = match (self.nodes.is_empty(), self.full) {
-            (false, _) => self.nodes.clone(),
-            (true, false) => SIZES.into(),
-            (true, true) => [&SIZES[..], &MORE].concat(),
-        };
+        let mut sizes = if self.nodes.is_empty() { SIZES.into() } else { self.nodes.clone() };
         sizes.sort_unstable();
         sizes.dedup();
         anyhow::ensure!(sizes.iter().all(|size| *size >= LEAST), "a cluster of fewer than {LEAST} nodes has no story to tell");
@@ -70,21 +63,19 @@ impl Growth {
     }
 }
 
-/// Measures clusters of all sizes, prints the figures and writes them into this file of results.
-pub(super) fn full(into: &Path) -> anyhow::Result<()> {
+/// Measures clusters of all sizes and prints the figures; and whether nothing was broken and no limit missed.
+pub(super) fn full() -> anyhow::Result<(Vec<Point>, bool)> {
     let sizes = [&SIZES[..], &MORE].concat();
-    let (points, _) = measure(&sizes, 1, 1, Duration::from_secs(3_600))?;
-    for line in table(&points).lines() {
-        say!("{line}");
-    }
-    Results::change(into, |results| results.growth = points)
+    let (points, whole) = measure(&sizes, 1, 1, Duration::from_secs(3_600))?;
+    let kept = tell(&points, 1);
+    Ok((points, whole && kept))
 }
 
 /// Measures clusters of these sizes; and whether all stories were played to their end and broke nothing.
-pub(super) fn measure(sizes: &[usize], seed: u64, at_once: usize, wall: Duration) -> anyhow::Result<(Vec<Point>, bool)> {
-    let dir = tempfile::tempdir().context("cannot make a directory for the stories")?;
+fn measure(sizes: &[usize], seed: u64, at_once: usize, wall: Duration) -> anyhow::Result<(Vec<Point>, bool)> {
+    let mut dir = tempfile::Builder::new().prefix("prismesh-growth-").tempdir().context("no directory for the stories")?;
     let tries: Vec<(usize, Story)> =
-        sizes.iter().flat_map(|nodes| Story::ALL.into_iter().map(move |story| (*nodes, story))).collect();
+        sizes.iter().flat_map(|nodes| Story::of(*nodes).iter().map(move |story| (*nodes, *story))).collect();
     let jobs: Vec<Job> =
         tries.iter().map(|(nodes, story)| job(dir.path(), *nodes, *story, seed)).collect::<anyhow::Result<_>>()?;
     let (mut told, mut whole) = (BTreeMap::<usize, Vec<Figures>>::new(), true);
@@ -94,6 +85,8 @@ pub(super) fn measure(sizes: &[usize], seed: u64, at_once: usize, wall: Duration
         complain(nodes, story, &played.outcome);
         told.entry(nodes).or_default().push(played.outcome.figures);
     })?;
+    // What failed is played again from its file.
+    dir.disable_cleanup(!whole);
     let points = told.into_iter().map(|(nodes, stories)| Point { nodes, figures: point(&stories) });
     Ok((points.collect(), whole))
 }
@@ -111,20 +104,48 @@ fn complain(nodes: usize, story: Story, outcome: &Outcome) {
         for failure in outcome.failures() {
             say!("  {failure}");
         }
+        say!("  again: {}", outcome.command());
     }
 }
 
-/// A row a figure, a column a size.
+/// Prints the figures, and what misses its limit; whether nothing does that binds.
+fn tell(points: &[Point], seed: u64) -> bool {
+    for line in table(points).lines() {
+        say!("{line}");
+    }
+    let mut kept = true;
+    for point in points {
+        for (figure, value, limit) in limits::missed(point) {
+            let (sign, what) = if limit.binds() { (">", "MISSED") } else { ("<", "slower than it should be on this machine") };
+            say!("{what}: {} at {} nodes: {value:.2} {sign} {:.2}", words(figure), point.nodes, limit.bound);
+            kept &= !limit.binds();
+        }
+    }
+    if !kept {
+        let sizes: Vec<String> = points.iter().map(|point| point.nodes.to_string()).collect();
+        say!("  again: {PROGRAM} growth --seed {seed} --nodes {}", sizes.join(" "));
+    }
+    kept
+}
+
+fn words(figure: &str) -> String {
+    limits::words(figure).map_or_else(|| figure.to_owned(), |named| format!("{}, {}", named.words, named.unit))
+}
+
+/// A row a figure, a column a size; a figure that has a limit has it beside it.
 fn table(points: &[Point]) -> Table {
     let sizes: Vec<String> = points.iter().map(|point| format!("{} nodes", point.nodes)).collect();
     let head: Vec<&str> = std::iter::once("").chain(sizes.iter().map(String::as_str)).collect();
     let mut table = Table::new(&head);
-    let mut names: Vec<&String> = points.iter().flat_map(|point| point.figures.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let cell = |point: &Point| point.figures.get(name).map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-        table.row(std::iter::once(name.clone()).chain(points.iter().map(cell)).collect());
+    for name in limits::ordered(points) {
+        let cell = |point: &Point| {
+            let value = point.figures.get(name)?;
+            let limit = limits::limit(name, point.nodes);
+            let beside = limit.map(|limit| format!(" (at {} {:.2})", if limit.at_least { "least" } else { "most" }, limit.bound));
+            Some(format!("{value:.2}{}", beside.unwrap_or_default()))
+        };
+        let cells = points.iter().map(|point| cell(point).unwrap_or_else(|| "-".to_owned()));
+        table.row(std::iter::once(words(name)).chain(cells).collect());
     }
     table
 }
@@ -135,10 +156,10 @@ mod tests {
 
     #[test]
     fn sizes_are_told_once_each_in_order_and_too_small_ones_are_refused() {
-        let growth = |nodes: &[usize], full| Growth { full, nodes: nodes.into(), seed: 1, into: None, wall: 1, jobs: 1 };
-        assert_eq!(growth(&[50, 5, 50], false).sizes().unwrap(), [5, 50]);
-        assert_eq!(growth(&[], true).sizes().unwrap(), [5, 50, 200, 500, 1_000]);
-        assert!(growth(&[4], false).sizes().is_err());
+        let growth = |nodes: &[usize]| Growth { nodes: nodes.into(), seed: 1, into: None, wall: 1, jobs: 1 };
+        assert_eq!(growth(&[50, 5, 50]).sizes().unwrap(), [5, 50]);
+        assert_eq!(growth(&[]).sizes().unwrap(), SIZES);
+        assert!(growth(&[4]).sizes().is_err());
     }
 
     #[test]
@@ -146,5 +167,13 @@ mod tests {
         let one = Point { nodes: 5, figures: [("a_s".to_owned(), 1.0)].into() };
         let two = Point { nodes: 50, figures: [("b_s".to_owned(), 2.0)].into() };
         assert_eq!(table(&[one, two]).lines(), ["     5 nodes  50 nodes", "a_s     1.00         -", "b_s        -      2.00"]);
+    }
+
+    #[test]
+    fn a_figure_that_misses_its_limit_fails_and_a_slow_machine_does_not() {
+        let point = |name: &str, value| [Point { nodes: 50, figures: [(name.to_owned(), value)].into() }];
+        assert!(tell(&point("draining_known_last_s", 1.5), 1));
+        assert!(!tell(&point("draining_known_last_s", 1.6), 1));
+        assert!(tell(&point("speed_times", 0.1), 1));
     }
 }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::Instant;
 
+use super::story::quoted;
 use crate::sim::outcome::Outcome;
-use crate::sim::results;
+use crate::sim::results::{self, Results};
 
 /// Between two looks at a child.
 const LOOK: Duration = Duration::from_millis(10);
@@ -30,6 +31,18 @@ pub(super) struct Job {
     pub(super) seed: u64,
     /// What follows `run`.
     pub(super) arguments: Vec<String>,
+}
+
+impl Job {
+    /// What follows the program's name in the command that plays it.
+    fn command(&self) -> String {
+        format!("run {}", quoted(&self.arguments))
+    }
+}
+
+/// What is said of a run that took too long.
+pub(super) fn not_ended(wall: Duration) -> String {
+    format!("it had not ended after {} s on the wall", wall.as_secs_f64())
 }
 
 /// One run that is over.
@@ -58,10 +71,13 @@ pub(super) fn play(job: &Job, wall: Duration) -> anyhow::Result<Played> {
         .context("cannot start a run")?;
     let ended = wait(&mut child, begun + wall)?;
     let seconds = begun.elapsed().as_secs_f64();
-    let fallen = |what: String| Outcome::fallen(&job.name, job.seed, vec![what]);
+    let fallen = |what: String| Outcome { again: job.command(), ..Outcome::fallen(&job.name, job.seed, vec![what]) };
     let outcome = match ended {
-        None => fallen(format!("it had not ended after {} s on the wall", wall.as_secs_f64())),
-        Some(status) => results::read_json(&json).unwrap_or_else(|_| fallen(format!("{status}: {}", end_of(&words)))),
+        None => fallen(not_ended(wall)),
+        Some(status) => {
+            let told = results::read_json::<Results>(&json).ok().and_then(Results::only);
+            told.unwrap_or_else(|| fallen(format!("{status}: {}", end_of(&words))))
+        }
     };
     Ok(Played { outcome, seconds })
 }

@@ -1,5 +1,6 @@
 //! `report`: one page that shows what came of sweeps.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -14,12 +15,13 @@ use crate::sim::results::Results;
 #[derive(Debug, Args)]
 pub struct Report {
     /// results.json of sweeps, and what `run --json` and `sabotages --json` wrote.
-    #[arg(required = true, value_name = "RESULTS")]
+    #[arg(required_unless_present_any = ["calibrate", "full"], value_name = "RESULTS")]
     results: Vec<PathBuf>,
-    /// Play the fault table on real sockets and in the model first, and add what comes of it to the first of these files.
+    /// Play the fault table on real sockets and in the model first, and add what comes of it to the first of these files, if there is
+    /// one.
     #[arg(long)]
     calibrate: bool,
-    /// Measure clusters of 5 to 1,000 nodes first, which takes long, and add the figures to the first of these files.
+    /// Measure clusters of 5 to 1,000 nodes first, which takes long, and add the figures to the first of these files, if there is one.
     #[arg(long)]
     full: bool,
     /// Write the page to this file.
@@ -29,17 +31,35 @@ pub struct Report {
 
 impl Report {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
-        let first = self.results.first().context("which results?")?;
+        if let Some(first) = self.results.first().filter(|_| self.calibrate || self.full) {
+            Results::to_change(first)?;
+        }
+        let (mut measured, mut held) = (Results::of(Vec::new(), BTreeMap::new()), true);
         if self.calibrate {
-            let rows = calibrate()?;
-            Results::change(first, |results| results.calibration = rows)?;
+            measured.calibration = calibrate()?;
         }
         if self.full {
-            growth::full(first)?;
+            (measured.growth, held) = growth::full()?;
         }
-        let page = report::page(&Gathered::read(&self.results)?)?;
+        let page = report::page(&self.gather(measured)?)?;
         std::fs::write(&self.out, &page).with_context(|| format!("cannot write {}", self.out.display()))?;
         say!("written to {}, {:.1} MB", self.out.display(), page.len() as f64 / 1e6);
-        Ok(true)
+        Ok(held)
+    }
+
+    /// What is in the files, and what was measured just now.
+    fn gather(&self, measured: Results) -> anyhow::Result<Gathered> {
+        let Some(first) = self.results.first() else { return Gathered::read(&[], Some(measured)) };
+        if self.calibrate || self.full {
+            Results::change(first, |results| {
+                if self.calibrate {
+                    results.calibration = measured.calibration;
+                }
+                if self.full {
+                    results.growth = measured.growth;
+                }
+            })?;
+        }
+        Gathered::read(&self.results, None)
     }
 }

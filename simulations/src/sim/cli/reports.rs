@@ -10,7 +10,7 @@ use clap::Args;
 use super::pool::{self, Job};
 use super::table::Table;
 use crate::sim::file;
-use crate::sim::measure::reports::plan;
+use crate::sim::measure::reports::{self, plan};
 use crate::sim::results::{Reports as Heard, Results};
 use crate::sim::sabotage::WITHOUT_REPORTS;
 
@@ -18,7 +18,7 @@ use crate::sim::sabotage::WITHOUT_REPORTS;
 #[derive(Debug, Args)]
 pub struct Reports {
     /// So many seeds with reports, and as many without.
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Write the figures into this file of results, as `sweep --out` leaves one, or into a new one.
     #[arg(long, value_name = "FILE")]
@@ -30,6 +30,7 @@ pub struct Reports {
 
 impl Reports {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
+        self.into.as_deref().map(Results::to_change).transpose()?;
         let dir = tempfile::tempdir().context("cannot make a directory for the story")?;
         let path = dir.path().join("newcomer.yaml");
         std::fs::write(&path, file::written(&plan())?).context("cannot write the story")?;
@@ -56,6 +57,9 @@ impl Reports {
         let found: Vec<Heard> = found.into_values().collect();
         for line in table(&found).lines() {
             say!("{line}");
+        }
+        if self.seeds < reports::ENOUGH {
+            say!("too few seeds to tell; {} or more would do", reports::ENOUGH);
         }
         if let Some(path) = &self.into {
             Results::change(path, |results| results.reports = found)?;

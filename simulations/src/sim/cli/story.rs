@@ -9,14 +9,11 @@ use clap::Args;
 use crate::scenarios;
 use crate::sim::draw::Draw;
 use crate::sim::file;
-use crate::sim::outcome::Outcome;
+use crate::sim::outcome::{Outcome, PROGRAM};
 use crate::sim::plan::Plan;
 use crate::sim::run::Ran;
 use crate::sim::sabotage::{self, Sabotage};
 use crate::sim::scenario::{Cast, Class, Scenario, nothing_more};
-
-/// How people start this program.
-pub(super) const PROGRAM: &str = "cargo run --release -p simulations --";
 
 /// What is said of a figure that a run does not have.
 pub(super) const NO_FIGURE: &str = "there is no such figure";
@@ -52,6 +49,7 @@ pub(super) struct Told {
     pub(super) scenario: Scenario,
     pub(super) plan: Plan,
     expect: Vec<Expect>,
+    from_file: bool,
 }
 
 impl Story {
@@ -73,7 +71,7 @@ impl Story {
             bail!("{}: {what}", scenario.map_or("the plan", |scenario| scenario.name));
         }
         let scenario = scenario.copied().unwrap_or_else(|| self.of_a_file());
-        Ok(Told { scenario, plan, expect: self.expect.clone() })
+        Ok(Told { scenario, plan, expect: self.expect.clone(), from_file: self.cluster.is_some() })
     }
 
     /// Why a run of it could not be made.
@@ -84,8 +82,7 @@ impl Story {
 
     /// A scenario that is nothing but a file.
     fn of_a_file(&self) -> Scenario {
-        let stem = self.cluster.as_ref().and_then(|path| path.file_stem());
-        let name = stem.map_or_else(|| "cluster".to_owned(), |stem| stem.to_string_lossy().into_owned());
+        let name = self.cluster.as_deref().map_or_else(|| "cluster".to_owned(), name_of);
         let plan = |_: &Cast| Plan { cluster: Default::default(), steps: Vec::new(), lasts: 0 };
         // One a process, and names of scenarios live as long as that.
         let name = Box::leak(name.into_boxed_str());
@@ -115,15 +112,19 @@ impl Story {
 
     /// What a person types to do something with it.
     pub(super) fn command(&self, what: &str) -> String {
-        let quoted = self.arguments().into_iter().map(|word| if plain(&word) { word } else { format!("'{word}'") });
-        let words: Vec<String> = quoted.collect();
-        format!("{PROGRAM} {what} {}", words.join(" "))
+        format!("{PROGRAM} {what} {}", quoted(&self.arguments()))
     }
+}
+
+/// Words as a shell takes them.
+pub(super) fn quoted(words: &[String]) -> String {
+    let quoted = words.iter().map(|word| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// A shell takes it as it is.
 fn plain(word: &str) -> bool {
-    word.chars().all(|sign| sign.is_ascii_alphanumeric() || "-_./:=".contains(sign))
+    !word.is_empty() && word.chars().all(|sign| sign.is_ascii_alphanumeric() || "-_./:=".contains(sign))
 }
 
 impl Told {
@@ -132,8 +133,14 @@ impl Told {
         let mut outcome = Outcome::of(&self.scenario, ran);
         let broken: Vec<String> = self.expect.iter().filter_map(|expect| expect.broken(&outcome)).collect();
         outcome.broken_promises.extend(broken);
+        outcome.from_file = self.from_file;
         outcome
     }
+}
+
+/// What a cluster is called that comes from a file.
+pub(super) fn name_of(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "cluster".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
 /// The sabotage of this name.
@@ -207,6 +214,12 @@ mod tests {
         }
         assert!("connections".parse::<Expect>().is_err());
         assert!("connections<=few".parse::<Expect>().is_err());
+    }
+
+    #[test]
+    fn a_command_is_written_as_a_shell_takes_it() {
+        let words = ["run", "--expect", "connections_failed<=0", "my cluster's.yaml"].map(str::to_owned);
+        assert_eq!(quoted(&words), r"run --expect 'connections_failed<=0' 'my cluster'\''s.yaml'");
     }
 
     #[test]

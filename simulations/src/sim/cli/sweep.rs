@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use tokio::time::Instant;
 
 use super::baselines;
 use super::pool::{self, Job, Played};
-use super::story::{PROGRAM, matching};
+use super::story::{matching, name_of};
 use super::table::Table;
 use crate::scenarios;
 use crate::sim::baseline::{Baseline, Checked};
-use crate::sim::outcome::Outcome;
+use crate::sim::file;
+use crate::sim::outcome::{Outcome, PROGRAM};
 use crate::sim::results::{self, Results};
 use crate::sim::scenario::{Class, Scenario};
 
@@ -41,6 +43,9 @@ pub struct Sweep {
     /// Only these scenarios, quick or long; a * at the end of a name stands for whatever follows.
     #[arg(long, num_args = 1.., value_name = "NAME")]
     only: Vec<String>,
+    /// A cluster of your own, a YAML file, in place of the scenarios.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["long", "only", "smallest", "baseline", "write_baseline"])]
+    cluster: Option<PathBuf>,
     /// The smallest cluster in which each story means something.
     #[arg(long)]
     smallest: bool,
@@ -66,18 +71,21 @@ pub struct Sweep {
 
 impl Sweep {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
-        let scenarios = self.scenarios()?;
+        let stories = self.stories()?;
         let baseline = self.baseline.as_deref().map(Baseline::read).transpose()?;
+        if let Some(baseline) = &baseline {
+            baseline.suits(&self.seeds().collect(), self.smallest)?;
+        }
         if let Some(dir) = &self.out {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let begun = Instant::now();
-        let results = self.play(&scenarios)?;
+        let results = self.play(&stories)?;
         if let Some(dir) = &self.out {
             results::write_json(&dir.join("results.json"), &results)?;
         }
         summary(&results, begun.elapsed());
-        self.list_failures(&results);
+        list_failures(&results);
         if self.baselines {
             baselines::tell(&results.outcomes, &results.baselines);
         }
@@ -104,6 +112,16 @@ impl Sweep {
         Ok(())
     }
 
+    /// What is played, and what follows `run` to name it.
+    fn stories(&self) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+        if let Some(path) = &self.cluster {
+            file::plan(path)?;
+            return Ok(vec![(name_of(path), vec!["--cluster".to_owned(), path.to_string_lossy().into_owned()])]);
+        }
+        let scenarios = self.scenarios()?;
+        Ok(scenarios.into_iter().map(|scenario| (scenario.name.to_owned(), vec![scenario.name.to_owned()])).collect())
+    }
+
     fn scenarios(&self) -> anyhow::Result<Vec<&'static Scenario>> {
         let class = if self.long { Class::Long } else { Class::Quick };
         if self.only.is_empty() {
@@ -114,22 +132,21 @@ impl Sweep {
         Ok(scenarios::ALL.iter().filter(|scenario| wanted.contains(&scenario.name)).collect())
     }
 
-    fn arguments(&self, scenario: &str, seed: u64) -> Vec<String> {
-        let mut words = vec![scenario.to_owned(), "--seed".to_owned(), seed.to_string()];
-        if self.smallest {
-            words.push("--smallest".to_owned());
-        }
-        words
+    fn seeds(&self) -> Range<u64> {
+        self.from..self.from.saturating_add(self.seeds)
     }
 
-    fn play(&self, scenarios: &[&Scenario]) -> anyhow::Result<Results> {
-        let seeds = self.from..self.from.saturating_add(self.seeds);
-        let job = |scenario: &Scenario, seed| Job {
-            name: scenario.name.to_owned(),
-            seed,
-            arguments: self.arguments(scenario.name, seed),
-        };
-        let jobs: Vec<Job> = scenarios.iter().flat_map(|scenario| seeds.clone().map(|seed| job(scenario, seed))).collect();
+    fn job(&self, (name, words): &(String, Vec<String>), seed: u64) -> Job {
+        let mut arguments = words.clone();
+        arguments.extend(["--seed".to_owned(), seed.to_string()]);
+        if self.smallest {
+            arguments.push("--smallest".to_owned());
+        }
+        Job { name: name.clone(), seed, arguments }
+    }
+
+    fn play(&self, stories: &[(String, Vec<String>)]) -> anyhow::Result<Results> {
+        let jobs: Vec<Job> = stories.iter().flat_map(|story| self.seeds().map(|seed| self.job(story, seed))).collect();
         anyhow::ensure!(!jobs.is_empty(), "there is nothing to play");
         let mut played: BTreeMap<usize, Played> = BTreeMap::new();
         let mut bar = Bar::new(jobs.len());
@@ -147,19 +164,19 @@ impl Sweep {
         }
         Ok(results)
     }
+}
 
-    fn list_failures(&self, results: &Results) {
-        let failed: Vec<&Outcome> = results.outcomes.iter().filter(|outcome| !outcome.passed()).collect();
-        for outcome in failed.iter().take(LISTED) {
-            say!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
-            for failure in outcome.failures() {
-                say!("  {failure}");
-            }
-            say!("  again: {PROGRAM} run {}", self.arguments(&outcome.scenario, outcome.seed).join(" "));
+fn list_failures(results: &Results) {
+    let failed: Vec<&Outcome> = results.outcomes.iter().filter(|outcome| !outcome.passed()).collect();
+    for outcome in failed.iter().take(LISTED) {
+        say!("FAILED: {}, seed {}", outcome.scenario, outcome.seed);
+        for failure in outcome.failures() {
+            say!("  {failure}");
         }
-        if failed.len() > LISTED {
-            say!("and {} more", failed.len() - LISTED);
-        }
+        say!("  again: {}", outcome.command());
+    }
+    if failed.len() > LISTED {
+        say!("and {} more", failed.len() - LISTED);
     }
 }
 

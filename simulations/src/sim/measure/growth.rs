@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use prismesh::engine::event::Verdict;
 
@@ -23,6 +24,9 @@ const STAGGER: Ms = 5_000;
 pub const FRESH_EVERY: Ms = 10_000;
 /// Control planes; the size of a cluster is in its workers.
 const CONTROL_PLANES: usize = 3;
+
+/// A story with more nodes takes minutes.
+const MANY: usize = 200;
 
 /// Named numbers; the unit is the end of the name.
 pub type Figures = BTreeMap<String, f64>;
@@ -45,6 +49,11 @@ pub enum Story {
 impl Story {
     /// All of them.
     pub const ALL: [Story; 5] = [Story::Join, Story::Dies, Story::Vanishes, Story::NewControlPlane, Story::Drains];
+
+    /// Those that are told of a cluster of so many nodes: beyond [`MANY`] only those that everybody asks for.
+    pub fn of(nodes: usize) -> &'static [Story] {
+        if nodes > MANY { &[Story::Join, Story::Dies, Story::NewControlPlane] } else { &Story::ALL }
+    }
 
     /// As files are named.
     pub fn name(self) -> &'static str {
@@ -144,6 +153,7 @@ impl Found<'_> {
         };
         let probes = ran.log.probes.iter().filter(others).count();
         self.put("probes_per_apiserver_s", probes as f64 / seconds / sites.len().max(1) as f64);
+        self.put("probes_peak_at_start", most_in_a_second(ran, 0..quiet_from) as f64);
         self.put("engine_steps_per_node_s", ran.steps as f64 / (ran.ended.max(1) as f64 / 1e3) / nodes);
         let endpoints: BTreeSet<SocketAddr> = sites.keys().copied().collect();
         let started = |machine: &MachineId| ran.log.runs.values().find(|run| run.machine == *machine).map(|run| run.from);
@@ -163,6 +173,7 @@ impl Found<'_> {
         let moments: Vec<Ms> = nodes.iter().filter_map(off).collect();
         self.first_and_last(&format!("{how}_off"), at, &moments);
         self.put(format!("{how}_never_off_nodes"), (nodes.len() - moments.len()) as f64);
+        self.put("probes_peak_after_failure", most_in_a_second(ran, at..ran.ended) as f64);
         let open = ran.log.clients.iter().filter(|client| carried(ran, client, &endpoints, at) && nodes.contains(&client.node));
         let open: Vec<&ClientConn> = open.filter(|client| client.kind != ClientKind::Fresh).collect();
         let again = |client: &&ClientConn| {
@@ -213,6 +224,21 @@ impl Found<'_> {
         self.first_and_last("new_control_plane_ready", came, &used);
         self.put("new_control_plane_unknown_nodes", (nodes.len() - known.len()) as f64);
     }
+}
+
+/// The most probes of one apiserver in any second of a span, by whomever.
+fn most_in_a_second(ran: &Ran, span: Range<Ms>) -> usize {
+    let mut by_endpoint: BTreeMap<SocketAddr, Vec<Ms>> = BTreeMap::new();
+    for probe in ran.log.probes.iter().filter(|probe| span.contains(&probe.at)) {
+        by_endpoint.entry(probe.endpoint).or_default().push(probe.at);
+    }
+    by_endpoint.into_values().map(most_within_a_second).max().unwrap_or(0)
+}
+
+fn most_within_a_second(mut moments: Vec<Ms>) -> usize {
+    moments.sort_unstable();
+    let until = |place: usize| moments.partition_point(|at| *at < moments[place] + 1_000);
+    (0..moments.len()).map(|place| until(place) - place).max().unwrap_or(0)
 }
 
 fn all_ready(held: &dyn Fn(&SocketAddr) -> Option<Verdict>, endpoints: &BTreeSet<SocketAddr>) -> bool {
@@ -276,6 +302,12 @@ mod tests {
                 assert!(plan.faulty().is_none(), "{}: {:?}", story.name(), plan.faulty());
             }
         }
+    }
+
+    #[test]
+    fn the_busiest_second_may_begin_at_any_moment() {
+        assert_eq!(most_within_a_second(vec![2_300, 0, 900, 1_100, 1_899, 1_900]), 3);
+        assert_eq!(most_within_a_second(Vec::new()), 0);
     }
 
     #[test]

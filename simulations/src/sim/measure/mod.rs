@@ -3,4 +3,5 @@
 
 pub mod calibration;
 pub mod growth;
+pub mod limits;
 pub mod reports;

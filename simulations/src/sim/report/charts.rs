@@ -1,11 +1,13 @@
 //! Which plots tell a scenario's story.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::gather::{Chapter, carrier};
 use super::plot::{Axis, Ink, Plot, Shape, power_of, powers, shares, up_to};
+use crate::sim::measure::limits::{self, Named};
 use crate::sim::outcome::{Carrier, Learned, Outcome, Timelines, Turn};
 use crate::sim::spread::spreads;
+use crate::sim::waits::Waits;
 use crate::sim::words::{self, tick};
 
 /// A plot with what stands around it.
@@ -106,14 +108,15 @@ fn upstreams(lines: &Timelines) -> Option<Figure> {
     let time = Time::of(lines);
     let mut under = vec![0.0; lines.faults.len()];
     let (mut shapes, mut legend) = (Vec::new(), Vec::new());
-    for (place, (name, counts)) in by.iter().enumerate() {
+    let inks = inks(&by.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    for ((name, counts), ink) in by.iter().zip(inks) {
         let over: Vec<f64> = under.iter().zip(counts).map(|(under, count)| under + count).collect();
         let steps = under.iter().zip(&over).enumerate();
         let edges = steps.flat_map(|(step, (under, over))| {
             [(step as f64 * time.step, *under, *over), ((step + 1) as f64 * time.step, *under, *over)]
         });
-        shapes.push((Ink::Series(place), Shape::Band(edges.collect())));
-        legend.push((Ink::Series(place), (*name).to_owned()));
+        shapes.push((ink, Shape::Band(edges.collect())));
+        legend.push((ink, (*name).to_owned()));
         under = over;
     }
     let most = under.iter().copied().fold(0.0, f64::max);
@@ -123,6 +126,25 @@ fn upstreams(lines: &Timelines) -> Option<Figure> {
         legend,
         plot: time.plot(lines, up_to(most, tick), shapes),
     })
+}
+
+/// An upstream's colour follows from its number, so that it has the same one in every plot of the page, whoever else answers there;
+/// where two would have the same, the second has the next that is free. The balancer is grey.
+fn inks(names: &[&str]) -> Vec<Ink> {
+    let mut taken: BTreeSet<usize> = BTreeSet::new();
+    let number = |name: &str| name.rsplit('-').next().and_then(|end| end.parse::<usize>().ok()).filter(|number| *number > 0);
+    let mut ink = |name: &str| match name {
+        "balancer" => Ink::Muted,
+        "others" => Ink::Series(BANDS),
+        _ => {
+            let first = number(name).unwrap_or(1) - 1;
+            let place = (first..first + BANDS).map(|place| place % BANDS).find(|place| !taken.contains(place));
+            let place = place.unwrap_or(first % BANDS);
+            taken.insert(place);
+            Ink::Series(place)
+        }
+    };
+    names.iter().map(|name| ink(name)).collect()
 }
 
 /// The slowest first byte of each step.
@@ -240,15 +262,15 @@ fn learned(runs: &[&Outcome]) -> Option<Figure> {
 
 /// How long connections waited, over all seeds.
 fn first_bytes(runs: &[&Outcome]) -> Option<Figure> {
-    let waits = waits(runs);
-    let all: u64 = waits.values().sum();
+    let waits = Waits::of(runs.iter().copied());
+    let all = waits.count();
     let (mut shapes, mut legend) = (Vec::new(), Vec::new());
     if all > 0 {
-        let steps = waits.iter().map(|(ms, count)| (*ms as f64, *count as f64));
+        let steps = waits.answered.iter().map(|(ms, count)| (*ms as f64, *count as f64));
         shapes.push((Ink::Series(0), Shape::Line(climbing(steps, all as f64))));
         legend.push((Ink::Series(0), "each connection".to_owned()));
     }
-    let mut most = waits.keys().last().map_or(1.0, |ms| *ms as f64);
+    let mut most = waits.answered.keys().last().map_or(1.0, |ms| *ms as f64);
     if runs.len() > 1 {
         for (ink, name, words) in [
             (Ink::Series(1), "first_byte_p99_ms", "the p99 of each run"),
@@ -266,19 +288,10 @@ fn first_bytes(runs: &[&Outcome]) -> Option<Figure> {
     close(&mut shapes, x.to);
     (!shapes.is_empty()).then(|| Figure {
         title: "Time to the first byte".to_owned(),
-        note: format!("share that took at most so long; {}", words::count(runs.len(), "seed")),
+        note: format!("share of all that took at most so long; {}", words::count(runs.len(), "seed")),
         legend,
         plot: Plot { x, y: shares(), shaded: Vec::new(), level: None, shapes },
     })
-}
-
-/// How long all connections of some runs waited.
-pub(super) fn waits(runs: &[&Outcome]) -> BTreeMap<u64, u64> {
-    let mut all = BTreeMap::new();
-    for (ms, count) in runs.iter().flat_map(|outcome| &outcome.waits) {
-        *all.entry(*ms).or_default() += count;
-    }
-    all
 }
 
 /// Milliseconds and how many, ascending, as the share of `all` that is at most there; on an axis of powers.
@@ -306,12 +319,10 @@ fn close(shapes: &mut [(Ink, Shape)], end: f64) {
 pub(super) fn carriers(by: &[(Carrier, Vec<&Outcome>)]) -> Option<Figure> {
     let (mut shapes, mut legend, mut most) = (Vec::new(), Vec::new(), 1.0_f64);
     for (place, (carried_by, runs)) in by.iter().enumerate() {
-        let waits = waits(runs);
-        let answered: u64 = waits.values().sum();
-        let failed: f64 = runs.iter().filter_map(|outcome| outcome.figures.get("connections_failed")).sum();
-        most = waits.keys().last().map_or(most, |ms| most.max(*ms as f64));
-        let steps = waits.iter().map(|(ms, count)| (*ms as f64, *count as f64));
-        shapes.push((Ink::Series(place), Shape::Line(climbing(steps, (answered as f64 + failed).max(1.0)))));
+        let waits = Waits::of(runs.iter().copied());
+        most = waits.answered.keys().last().map_or(most, |ms| most.max(*ms as f64));
+        let steps = waits.answered.iter().map(|(ms, count)| (*ms as f64, *count as f64));
+        shapes.push((Ink::Series(place), Shape::Line(climbing(steps, waits.count().max(1) as f64))));
         legend.push((Ink::Series(place), carrier(*carried_by).to_owned()));
     }
     let x = powers(1.0, most);
@@ -324,11 +335,13 @@ pub(super) fn carriers(by: &[(Carrier, Vec<&Outcome>)]) -> Option<Figure> {
     })
 }
 
-/// A figure over the size of the cluster.
-pub(super) fn growth(name: &str, points: &[(usize, f64)]) -> Figure {
-    let (label, unit) = words::label(name);
+/// A figure over the size of the cluster, with its limit.
+pub(super) fn growth(named: &Named, points: &[(usize, f64)]) -> Figure {
     let x = |nodes: usize| (nodes as f64).log10();
-    let most = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    let bounds = points.iter().filter_map(|(nodes, _)| Some((x(*nodes), limits::limit(named.figure, *nodes)?.bound)));
+    let bounds: Vec<(f64, f64)> = bounds.collect();
+    let values = points.iter().map(|(_, value)| *value).chain(bounds.iter().map(|(_, bound)| *bound));
+    let most = values.fold(0.0, f64::max);
     let ends = (points.first().map_or(0.0, |first| x(first.0)), points.last().map_or(1.0, |last| x(last.0)));
     let axis = Axis {
         from: ends.0.floor(),
@@ -337,17 +350,15 @@ pub(super) fn growth(name: &str, points: &[(usize, f64)]) -> Figure {
         tell: |power| if (power - power.round()).abs() < 1e-6 { words::number(10_f64.powf(*power)) } else { String::new() },
     };
     let line = points.iter().map(|(nodes, value)| (x(*nodes), *value)).collect();
+    let mut shapes = vec![(Ink::Series(0), Shape::Dotted(line))];
+    if !bounds.is_empty() {
+        shapes.push((Ink::Bad, Shape::Dashed(bounds)));
+    }
     Figure {
-        title: capital(&label),
-        note: if unit.is_empty() { "over the number of nodes".to_owned() } else { format!("{unit}, over the number of nodes") },
+        title: named.words.to_owned(),
+        note: format!("{}, over the number of nodes", named.unit),
         legend: Vec::new(),
-        plot: Plot {
-            x: axis,
-            y: up_to(most, tick),
-            shaded: Vec::new(),
-            level: None,
-            shapes: vec![(Ink::Series(0), Shape::Dotted(line))],
-        },
+        plot: Plot { x: axis, y: up_to(most, tick), shaded: Vec::new(), level: None, shapes },
     }
 }
 

@@ -4,14 +4,11 @@ use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 
-use super::charts::waits;
 use super::gather::{Chapter, Gathered};
 use super::model;
 use crate::sim::outcome::Outcome;
+use crate::sim::waits::Waits;
 use crate::sim::words::{count, number, span};
-
-/// How people start this program.
-const PROGRAM: &str = "cargo run --release -p simulations --";
 
 pub(super) fn summary(all: &Gathered, chapters: &[Chapter]) -> Markup {
     let runs = all.outcomes.len();
@@ -52,29 +49,21 @@ fn tiles(all: &Gathered, chapters: &[Chapter]) -> Markup {
     let runs: Vec<&Outcome> = all.outcomes.iter().collect();
     let sum = |figure: &str| runs.iter().filter_map(|outcome| outcome.figures.get(figure)).sum::<f64>();
     let virtual_ms: u64 = runs.iter().map(|outcome| outcome.virtual_ms).sum();
-    let waits = waits(&runs);
-    let connections: u64 = waits.values().sum();
-    let at = |share: f64| {
-        let mut below = 0;
-        let wait = waits.iter().find(|(_, count)| {
-            below += **count;
-            below as f64 >= share * connections as f64
-        });
-        wait.map_or_else(|| "–".to_owned(), |(ms, _)| span(*ms as f64))
-    };
+    let failed = sum("connections_failed");
+    let waits = Waits::of(runs.iter().copied());
+    let unanswered = if failed > 0.0 { number(failed) } else { "none".to_owned() };
     let seeds: BTreeSet<u64> = runs.iter().map(|outcome| outcome.seed).collect();
     let needless: u64 =
         chapters.iter().flat_map(Chapter::invariants).filter(|held| held.number == 1).map(|held| held.broken).sum();
-    let failed = sum("connections_failed");
     let tile = |figure: String, what: String| html! { div.tile { b { (figure) } span { (what) } } };
     html! {
         div.tiles {
             (tile(number(chapters.len() as f64), format!("scenarios, {}", count(seeds.len(), "seed"))))
             (tile(span(virtual_ms as f64), format!("virtual time, in {} of work", span(all.wall_s * 1e3))))
             (tile(number(sum("connections")), "connections of clients".to_owned()))
-            (tile(number(failed), format!("of them without an answer; {} although one could have been had", number(needless as f64))))
-            (tile(at(0.5), "to the first byte, for half of all".to_owned()))
-            (tile(at(0.99), format!("for 99 in 100; {} for 999 in 1,000", at(0.999))))
+            (tile(unanswered, format!("of them without an answer; {} although one could have been had", number(needless as f64))))
+            (tile(waits.told(0.5), "to the first byte, for half of all".to_owned()))
+            (tile(waits.told(0.99), format!("for 99 in 100; {} for 999 in 1,000", waits.told(0.999))))
         }
     }
 }
@@ -122,7 +111,7 @@ pub(super) fn failures(chapters: &[Chapter]) -> Markup {
                     div.failure {
                         h3 { a href={ "#scenario-" (outcome.scenario) } { (outcome.scenario) } ", seed " (outcome.seed) }
                         ul { @for failure in outcome.failures() { li { (failure) } } }
-                        pre { (PROGRAM) " run " (outcome.scenario) " --seed " (outcome.seed) }
+                        pre { (outcome.command()) }
                     }
                 }
             }
@@ -139,8 +128,9 @@ pub(super) fn left_out() -> Markup {
             "something of the stories that were told, and nothing of those that were not."
         }
         p {
-            "What carries the name of KubePrism is a model of the rules that it publishes, not KubePrism. Times are those of the model: a "
-            "whole number of milliseconds each way, and no time at all for computing."
+            "What carries the name of KubePrism is a model of the rules that it publishes, not KubePrism: it knows of every apiserver at "
+            "once, which is in its favour, and the kernel's user time-out of 30 s is not modelled, which is not. Times are those of the "
+            "model: a whole number of milliseconds each way, and no time at all for computing."
         }
     }
 }

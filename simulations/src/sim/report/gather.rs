@@ -29,27 +29,32 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Reads results, single runs (`run --json`) and lists of what was caught (`sabotages --json`).
+    /// Reads results (`sweep --out`, `run --json`) and lists of what was caught (`sabotages --json`), and takes what was measured
+    /// just now.
     ///
     /// # Errors
     /// A file cannot be read, is neither, or there is nothing in any of them.
-    pub fn read(paths: &[PathBuf]) -> anyhow::Result<Gathered> {
+    pub fn read(paths: &[PathBuf], measured: Option<Results>) -> anyhow::Result<Gathered> {
         let mut all = Gathered::default();
+        if let Some(measured) = measured {
+            all.add(Path::new("measured just now"), measured);
+        }
         for path in paths {
             let value: Value = read_json(path)?;
             let what = || format!("{}:1: no results of a sweep, of a run or of sabotages", path.display());
             if value.is_array() {
                 all.matrix.extend(serde_json::from_value::<Vec<Caught>>(value).with_context(what)?);
-            } else if value.get("outcomes").is_none() {
-                let one = serde_json::from_value::<Outcome>(value).with_context(what)?;
-                all.repeated += take_new(&mut all.outcomes, vec![one]);
             } else {
                 all.add(path, serde_json::from_value(value).with_context(what)?);
             }
         }
-        let nothing = all.outcomes.is_empty() && all.matrix.is_empty() && all.growth.is_empty() && all.calibration.is_empty();
-        anyhow::ensure!(!nothing, "there is nothing in these files to report on");
+        anyhow::ensure!(!all.is_empty(), "there is nothing to report on");
         Ok(all)
+    }
+
+    fn is_empty(&self) -> bool {
+        let runs = self.outcomes.is_empty() && self.baselines.is_empty();
+        runs && self.matrix.is_empty() && self.growth.is_empty() && self.reports.is_empty() && self.calibration.is_empty()
     }
 
     fn add(&mut self, path: &Path, results: Results) {

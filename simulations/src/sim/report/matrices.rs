@@ -32,9 +32,18 @@ pub(super) fn invariants(chapters: &[Chapter]) -> Markup {
                     li value=(number) { b { (name) } @if let Some(rule) = model::invariant(*number) { ": " (rule) } }
                 }
             }
-            div.wide {
-                table.matrix {
-                    thead { tr { th { "scenario" } th { "runs" } @for (number, name) in &rules { th title=(name) { (number) } } th { "otherwise" } } }
+            div.wide.tall tabindex="0" {
+                table.matrix.invariants {
+                    thead {
+                        tr {
+                            th { "scenario" }
+                            th { span { "runs" } }
+                            @for (number, name) in &rules {
+                                th { span title=[model::invariant(*number)] { (number) " " (name) } }
+                            }
+                            th { span title="promises, complaints, left over" { "otherwise" } }
+                        }
+                    }
                     tbody { @for chapter in chapters { (row(chapter, &rules)) } }
                 }
             }
@@ -104,7 +113,7 @@ pub(super) fn sabotages(all: &Gathered) -> Markup {
         }
         @if !missed.is_empty() { p.untried { strong { "What these aim at broke in none of these scenarios: " } (missed.join(", ")) } }
         @if !idle.is_empty() { p.untried { strong { "Scenarios that noticed nothing: " } (idle.join(", ")) } }
-        div.wide {
+        div.wide.tall tabindex="0" {
             table.matrix.sabotages {
                 thead { tr { th { "scenario" } @for (aim, name) in &order { th { span { (name) @if *aim > 0 { " (" (aim) ")" } } } } } }
                 tbody {

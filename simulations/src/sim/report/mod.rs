@@ -84,14 +84,52 @@ fn figures(all: &[charts::Figure]) -> anyhow::Result<Markup> {
     Ok(html! { @if !drawn.is_empty() { div.figures { @for one in &drawn { (one) } } } })
 }
 
-/// A table that scrolls alone where there is no room for it.
+/// A table that scrolls alone where there is no room for it. Columns of numbers stand on the right.
 fn table(head: &[&str], rows: &[Vec<Markup>]) -> Markup {
+    let of_numbers: Vec<bool> = (0..head.len()).map(|column| column > 0 && numeric(rows, column)).collect();
+    let right = |column: usize| of_numbers.get(column).is_some_and(|right| *right);
     html! {
-        div.wide {
+        div.wide tabindex="0" {
             table {
-                thead { tr { @for cell in head { th { (cell) } } } }
-                tbody { @for row in rows { tr { @for cell in row { td { (cell) } } } } }
+                thead { tr { @for (column, cell) in head.iter().enumerate() { th.n[right(column)] { (cell) } } } }
+                tbody { @for row in rows { tr { @for (column, cell) in row.iter().enumerate() { td.n[right(column)] { (cell) } } } } }
             }
         }
+    }
+}
+
+/// Whether a column has numbers, and beside them only what stands in a number's place.
+fn numeric(rows: &[Vec<Markup>], column: usize) -> bool {
+    let cells = || rows.iter().filter_map(|row| row.get(column)).map(|cell| text(&cell.0));
+    let number = |cell: &String| cell.starts_with(|sign: char| sign.is_ascii_digit() || sign == '-');
+    let instead = |cell: &String| cell.is_empty() || ["–", "none", "no answer"].contains(&cell.as_str());
+    cells().any(|cell| number(&cell)) && cells().all(|cell| number(&cell) || instead(&cell))
+}
+
+/// What a reader sees of a piece of HTML.
+fn text(html: &str) -> String {
+    let (mut text, mut inside) = (String::new(), false);
+    for sign in html.chars() {
+        match sign {
+            '<' => inside = true,
+            '>' => inside = false,
+            _ if !inside => text.push(sign),
+            _ => {}
+        }
+    }
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_numbers_stand_on_the_right_and_words_on_the_left() {
+        let row = |name: &str, value: &str, word: &str| vec![html! { (name) }, html! { i {} (value) }, html! { b { (word) } }];
+        let rows = [row("1", "2.5 s", "first"), row("2", "no answer", "3")];
+        assert_eq!([0, 1, 2].map(|column| numeric(&rows, column)), [true, true, false]);
+        let page = table(&["", "time", "word"], &rows).into_string();
+        assert!(page.contains("<th class=\"n\">time</th>") && page.contains("<td>1</td>"), "{page}");
     }
 }

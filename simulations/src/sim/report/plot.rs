@@ -15,6 +15,9 @@ const FINE: u32 = 2;
 /// A tick's letters, in pixels.
 const LETTERS: u32 = 11;
 
+/// Dashes between two points.
+const DASHES: u32 = 12;
+
 const GRID: RGBColor = RGBColor(0xE1, 0xE0, 0xD9);
 const AXIS: RGBColor = RGBColor(0xC3, 0xC2, 0xB7);
 const TICKS: RGBColor = RGBColor(0x52, 0x51, 0x4E);
@@ -68,6 +71,8 @@ pub(super) enum Shape {
     Line(Vec<(f64, f64)>),
     /// A line with its points marked.
     Dotted(Vec<(f64, f64)>),
+    /// Through these points, which bound something.
+    Dashed(Vec<(f64, f64)>),
     /// Between two lines: x, from, to.
     Band(Vec<(f64, f64, f64)>),
 }
@@ -150,6 +155,11 @@ impl Plot {
                     chart.draw_series([PathElement::new(points.clone(), color.stroke_width(2 * FINE))])?;
                     chart.draw_series(points.iter().map(|point| Circle::new(*point, 4 * FINE, color.filled())))?;
                 }
+                Shape::Dashed(points) => {
+                    chart.draw_series(dashes(points).map(|dash| PathElement::new(dash, color.stroke_width(FINE))))?;
+                    // A bound that one size alone has is a point.
+                    chart.draw_series(points.iter().map(|point| Circle::new(*point, 2 * FINE, color.filled())))?;
+                }
                 Shape::Band(edges) => {
                     let over = edges.iter().map(|(x, _, to)| (*x, *to));
                     let under = edges.iter().rev().map(|(x, from, _)| (*x, *from));
@@ -159,6 +169,18 @@ impl Plot {
         }
         Ok(())
     }
+}
+
+/// Every other piece of the lines between points.
+fn dashes(points: &[(f64, f64)]) -> impl Iterator<Item = Vec<(f64, f64)>> {
+    points.windows(2).flat_map(|ends| {
+        let ((x, y), (to_x, to_y)) = (ends[0], ends[1]);
+        let at = move |piece: u32| {
+            let share = f64::from(piece) / f64::from(2 * DASHES);
+            (x + (to_x - x) * share, y + (to_y - y) * share)
+        };
+        (0..DASHES).map(move |dash| vec![at(2 * dash), at(2 * dash + 1)])
+    })
 }
 
 /// From nothing to a round number above `most`.

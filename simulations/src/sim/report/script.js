@@ -24,3 +24,10 @@ const reveal = () => {
 };
 addEventListener("hashchange", reveal);
 reveal();
+// A table that has more than fits says so.
+const hint = () => {
+  for (const wide of document.querySelectorAll(".wide")) wide.classList.toggle("scrolls", wide.scrollWidth > wide.clientWidth + 1);
+};
+addEventListener("resize", hint);
+document.addEventListener("toggle", hint, true);
+hint();

@@ -5,16 +5,19 @@ use maud::{Markup, html};
 use super::gather::Chapter;
 use super::matrices::told;
 use super::{charts, figures, model, table};
-use crate::sim::outcome::{Judged, Outcome};
+use crate::sim::outcome::{Happened, Judged, Outcome};
 use crate::sim::spread::{self, Spread};
 use crate::sim::words::{count, label, number, span};
+
+/// Steps told at once; the rest is there for whoever opens it.
+const STEPS: usize = 10;
 
 pub(super) fn intro(chapters: &[Chapter]) -> Markup {
     html! {
         @if chapters.is_empty() { p.none { "No runs." } } @else {
             p {
                 "Plots over time show one run: of those that failed, or else of all, the one with the most connections without an answer and then the "
-                "slowest first byte after the first 10 s. Grey ground: a fault is in force. "
+                "slowest first byte after the first 10 s. Grey ground: a fault is in force; which, stands above the plots. "
                 button type="button" data-open="1" { "Open all" } " " button type="button" data-open="" { "Close all" }
             }
         }
@@ -38,6 +41,7 @@ pub(super) fn section(chapter: &Chapter) -> anyhow::Result<Markup> {
             p.story { (chapter.scenario.map_or("A cluster from a file, or a story that this build does not know.", |scenario| scenario.story)) }
             p.facts { (facts(chapter)) "; shown: seed " (shown.seed) ", " (count(shown.nodes, "node")) ", " (count(shown.control_planes, "control plane")) }
             @if failed > 0 { ul.broken { @for failure in shown.failures() { li { (failure) } } } }
+            (happened(shown))
             (plots)
             (invariants(chapter))
             (numbers(chapter))
@@ -55,8 +59,33 @@ fn glance(chapter: &Chapter) -> Markup {
         span.glance {
             @if let Some(later) = &later { "slowest first byte " (later) }
             @if let Some(start) = start.filter(|start| Some(start) != later.as_ref()) { " (" (start) " while agents start)" }
-            @if failed > 0.0 { ", " (number(failed)) " without an answer" }
+            @if all.contains_key("connections_failed") {
+                ", " (if failed > 0.0 { number(failed) } else { "none".to_owned() }) " without an answer"
+            }
         }
+    }
+}
+
+/// What happens in the run that is shown, so that its grey ground has a name, and how to play it again.
+fn happened(shown: &Outcome) -> Markup {
+    let second = |ms: u64| number(ms as f64 / 1e3);
+    let when = |step: &Happened| match step.until {
+        Some(until) => format!("{} to {} s", second(step.at), second(until)),
+        None => format!("{} s", second(step.at)),
+    };
+    let told = |steps: &[Happened]| {
+        html! { ul.steps { @for step in steps { li { span.when { (when(step)) } " " (step.what) } } } }
+    };
+    let (first, more) = shown.steps.split_at(shown.steps.len().min(STEPS));
+    let all_answered = shown.figures.get("connections_failed") == Some(&0.0);
+    html! {
+        @if shown.steps.is_empty() { p.facts { "Nothing happens to this cluster: no grey ground." } } @else {
+            p.facts { "What happens in the run that is shown:" }
+            (told(first))
+            @if !more.is_empty() { details { summary { (count(more.len(), "more step")) } (told(more)) } }
+        }
+        pre { (shown.command()) }
+        @if all_answered { p.facts { "Connections without an answer: none." } }
     }
 }
 
@@ -136,7 +165,25 @@ fn numbers(chapter: &Chapter) -> Markup {
             row
         })
         .collect();
-    html! { @if !rows.is_empty() { details { summary { "Figures over seeds" } (table(&["figure", "least", "p50", "p99", "most"], &rows)) } } }
+    html! {
+        @if !rows.is_empty() {
+            details {
+                summary { "Figures over seeds" }
+                (table(&["figure", "least", "p50", "p99", "most"], &rows))
+                p.facts { "The most that ever waited: " (peaks(chapter)) }
+            }
+        }
+    }
+}
+
+fn peaks(chapter: &Chapter) -> String {
+    let most = |of: fn(&Outcome) -> usize| number(chapter.runs.iter().map(|outcome| of(outcome)).max().unwrap_or(0) as f64);
+    format!(
+        "{} datagrams in one socket, {} connections open, {} things due in the modelled world.",
+        most(|outcome| outcome.peaks.datagrams),
+        most(|outcome| outcome.peaks.connections),
+        most(|outcome| outcome.peaks.things_due)
+    )
 }
 
 fn turns(chapter: &Chapter) -> Markup {
