@@ -21,6 +21,8 @@ pub(super) struct Figure {
 
 /// Bands of its own that one plot can have; the rest goes into one.
 const BANDS: usize = 7;
+/// A limit is drawn below the upper edge.
+const HEADROOM: f64 = 1.05;
 /// A node whose lease is older is NotReady.
 const GRACE_S: f64 = 40.0;
 
@@ -340,7 +342,7 @@ pub(super) fn growth(named: &Named, points: &[(usize, f64)]) -> Figure {
     let x = |nodes: usize| (nodes as f64).log10();
     let bounds = points.iter().filter_map(|(nodes, _)| Some((x(*nodes), limits::limit(named.figure, *nodes)?.bound)));
     let bounds: Vec<(f64, f64)> = bounds.collect();
-    let values = points.iter().map(|(_, value)| *value).chain(bounds.iter().map(|(_, bound)| *bound));
+    let values = points.iter().map(|(_, value)| *value).chain(bounds.iter().map(|(_, bound)| *bound * HEADROOM));
     let most = values.fold(0.0, f64::max);
     let ends = (points.first().map_or(0.0, |first| x(first.0)), points.last().map_or(1.0, |last| x(last.0)));
     let axis = Axis {

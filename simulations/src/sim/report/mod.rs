@@ -87,12 +87,12 @@ fn figures(all: &[charts::Figure]) -> anyhow::Result<Markup> {
 /// A table that scrolls alone where there is no room for it. Columns of numbers stand on the right.
 fn table(head: &[&str], rows: &[Vec<Markup>]) -> Markup {
     let of_numbers: Vec<bool> = (0..head.len()).map(|column| column > 0 && numeric(rows, column)).collect();
-    let right = |column: usize| of_numbers.get(column).is_some_and(|right| *right);
+    let class = |column: usize| of_numbers.get(column).filter(|right| **right).map(|_| "n");
     html! {
         div.wide tabindex="0" {
             table {
-                thead { tr { @for (column, cell) in head.iter().enumerate() { th.n[right(column)] { (cell) } } } }
-                tbody { @for row in rows { tr { @for (column, cell) in row.iter().enumerate() { td.n[right(column)] { (cell) } } } } }
+                thead { tr { @for (column, cell) in head.iter().enumerate() { th class=[class(column)] { (cell) } } } }
+                tbody { @for row in rows { tr { @for (column, cell) in row.iter().enumerate() { td class=[class(column)] { (cell) } } } } }
             }
         }
     }
