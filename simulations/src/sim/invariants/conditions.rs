@@ -130,8 +130,7 @@ fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -
 pub(super) fn probe_interval(ran: &Ran, run: RunId, at: Ms) -> Ms {
     let intervals = ran.log.intervals.get(&run).map_or(&[][..], Vec::as_slice);
     let known = intervals.partition_point(|(from, _)| *from <= at);
-    let interval = known.checked_sub(1).map_or(1_000, |known| u64::try_from(intervals[known].1.as_millis()).unwrap_or(Ms::MAX));
-    interval
+    known.checked_sub(1).map_or(1_000, |known| u64::try_from(intervals[known].1.as_millis()).unwrap_or(Ms::MAX))
 }
 
 /// The process of `n`'s agent that was in service at a moment.
