@@ -11,6 +11,7 @@ use super::figures::{failed, quantile};
 use super::log::{ClientConn, ClientKind, RunSeen};
 use super::plan::{Fault, Who};
 use super::run::Ran;
+use super::seen::ending;
 use super::state::{MachineId, Ms};
 
 /// How long before a fault is looked at for what is usual.
@@ -107,9 +108,7 @@ impl<'a> Promises<'a> {
     /// No connection that is opened in `from..to` fails.
     pub fn nobody_fails_between(&mut self, from: Ms, to: Ms) -> &mut Self {
         for (hello, client) in self.new_connections(from, to).filter(|(_, client)| failed(client)).collect::<Vec<_>>() {
-            let at = client.ended.map_or(hello, |(at, _)| at);
-            let how = client.ended.map(|(_, end)| end);
-            self.break_it(format!("{}: the connection of {hello} ms failed at {at} ms: {how:?}", self.name(client.node)));
+            self.break_it(format!("{}: the connection of {hello} ms failed: {}", self.name(client.node), ending(client)));
         }
         self
     }
@@ -174,10 +173,11 @@ impl<'a> Promises<'a> {
     /// Whoever fails of those that were opened in `from..to` was held for so long first.
     pub fn held_at_least(&mut self, least: Ms, (from, to): (Ms, Ms)) -> &mut Self {
         for (hello, client) in self.new_connections(from, to).filter(|(_, client)| failed(client)).collect::<Vec<_>>() {
-            if let Some((at, how)) = client.ended.filter(|(at, _)| *at < hello + least) {
+            if client.ended.is_some_and(|(at, _)| at < hello + least) {
                 self.break_it(format!(
-                    "{}: the connection of {hello} ms failed at {at} ms already: {how:?}",
-                    self.name(client.node)
+                    "{}: the connection of {hello} ms failed already: {}",
+                    self.name(client.node),
+                    ending(client)
                 ));
             }
         }

@@ -100,7 +100,7 @@ fn waking_too_early_does_nothing() {
     }
 }
 
-/// A log that a simulation wrote of a node whose engine did harm, before that was mended. Its first line is whose engine it
+/// A log that a simulation wrote of a node in a story in which an engine once did harm. Its first line is whose engine it
 /// is, the others are what it was told; what it answered is left out, since the rules may change and only the one that the test
 /// names must hold. `docs/SIMULATIONS.md` says how to make one.
 fn replayed(log: &str) -> World {
@@ -142,7 +142,7 @@ fn probed(world: &World, endpoint: Endpoint, ended: impl Fn(&Outcome) -> bool) -
 }
 
 /// 6 s into the run one of two apiservers began to take 700 ms for every answer: clients were sent on to the other one after half a
-/// second, and new ones still came to it.
+/// second, and before it was suspected for that, new ones still came to it.
 #[test]
 fn who_answers_later_than_clients_wait_is_left_at_its_second_late_answer() {
     let world = replayed(include_str!("logs/answers-late.jsonl"));
@@ -150,14 +150,14 @@ fn who_answers_later_than_clients_wait_is_left_at_its_second_late_answer() {
     let answers = probed(&world, late, |outcome| matches!(outcome, Outcome::Status { .. }));
     let slow: Vec<Moment> =
         answers.iter().filter(|(when, sent)| when.since(*sent) > policy::FIRST_BYTE_LEAST).map(|(when, _)| *when).collect();
-    assert_eq!(slow.len(), 2, "the log ends soon after the second late answer");
+    assert_eq!(slow.len(), 2, "the log ends with the second late answer");
     assert_eq!(world.verdicts(late, secs_at(1)), [Verdict::Suspect], "its answers say that it is ready, and still");
     assert_eq!(world.verdicts(late, slow[1]), [Verdict::Suspect], "not at the first, which may have been chance");
     assert_eq!(world.ranked(), [other, late], "new connections go to the other one");
 }
 
 /// An apiserver was too slow for probes from 6 s on, and so `down`, but what it sent on open connections came, late. At 11 s it hung:
-/// those connections had heard something since the first failed probe, and were never cut.
+/// those connections had heard something since the first failed probe, and when only that one ordered a cut they were never cut.
 #[test]
 fn a_connection_that_falls_silent_while_its_endpoint_is_down_is_cut_by_a_later_failed_probe() {
     let world = replayed(include_str!("logs/falls-silent-while-down.jsonl"));
