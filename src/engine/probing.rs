@@ -150,7 +150,7 @@ impl Schedule {
             self.ordinary = later;
         } else if self.ordinary < now + length / 2 {
             // One out of turn stands for the beat that it just precedes.
-            self.ordinary = self.ordinary + jittered(length, drawn);
+            self.ordinary += jittered(length, drawn);
         }
     }
 
