@@ -292,6 +292,21 @@ fn a_recovery_said_by_the_own_node_or_two_peers_brings_a_probe_within_the_ordina
 }
 
 #[test]
+fn a_node_that_lost_power_and_says_again_that_it_is_ready_is_probed_within_the_ordinary_interval() {
+    let mut world = World::worker(1);
+    world.word(1, ApiserverState::Ready);
+    world.run(secs(1200));
+    world.site(apiserver(1), Site::Status(200));
+    world.word(1, ApiserverState::Ready);
+    world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Down, "said again in one life it is no news");
+    let record = world.a_record(1, &[apiserver(1)]);
+    world.tell(Event::Record(MemberRecord { generation: 2, apiserver: Some(ApiserverState::Ready), ..record }));
+    world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready, "although it was tried only every 5 min by now");
+}
+
+#[test]
 fn one_peer_alone_brings_no_recovery_probe() {
     let mut world = World::worker(1);
     world.site(apiserver(1), Site::Ends(Outcome::Refused));
