@@ -53,7 +53,7 @@ impl Supervisor {
         }
         self.shared.stats.generation.set(life.generation);
         *unpoisoned(&self.shared.advertised) = Some(life.addr);
-        self.voice.wrote(life.began, record);
+        self.voice.wrote(record);
         self.namesakes.begin_life();
         self.contacts.begin_life();
         let mut book = unpoisoned(&self.shared.book);
