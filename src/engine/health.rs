@@ -98,6 +98,8 @@ pub(crate) struct Health {
     base: Base,
     proven: bool,
     disproven: Option<String>,
+    /// Traffic took back the proof then, and no own probe sent later has given it again.
+    withdrawn: Option<Moment>,
     /// When the first failed probe of the present run of failures was sent.
     first_failed: Option<Moment>,
     /// When that failure was known.
@@ -124,6 +126,7 @@ impl Health {
             base: Base::Unproven,
             proven: false,
             disproven: None,
+            withdrawn: None,
             first_failed: None,
             noticed: None,
             corroborated: false,
@@ -217,6 +220,10 @@ impl Health {
 
     /// An own probe, sent at `sent`, was answered. `one_is_enough`: clients are held.
     pub(crate) fn answered(&mut self, now: Moment, sent: Moment, answer: Answer, one_is_enough: bool) {
+        if self.withdrawn.is_some_and(|then| sent < then) {
+            return;
+        }
+        self.withdrawn = None;
         self.last_answer = Some(now);
         self.proven = true;
         self.disproven = None;
@@ -295,6 +302,22 @@ impl Health {
         if self.answering() {
             self.suspicion.get_or_insert_with(|| Doubt { arrived: now, reason: reason.into() });
         }
+    }
+
+    /// Traffic found something there that is no apiserver: it is as if it had never been proven, until an own probe that is
+    /// sent from now on is answered. It takes nothing from what own probes held against it, and adds nothing.
+    pub(crate) fn withdraw(&mut self, now: Moment, reason: &str) {
+        self.proven = false;
+        self.withdrawn = Some(now);
+        match &mut self.base {
+            Base::Answering(_) => {
+                self.base = Base::Unproven;
+                self.reason = reason.into();
+            }
+            Base::Failing { before } => *before = None,
+            Base::Unproven | Base::Down { .. } => {}
+        }
+        self.suspicion = None;
     }
 
     /// Its own node says so, and did not before.

@@ -342,7 +342,21 @@ impl Engine {
         };
         known.health.doubt(self.now, doubt);
         self.prompt(endpoint);
+        if *saw == Saw::NotTls {
+            self.withdraw_proof(endpoint, doubt);
+        }
         self.rerank = true;
+    }
+
+    /// What hearsay led to carries nothing once it is no apiserver, until it has proven itself again; where a person configured it,
+    /// a balancer may have a bad day. The only one that carries goes on: a suspect is more than nothing.
+    fn withdraw_proof(&mut self, endpoint: Endpoint, why: &str) {
+        if !self.endpoints.values().any(|known| known.endpoint != endpoint && known.carries()) {
+            return;
+        }
+        if let Some(known) = self.endpoints.get_mut(&endpoint).filter(|known| known.is_hearsay() && known.health.proven()) {
+            known.health.withdraw(self.now, why);
+        }
     }
 
     /// Evidence asks for an own probe soon: spread over the nodes that may have seen the same. Against what fails already
