@@ -7,6 +7,7 @@ use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
 use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Observation, Role, Verdict};
 use super::known::Known;
 use super::policy::{ENDPOINTS, ENDPOINTS_A_MEMBER, OBSERVATIONS};
+use super::selection::Trouble;
 
 impl Engine {
     pub(super) fn configured(&mut self, all: &[Configured], effects: &mut Vec<Effect>) {
@@ -139,7 +140,7 @@ impl Engine {
         if let Some(known) = self.endpoints.get_mut(&endpoint)
             && known.health.last_answer().is_none_or(|answer| now.since(answer) > fresh)
         {
-            known.health.doubt(now, "peers report that it fails");
+            known.health.doubt(now, "peers report that it fails", Trouble::Answers);
             self.rerank = true;
         }
         self.look_if_it_is_ours_to(endpoint);
