@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::endpoint::NodeId;
 use super::event::{ApiserverState, Outcome, Verdict};
 use super::policy::{CONFIRM_AFTER, CUT_AFTER, FLAP_WINDOW, RECOVERY_GAP, RECOVERY_GAP_MOST};
+use super::selection::Trouble;
 use super::time::Moment;
 
 /// The answer of an endpoint that answers.
@@ -30,7 +31,7 @@ pub(crate) enum Finding {
     /// An apiserver of ours answered.
     Answers(Answer),
     /// It failed to answer.
-    Fails(String),
+    Fails(String, Trouble),
     /// Not an apiserver of ours.
     Disproves(String),
     /// Says nothing about the endpoint.
@@ -42,22 +43,23 @@ impl Finding {
     /// cache named it (`hearsay`); what a person configured may be a balancer having a bad day. A connection that ends
     /// before its answer says nothing if it was kept; one that was made for the probe (`fresh`) has failed.
     pub(crate) fn of(outcome: &Outcome, hearsay: bool, fresh: bool) -> Finding {
+        let fails = |why: &str| Finding::Fails(why.into(), Trouble::Refuses);
         match outcome {
             Outcome::Status { code, expired } => match code {
                 200 | 401 | 403 => {
                     Finding::Answers(Answer { draining: false, readiness_unknown: *code != 200, expired: *expired })
                 }
                 429 | 500 | 503 => Finding::Answers(Answer { draining: true, readiness_unknown: false, expired: *expired }),
-                _ => Finding::Fails(format!("answered {code} to /readyz")),
+                _ => fails(&format!("answered {code} to /readyz")),
             },
-            Outcome::NotHttp => Finding::Fails("what it answered is not HTTP".into()),
-            Outcome::Refused => Finding::Fails("refused or closed".into()),
-            Outcome::TimedOut => Finding::Fails("no answer in time".into()),
+            Outcome::NotHttp => fails("what it answered is not HTTP"),
+            Outcome::Refused => fails("refused or closed"),
+            Outcome::TimedOut => Finding::Fails("no answer in time".into(), Trouble::Silent),
             Outcome::NotTls if hearsay => Finding::Disproves("it does not speak TLS".into()),
-            Outcome::NotTls => Finding::Fails("it does not speak TLS".into()),
+            Outcome::NotTls => fails("it does not speak TLS"),
             Outcome::Untrusted(why) => Finding::Disproves(format!("its certificate is not of this cluster's CA: {why}")),
             Outcome::WrongName(why) => Finding::Disproves(format!("its certificate does not cover the name: {why}")),
-            Outcome::Stale if fresh => Finding::Fails("closed before its answer".into()),
+            Outcome::Stale if fresh => fails("closed before its answer"),
             Outcome::Stale | Outcome::LocalError(_) => Finding::Nothing,
         }
     }
@@ -98,6 +100,8 @@ pub(crate) struct Health {
     base: Base,
     proven: bool,
     disproven: Option<String>,
+    /// Traffic took back the proof then, and no own probe sent later has given it again.
+    withdrawn: Option<Moment>,
     /// When the first failed probe of the present run of failures was sent.
     first_failed: Option<Moment>,
     /// When that failure was known.
@@ -112,6 +116,8 @@ pub(crate) struct Health {
     downs: Vec<Moment>,
     last_answer: Option<Moment>,
     failures: u32,
+    /// How it fails whoever tries it, as far as is known.
+    trouble: Trouble,
     /// When the failed probes of the present run were sent for which no cut was ordered yet; of those that are old enough the last.
     uncut: VecDeque<Moment>,
     reason: String,
@@ -124,6 +130,7 @@ impl Health {
             base: Base::Unproven,
             proven: false,
             disproven: None,
+            withdrawn: None,
             first_failed: None,
             noticed: None,
             corroborated: false,
@@ -132,6 +139,7 @@ impl Health {
             downs: Vec::new(),
             last_answer: None,
             failures: 0,
+            trouble: Trouble::Answers,
             uncut: VecDeque::new(),
             reason: "not probed yet".into(),
         }
@@ -190,6 +198,11 @@ impl Health {
         self.failures
     }
 
+    /// How it fails whoever tries it: what its last probe met, or the worst that traffic has since.
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.trouble
+    }
+
     /// The certificate it showed last is outside its validity.
     pub(crate) fn expired(&self) -> bool {
         matches!(self.base, Base::Answering(Answer { expired: true, .. }))
@@ -217,6 +230,14 @@ impl Health {
 
     /// An own probe, sent at `sent`, was answered. `one_is_enough`: clients are held.
     pub(crate) fn answered(&mut self, now: Moment, sent: Moment, answer: Answer, one_is_enough: bool) {
+        if self.withdrawn.is_some_and(|then| sent < then) {
+            return;
+        }
+        self.withdrawn = None;
+        self.suspicion.take_if(|doubt| doubt.arrived <= sent);
+        if self.suspicion.is_none() {
+            self.trouble = Trouble::Answers;
+        }
         self.last_answer = Some(now);
         self.proven = true;
         self.disproven = None;
@@ -235,7 +256,6 @@ impl Health {
         self.corroborated = false;
         self.failures = 0;
         self.uncut.clear();
-        self.suspicion.take_if(|doubt| doubt.arrived <= sent);
         self.word.take_if(|word| word.arrived <= sent && !answer.draining && (word.retracted || !answer.readiness_unknown));
         self.reason = match answer {
             Answer { expired: true, .. } => "answers with a certificate outside its validity",
@@ -247,9 +267,17 @@ impl Health {
     }
 
     /// An own probe failed. `corroborated`: it was sent after another apiserver had answered this node during this run of failures.
-    pub(crate) fn failed(&mut self, now: Moment, sent: Moment, fresh: bool, corroborated: bool, why: String) {
+    pub(crate) fn failed(
+        &mut self,
+        now: Moment,
+        sent: Moment,
+        fresh: bool,
+        corroborated: bool,
+        (why, trouble): (String, Trouble),
+    ) {
         let first = self.count_failure(now, sent, corroborated);
         self.reason = why;
+        self.trouble = trouble;
         match &mut self.base {
             Base::Unproven => self.base = Base::Failing { before: None },
             Base::Answering(answer) => self.base = Base::Failing { before: Some(*answer) },
@@ -291,10 +319,27 @@ impl Health {
 
     /// Traffic or peers speak against it. Only an answering endpoint is lowered by that. The first doubt counts: an answer
     /// to a probe sent after it lifts it, however many more came in between.
-    pub(crate) fn doubt(&mut self, now: Moment, reason: &str) {
+    pub(crate) fn doubt(&mut self, now: Moment, reason: &str, trouble: Trouble) {
         if self.answering() {
+            self.trouble = self.trouble.max(trouble);
             self.suspicion.get_or_insert_with(|| Doubt { arrived: now, reason: reason.into() });
         }
+    }
+
+    /// Traffic found something there that is no apiserver: it is as if it had never been proven, until an own probe that is
+    /// sent from now on is answered. It takes nothing from what own probes held against it, and adds nothing.
+    pub(crate) fn withdraw(&mut self, now: Moment, reason: &str) {
+        self.proven = false;
+        self.withdrawn = Some(now);
+        match &mut self.base {
+            Base::Answering(_) => {
+                self.base = Base::Unproven;
+                self.reason = reason.into();
+            }
+            Base::Failing { before } => *before = None,
+            Base::Unproven | Base::Down { .. } => {}
+        }
+        self.suspicion = None;
     }
 
     /// Its own node says so, and did not before.

@@ -7,6 +7,7 @@ use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
 use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Observation, Role, Verdict};
 use super::known::Known;
 use super::policy::{ENDPOINTS, ENDPOINTS_A_MEMBER, OBSERVATIONS};
+use super::selection::Trouble;
 
 impl Engine {
     pub(super) fn configured(&mut self, all: &[Configured], effects: &mut Vec<Effect>) {
@@ -49,15 +50,18 @@ impl Engine {
         record.endpoints.truncate(ENDPOINTS_A_MEMBER);
         self.name_endpoints(&record, effects);
         let (node, apiserver, observations) = (record.node, record.apiserver, record.observations.clone());
+        let generation = record.generation;
         let before = self.cluster.merge(record);
-        let said_before = before.as_ref().and_then(|before| before.apiserver);
+        // Whoever started anew says everything for the first time: a machine that lost power never took back that it was ready.
+        let same_life = before.as_ref().filter(|before| before.generation == generation);
+        let said_before = same_life.and_then(|before| before.apiserver);
         if let Some(state) = apiserver
             && said_before != Some(state)
         {
             self.told_by_its_node(node, state);
         }
         for seen in &observations {
-            let last = before.iter().flat_map(|before| &before.observations).find(|last| last.endpoint == seen.endpoint);
+            let last = same_life.into_iter().flat_map(|before| &before.observations).find(|last| last.endpoint == seen.endpoint);
             if last.is_none_or(|last| last.verdict != seen.verdict) {
                 self.reported(seen.endpoint, seen.verdict);
             }
@@ -136,7 +140,7 @@ impl Engine {
         if let Some(known) = self.endpoints.get_mut(&endpoint)
             && known.health.last_answer().is_none_or(|answer| now.since(answer) > fresh)
         {
-            known.health.doubt(now, "peers report that it fails");
+            known.health.doubt(now, "peers report that it fails", Trouble::Answers);
             self.rerank = true;
         }
         self.look_if_it_is_ours_to(endpoint);

@@ -160,6 +160,7 @@ impl Known {
         Candidate {
             endpoint: self.endpoint,
             verdict: self.health.verdict(),
+            trouble: self.health.trouble(),
             sources: self.sources(),
             rtt: self.latency.estimate(),
             load,

@@ -34,8 +34,8 @@ pub mod time;
 
 pub use endpoint::{Endpoint, EndpointTag, NodeId, Source};
 pub use event::{Effect, Event};
-use selection::first_byte_delay;
 pub use selection::{Band, Routing, Upstream, band};
+use selection::{Trouble, first_byte_delay};
 pub use time::Moment;
 
 use cluster::Cluster;
@@ -245,7 +245,7 @@ impl Engine {
         let late = now.since(probed.sent) > policy::PROBE_TIMEOUT + policy::STALE_TIMEOUT;
         let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
             // Whoever was asleep when the answer may have come knows nothing.
-            Finding::Fails(_) if late && probed.outcome == event::Outcome::TimedOut => Finding::Nothing,
+            Finding::Fails(..) if late && probed.outcome == event::Outcome::TimedOut => Finding::Nothing,
             finding => finding,
         };
         match finding {
@@ -260,13 +260,15 @@ impl Engine {
                 let most = first_byte_delay(known.latency.estimate().unwrap_or_default());
                 let slow = took > most && took <= policy::PROBE_TIMEOUT;
                 if slow && known.slow {
-                    known.health.doubt(now, "answers later than a client is let wait for its first byte");
+                    known.health.doubt(now, "answers later than a client is let wait for its first byte", Trouble::Answers);
                 }
                 known.slow = slow;
                 self.answered = true;
                 self.seek_corroboration(probed.endpoint);
             }
-            Finding::Fails(why) => known.health.failed(now, probed.sent, probed.fresh, probe.corroborated, why),
+            Finding::Fails(why, trouble) => {
+                known.health.failed(now, probed.sent, probed.fresh, probe.corroborated, (why, trouble));
+            }
             Finding::Disproves(why) => known.health.disprove(now, probed.sent, probe.corroborated, why),
             Finding::Nothing if matches!(probed.outcome, event::Outcome::LocalError(_)) => {
                 // What could not be tried fails at once, and would do so again and again if it were due at once.
@@ -320,7 +322,7 @@ impl Engine {
 
     fn traffic(&mut self, endpoint: Endpoint, saw: &Saw) {
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
-        let doubt = match saw {
+        let (doubt, trouble) = match saw {
             Saw::Connected(rtt) => {
                 known.latency.sample(*rtt);
                 self.rerank = true;
@@ -334,15 +336,29 @@ impl Engine {
             Saw::Overtaken { deadline } | Saw::NoFirstByte { deadline } if self.now.since(*deadline) > policy::STALE_TIMEOUT => {
                 return;
             }
-            Saw::Refused => "a connection was refused",
-            Saw::Overtaken { .. } => "a dial begun later connected before it",
-            Saw::NoFirstByte { .. } => "connected, and no first byte came in time",
-            Saw::ClosedEarly => "closed before its first byte",
-            Saw::NotTls => "answered a hello with something that is not TLS",
+            Saw::Refused => ("a connection was refused", Trouble::Refuses),
+            Saw::Overtaken { .. } => ("a dial begun later connected before it", Trouble::Silent),
+            Saw::NoFirstByte { .. } => ("connected, and no first byte came in time", Trouble::Silent),
+            Saw::ClosedEarly => ("closed before its first byte", Trouble::Refuses),
+            Saw::NotTls => ("answered a hello with something that is not TLS", Trouble::Refuses),
         };
-        known.health.doubt(self.now, doubt);
+        known.health.doubt(self.now, doubt, trouble);
         self.prompt(endpoint);
+        if *saw == Saw::NotTls {
+            self.withdraw_proof(endpoint, doubt);
+        }
         self.rerank = true;
+    }
+
+    /// What hearsay led to carries nothing once it is no apiserver, until it has proven itself again; where a person configured it,
+    /// a balancer may have a bad day. The only one that carries goes on: a suspect is more than nothing.
+    fn withdraw_proof(&mut self, endpoint: Endpoint, why: &str) {
+        if !self.endpoints.values().any(|known| known.endpoint != endpoint && known.carries()) {
+            return;
+        }
+        if let Some(known) = self.endpoints.get_mut(&endpoint).filter(|known| known.is_hearsay() && known.health.proven()) {
+            known.health.withdraw(self.now, why);
+        }
     }
 
     /// Evidence asks for an own probe soon: spread over the nodes that may have seen the same. Against what fails already

@@ -136,5 +136,10 @@ pub const ROUND_TRIP_MOST: Duration = Duration::from_secs(10);
 pub const PRIOR_PEERS: usize = 5;
 /// A record is written at most this often but for a change of state.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_secs(10);
+/// Two reports because of verdicts, or of the state of this node's own apiserver, are at least this far apart ...
+pub const VERDICTS_APART: Duration = Duration::from_secs(1);
+/// ... and those because of verdicts so far that all nodes together make this many a second, each of which goes to every node;
+/// but at most [`PUBLISH_INTERVAL`].
+pub const VERDICT_REPORTS_A_SECOND: u32 = 20;
 /// Observations in a record, nearest first: a record holds 512 bytes.
 pub const OBSERVATIONS: usize = 16;

@@ -1,7 +1,8 @@
 //! What this node tells the others and its own disk, and how often.
 //!
-//! Every write of a record costs each member work, so noise is not news: a verdict is said at once (a second apart at
-//! most), a round trip or a load that moved by a good part within [`PUBLISH_INTERVAL`].
+//! Every write of a record costs each member work, so noise is not news: a verdict is said at once, unless one was said just
+//! before ([`verdicts_apart`]), a round trip or a load that moved by a good part within [`PUBLISH_INTERVAL`]. Gossip
+//! publishes what is ordered here when it is ordered.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,11 +11,9 @@ use super::Engine;
 use super::endpoint::{Endpoint, NodeId};
 use super::event::{Effect, Observation, OwnReport, Remembered};
 use super::known::Known;
-use super::policy::{OBSERVATIONS, PUBLISH_INTERVAL};
+use super::policy::{OBSERVATIONS, PUBLISH_INTERVAL, VERDICT_REPORTS_A_SECOND, VERDICTS_APART};
 use super::time::Moment;
 
-/// Two reports because of verdicts are at least this far apart, and two because of the state of this node's own apiserver.
-const VERDICTS_APART: Duration = Duration::from_secs(1);
 /// The cache is written this often even if nothing changed, so that the ages in it are about right.
 const REMEMBER_INTERVAL: Duration = Duration::from_secs(600);
 /// Round trips and loads that differ by less than this factor are the same news.
@@ -49,7 +48,7 @@ impl Engine {
             Some((_, said)) if said.apiserver != report.apiserver => {
                 (self.reporting.turned.map_or(self.now, |then| then + VERDICTS_APART), true)
             }
-            Some((then, said)) if self.verdict_is_news(said, &report) => (*then + VERDICTS_APART, false),
+            Some((then, said)) if self.verdict_is_news(said, &report) => (*then + verdicts_apart(self.cluster.size()), false),
             Some((then, said)) if is_news(said, &report) => (*then + PUBLISH_INTERVAL, false),
             Some(_) => {
                 self.reporting.due = None;
@@ -124,6 +123,11 @@ impl Engine {
         effects.push(Effect::Remember { endpoints, cluster_size: self.cluster.size() });
         self.reporting.remembered = Some((self.now, memory));
     }
+}
+
+/// How far apart two reports because of verdicts are: all nodes see the same trouble, and each hears what all say of it.
+fn verdicts_apart(cluster_size: u32) -> Duration {
+    (Duration::from_secs(u64::from(cluster_size)) / VERDICT_REPORTS_A_SECOND).clamp(VERDICTS_APART, PUBLISH_INTERVAL)
 }
 
 fn is_news(said: &OwnReport, now: &OwnReport) -> bool {

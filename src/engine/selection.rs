@@ -95,15 +95,29 @@ impl Upstream {
     }
 }
 
-/// The rank of an upstream. The order of the fields is the policy: whether it answers comes before everything; then the
-/// apiserver of this very machine, which no network can take away; then the direct way before the balancer's detour; then
-/// distance. What nobody has measured stands behind everything measured.
+/// The rank of an upstream. The order of the fields is the policy: whether it answers comes before everything; then, where
+/// something speaks against it, what it costs a client to find out that it is true; then the apiserver of this very machine,
+/// which no network can take away; then the direct way before the balancer's detour; then distance. What nobody has measured
+/// stands behind everything measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Score {
     pub(crate) verdict: Verdict,
+    pub(crate) trouble: Trouble,
     pub(crate) place: Place,
     pub(crate) path: Path,
     pub(crate) distance: Distance,
+}
+
+/// How an upstream fails that something speaks against. A refusal costs a client nothing, silence costs it a delay; and who
+/// answers again is the first to be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// Its last probe was answered, and traffic has met nothing since.
+    Answers,
+    /// It refuses, closes, or says what no apiserver says.
+    Refuses,
+    /// It drops, or accepts and says nothing.
+    Silent,
 }
 
 /// On this machine or not.
@@ -142,7 +156,12 @@ impl Score {
             Distance::Far(_) => "farther than the band of the nearest",
             Distance::Unmeasured => "distance not measured",
         };
-        format!("{}, {place}, {distance}", self.verdict.as_str())
+        let trouble = match self.trouble {
+            Trouble::Answers => "",
+            Trouble::Refuses => " (refuses)",
+            Trouble::Silent => " (silent)",
+        };
+        format!("{}{trouble}, {place}, {distance}", self.verdict.as_str())
     }
 }
 
@@ -151,6 +170,8 @@ impl Score {
 pub(crate) struct Candidate {
     pub(crate) endpoint: Endpoint,
     pub(crate) verdict: Verdict,
+    /// How it fails, if it does.
+    pub(crate) trouble: Trouble,
     pub(crate) sources: Vec<Source>,
     pub(crate) rtt: Option<Duration>,
     /// Connections it bears.
@@ -174,8 +195,15 @@ impl Candidate {
         if external { Path::External } else { Path::Direct }
     }
 
-    fn class(&self) -> (Verdict, Place, Path) {
-        (self.verdict, self.place(), self.path())
+    fn trouble(&self) -> Trouble {
+        match self.verdict {
+            Verdict::Suspect | Verdict::Down => self.trouble,
+            Verdict::Ready | Verdict::Draining | Verdict::Unproven => Trouble::Answers,
+        }
+    }
+
+    fn class(&self) -> (Verdict, Trouble, Place, Path) {
+        (self.verdict, self.trouble(), self.place(), self.path())
     }
 }
 
@@ -203,7 +231,8 @@ fn score(candidate: &Candidate, all: &[Candidate]) -> Score {
         (Some(rtt), _) => Distance::Far(rtt),
         (None, _) => Distance::Unmeasured,
     };
-    Score { verdict: candidate.verdict, place: candidate.place(), path: candidate.path(), distance }
+    let (verdict, trouble, place, path) = candidate.class();
+    Score { verdict, trouble, place, path, distance }
 }
 
 /// Entering asks for more than staying, so that noise moves nothing. Who was near before the nearest was known has to enter anew.
@@ -300,6 +329,7 @@ mod tests {
         Candidate {
             endpoint: std::net::SocketAddr::from(([10, 0, 0, last], 6443)).into(),
             verdict: Verdict::Ready,
+            trouble: Trouble::Answers,
             sources: vec![Source::Member],
             rtt: rtt_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
             load: 0,
@@ -338,6 +368,16 @@ mod tests {
         down.verdict = Verdict::Down;
         let (routing, _) = rank(&[down, external, candidate(3, Some(90.0)), local]);
         assert_eq!(lasts(&routing), [1, 3, 2, 4]);
+    }
+
+    #[test]
+    fn of_those_that_are_down_who_answers_again_comes_first_and_who_is_silent_last() {
+        for verdict in [Verdict::Suspect, Verdict::Down] {
+            let against = |last, rtt_ms, trouble| Candidate { verdict, trouble, ..candidate(last, Some(rtt_ms)) };
+            let silent = Candidate { sources: vec![Source::Local], ..against(1, 0.1, Trouble::Silent) };
+            let (routing, _) = rank(&[silent, against(2, 1.0, Trouble::Refuses), against(3, 90.0, Trouble::Answers)]);
+            assert_eq!(lasts(&routing), [3, 2, 1], "{verdict:?}");
+        }
     }
 
     #[test]

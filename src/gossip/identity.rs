@@ -4,8 +4,11 @@
 //! generation it had would be taken for its dead former self for minutes. It is the time of day in milliseconds, or one more than
 //! the last, whichever is greater; so a lost disk is made up for by the clock, and a clock behind by the disk. Where
 //! both fail, the others still hold our former self at a higher generation, whose heartbeat stands still: then this
-//! node goes on above it. If its heartbeat advances there are two machines with one name. That is for a person to end; a
-//! war of ever higher generations would not end it.
+//! node goes on above it. If its heartbeat goes on advancing there are two machines with one name. That is for a person to
+//! end; a war of ever higher generations would not end it.
+//!
+//! A former self's heartbeat advances, too, as seen from here: once, when somebody comes back into reach who had heard more
+//! of it. So one advance is no proof of life, and none is at our own address, where nobody else can be.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,7 +34,8 @@ const AHEAD: Duration = Duration::from_secs(50 * 366 * 24 * 3600);
 /// The year 2026, in milliseconds: it is later than that.
 const NO_EARLIER: u64 = 1_767_225_600_000;
 
-/// What was already known of a former self may still arrive for so long; what comes later is new.
+/// What was already known of a former self may still arrive for so long; what comes later is new. Two advances that are
+/// further apart did not come with one message.
 const ECHOES: Duration = Duration::from_secs(2);
 /// After this a heartbeat that stood still is taken for a former self's.
 const STILL: Duration = Duration::from_secs(5);
@@ -123,6 +127,14 @@ pub(super) enum Finding {
     ConflictOver,
 }
 
+/// Who this node is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ourselves {
+    pub(super) generation: u64,
+    pub(super) session: u64,
+    pub(super) addr: SocketAddr,
+}
+
 /// Watches those who have our name.
 #[derive(Default)]
 pub(super) struct Namesakes {
@@ -131,8 +143,44 @@ pub(super) struct Namesakes {
 }
 
 struct Watched {
+    session: Option<u64>,
     since: Instant,
     baseline: Option<u64>,
+    /// When its heartbeat advanced for the first time since it last stood still.
+    advanced: Option<Instant>,
+}
+
+/// What one look at a namesake shows.
+#[derive(PartialEq)]
+enum Shows {
+    Life,
+    Nothing,
+    Stillness,
+}
+
+impl Watched {
+    fn new(now: Instant, session: Option<u64>) -> Watched {
+        Watched { session, since: now, baseline: None, advanced: None }
+    }
+
+    fn look(&mut self, now: Instant, heartbeat: u64) -> Shows {
+        let age = now - self.since;
+        if age < ECHOES {
+            return Shows::Nothing;
+        }
+        let baseline = *self.baseline.get_or_insert(heartbeat);
+        if heartbeat >= baseline + BEATS {
+            self.baseline = Some(heartbeat);
+            self.since = now - ECHOES;
+            let first = *self.advanced.get_or_insert(now);
+            return if now >= first + ECHOES { Shows::Life } else { Shows::Nothing };
+        }
+        if age < STILL {
+            return Shows::Nothing;
+        }
+        self.advanced = None;
+        Shows::Stillness
+    }
 }
 
 impl Namesakes {
@@ -142,26 +190,26 @@ impl Namesakes {
     }
 
     /// Looks at all other ids of our name.
-    pub(super) fn look(&mut self, now: Instant, own: (u64, u64), others: &[Namesake]) -> Option<Finding> {
-        let (generation, session) = own;
+    pub(super) fn look(&mut self, now: Instant, ours: Ourselves, others: &[Namesake]) -> Option<Finding> {
         self.seen.retain(|key, _| others.iter().any(|other| (other.generation, other.addr) == *key));
         let mut former = None;
-        for other in others.iter().filter(|other| other.session != Some(session)) {
-            let watched = self.seen.entry((other.generation, other.addr)).or_insert(Watched { since: now, baseline: None });
-            let age = now - watched.since;
-            if age >= ECHOES {
-                let baseline = *watched.baseline.get_or_insert(other.heartbeat);
-                if other.heartbeat >= baseline + BEATS {
-                    watched.baseline = Some(other.heartbeat);
-                    watched.since = now - ECHOES;
-                    let new = self.conflict.is_none_or(|(addr, _)| addr != other.addr);
-                    self.conflict = Some((other.addr, now));
-                    if new {
+        for other in others.iter().filter(|other| other.session != Some(ours.session)) {
+            let new = || Watched::new(now, other.session);
+            let watched = self.seen.entry((other.generation, other.addr)).or_insert_with(new);
+            if watched.session != other.session {
+                *watched = new();
+            }
+            match watched.look(now, other.heartbeat) {
+                Shows::Life if other.addr != ours.addr => {
+                    let known = self.conflict.replace((other.addr, now));
+                    if known.is_none_or(|(addr, _)| addr != other.addr) {
                         return Some(Finding::Conflict(other.addr));
                     }
-                } else if age >= STILL && other.generation > generation {
+                }
+                Shows::Life | Shows::Stillness if other.generation > ours.generation => {
                     former = former.max(Some(other.generation));
                 }
+                _ => {}
             }
         }
         match self.conflict {
@@ -179,4 +227,61 @@ impl Namesakes {
 /// go on under another generation.
 pub(super) fn forged(heard: HeardOfUs, heartbeat: u64, version: u64) -> bool {
     heard.heartbeat > heartbeat || heard.version > version
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Ourselves = Ourselves { generation: 50, session: 1, addr: addr(1) };
+
+    const fn addr(host: u8) -> SocketAddr {
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, host)), 7447)
+    }
+
+    /// Looks twice a second at one namesake whose heartbeat is what `heartbeat` makes of the half seconds. What was found, and when.
+    fn watched(namesake: Namesake, halves: u32, heartbeat: impl Fn(u64) -> u64) -> Vec<(u32, Finding)> {
+        let (mut namesakes, began) = (Namesakes::default(), Instant::now());
+        let mut look = |half: u32| {
+            let other = Namesake { heartbeat: heartbeat(half.into()), ..namesake };
+            Some((half, namesakes.look(began + half * Duration::from_millis(500), OURS, &[other])?))
+        };
+        (0..halves).filter_map(&mut look).collect()
+    }
+
+    fn other(generation: u64, host: u8) -> Namesake {
+        Namesake { generation, addr: addr(host), heartbeat: 0, session: Some(2) }
+    }
+
+    #[test]
+    fn a_heartbeat_that_goes_on_advancing_is_another_machine_whichever_generation_is_higher() {
+        for generation in [40, 60] {
+            let found = watched(other(generation, 2), 60, |half| 100 + 2 * half);
+            assert!(matches!(found[..], [(4..=16, Finding::Conflict(theirs))] if theirs == addr(2)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_former_self_whose_last_beats_arrive_when_a_partition_heals_is_no_other_machine() {
+        let found = watched(other(40, 2), 200, |half| if half < 20 { 100 } else { 400 });
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn partitions_that_heal_one_after_another_make_no_other_machine_of_a_former_self() {
+        let found = watched(other(40, 2), 200, |half| 100 + 50 * (half / 30));
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn nobody_else_is_at_our_own_address_however_its_heartbeat_advances() {
+        assert_eq!(watched(other(40, 1), 60, |half| 100 + 2 * half), []);
+        let found = watched(other(60, 1), 60, |half| 100 + 2 * half);
+        assert!(found.iter().all(|(_, found)| *found == Finding::ContinueAbove(60)) && !found.is_empty());
+    }
+
+    #[test]
+    fn what_stands_still_above_us_is_a_former_self() {
+        assert_eq!(watched(other(60, 2), 11, |_| 100), [(10, Finding::ContinueAbove(60))]);
+    }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::address::{self, Hints};
-use super::identity::{self, Finding, Namesake};
+use super::identity::{self, Finding, Namesake, Ourselves};
 use super::inspect::Inspector;
 use super::life::{Birth, Life};
 use super::record::{NamingRule, Record};
@@ -53,7 +53,7 @@ impl Supervisor {
         }
         self.shared.stats.generation.set(life.generation);
         *unpoisoned(&self.shared.advertised) = Some(life.addr);
-        self.voice.wrote(life.began, record);
+        self.voice.wrote(record);
         self.namesakes.begin_life();
         self.contacts.begin_life();
         let mut book = unpoisoned(&self.shared.book);
@@ -109,7 +109,7 @@ impl Supervisor {
             return self.end_life("to be heard above what was forged");
         }
         let others: Vec<Namesake> = std::mem::take(&mut self.chores.namesakes);
-        match self.namesakes.look(now, (generation, self.voice.session), &others) {
+        match self.namesakes.look(now, Ourselves { generation, session: self.voice.session, addr: ours }, &others) {
             Some(Finding::ContinueAbove(above)) => {
                 self.floor = self.floor.max(above);
                 self.end_life("the others know this node by a higher generation");

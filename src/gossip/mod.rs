@@ -201,8 +201,9 @@ impl Gossip {
         Gossip { commands, shared }
     }
 
-    /// Publishes: a change of state at once, the rest at most every ten seconds. If `urgent`, or if a control plane's
-    /// state or addresses change, every live member is told directly as well.
+    /// Publishes at once, unless it is what was said last. If `urgent`, or if a control plane's state or addresses change,
+    /// every live member is told directly as well. Each write costs every member work: not to say too much is the caller's
+    /// business, which has it from the engine.
     pub fn say(&self, say: Say, urgent: bool) {
         self.order(Command::Say(say, urgent));
     }

@@ -162,7 +162,7 @@ impl Record {
         NodeId::of(&self.name)
     }
 
-    /// Whether going from `before` to this one is a change of state, which is published at once.
+    /// Whether going from `before` to this one is a change of state, which a control plane tells every live member directly.
     pub fn changes_state_of(&self, before: &Record) -> bool {
         self.role != before.role
             || self.agent != before.agent

@@ -85,7 +85,7 @@ impl Supervisor {
                 room = heard.reserve(), if !this.outbox.is_empty() => this.hand_out(room),
                 () = rung(bell) => this.look().await,
                 why = end_of(ended) => this.life_failed(&why),
-                () = until(this.voice.next()) => this.speak_again().await,
+                () = until(this.voice.urgent.next()) => this.repeat_directly().await,
                 _ = tick.tick() => this.tick().await,
             }
         }
@@ -225,9 +225,8 @@ impl Supervisor {
 
     async fn speak(&mut self, say: &Say, urgent: bool) {
         let Some(life) = &self.life else { return };
-        let now = Instant::now();
         let record = self.voice.record(say);
-        let Speak::Now { directly } = self.voice.judge(now, &record, urgent) else { return };
+        let Speak::Now { directly } = self.voice.judge(&record, urgent) else { return };
         let Some((text, bytes)) = record.encode_text().zip(record.encode()) else {
             error!("this node's record does not fit; the last one stays published");
             return;
@@ -236,17 +235,16 @@ impl Supervisor {
         if directly {
             let to = unpoisoned(&self.shared.book).live().collect();
             let direct = Direct { generation: life.generation, version, record: bytes };
-            self.voice.urgent.begin(now, direct, to);
+            self.voice.urgent.begin(Instant::now(), direct, to);
         }
-        self.voice.wrote(now, record);
+        self.voice.wrote(record);
     }
 
-    async fn speak_again(&mut self) {
+    /// Tells those directly who have not answered yet.
+    async fn repeat_directly(&mut self) {
         if let Some((to, plaintext)) = self.voice.urgent.due(Instant::now()) {
             self.send(Outgoing::Directly(to, plaintext)).await;
         }
-        let say = unpoisoned(&self.shared.said).clone();
-        self.speak(&say, false).await;
     }
 
     async fn reload(&mut self, keyring: Keyring, allow: Vec<IpNet>) {

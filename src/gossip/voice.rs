@@ -1,4 +1,6 @@
-//! When this node's record is written, and to whom a change is told directly.
+//! Whether this node's record is written, and to whom a change is told directly.
+//!
+//! How often something is worth a write is the engine's business: what it orders is written when it orders it.
 
 use tokio::time::Instant;
 
@@ -7,7 +9,6 @@ use super::record::Record;
 use super::urgent::Urgent;
 use crate::engine::endpoint::Endpoint;
 use crate::engine::event::Role;
-use crate::engine::policy;
 
 /// What this node says, and has said.
 pub(super) struct Voice {
@@ -15,8 +16,7 @@ pub(super) struct Voice {
     /// Drawn at random when this process started.
     pub(super) session: u64,
     pub(super) urgent: Urgent,
-    written: Option<(Instant, Record)>,
-    waiting: bool,
+    written: Option<Record>,
 }
 
 /// What to do about something new to say.
@@ -27,15 +27,13 @@ pub(super) enum Speak {
         /// And tell every live member directly.
         directly: bool,
     },
-    /// It waits until [`Voice::next`].
-    Later,
     /// It is what was said already.
     Never,
 }
 
 impl Voice {
     pub(super) fn new(name: String) -> Voice {
-        Voice { name, session: rand::random(), urgent: Urgent::default(), written: None, waiting: false }
+        Voice { name, session: rand::random(), urgent: Urgent::default(), written: None }
     }
 
     /// The record of what is to be said.
@@ -51,31 +49,18 @@ impl Voice {
     }
 
     /// Whether and how a record is to be published.
-    pub(super) fn judge(&mut self, now: Instant, record: &Record, urgent: bool) -> Speak {
-        let Some((last, written)) = &self.written else { return Speak::Now { directly: false } };
-        let changes = record.changes_state_of(written);
+    pub(super) fn judge(&self, record: &Record, urgent: bool) -> Speak {
+        let Some(written) = &self.written else { return Speak::Now { directly: false } };
         let control_plane = record.role == Role::ControlPlane || written.role == Role::ControlPlane;
-        if changes || urgent {
+        if urgent || record.changes_state_of(written) {
             return Speak::Now { directly: urgent || control_plane };
         }
-        if record == written {
-            self.waiting = false;
-            return Speak::Never;
-        }
-        self.waiting = now < *last + policy::PUBLISH_INTERVAL;
-        if self.waiting { Speak::Later } else { Speak::Now { directly: false } }
+        if record == written { Speak::Never } else { Speak::Now { directly: false } }
     }
 
     /// Notes what was published.
-    pub(super) fn wrote(&mut self, now: Instant, record: Record) {
-        self.written = Some((now, record));
-        self.waiting = false;
-    }
-
-    /// When there is something to do again.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let write = self.written.as_ref().filter(|_| self.waiting).map(|(last, _)| *last + policy::PUBLISH_INTERVAL);
-        [write, self.urgent.next()].into_iter().flatten().min()
+    pub(super) fn wrote(&mut self, record: Record) {
+        self.written = Some(record);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::engine::event::Verdict;
 use crate::engine::policy::DIAL_STAY;
 use crate::engine::{Endpoint, Upstream};
 use crate::world::{BoxFuture, Net, Stream};
@@ -15,13 +16,20 @@ use crate::world::{BoxFuture, Net, Stream};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) endpoint: Endpoint,
+    /// What was held of it when it was lined up.
+    pub(super) verdict: Verdict,
     pub(super) second_dial: Duration,
     pub(super) first_byte: Duration,
 }
 
 impl From<&Upstream> for Candidate {
     fn from(upstream: &Upstream) -> Candidate {
-        Candidate { endpoint: upstream.endpoint, second_dial: upstream.second_dial, first_byte: upstream.first_byte }
+        Candidate {
+            endpoint: upstream.endpoint,
+            verdict: upstream.verdict,
+            second_dial: upstream.second_dial,
+            first_byte: upstream.first_byte,
+        }
     }
 }
 
@@ -59,6 +67,11 @@ impl<'n> Dials<'n> {
 
     pub(super) fn none(&self) -> bool {
         self.flying.is_empty()
+    }
+
+    /// Whether it is being dialled.
+    pub(super) fn includes(&self, endpoint: Endpoint) -> bool {
+        self.flying.iter().any(|dial| dial.to.endpoint == endpoint)
     }
 
     /// When the next dial may be begun beside those that fly: at once where none does, or the latest was refused.

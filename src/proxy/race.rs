@@ -5,9 +5,12 @@
 //! first to answer with a TLS handshake record wins. Connecting alone wins nothing, since the kernel of a hung apiserver
 //! connects as well as any.
 //!
-//! Moving on to one more upstream costs nothing when the one before refused, closed, reset, or is known to be down: nobody is
-//! working on the client's hello then. While one is merely silent, or has answered with an alert, one more means one more
-//! handshake for the control plane, and that is paid from the bucket.
+//! Moving on to one more upstream costs nothing when the one before refused, closed, reset, became `down`, or has answered
+//! with something else than a handshake: nobody is working on the client's hello then. While one is merely silent, one more
+//! means one more handshake for the control plane, and that is paid from the bucket.
+//!
+//! Who was `down` already when it was dialled is on trial because nobody better was left, and may just be coming back. It is
+//! not given up for being `down`: another one is asked beside it, as soon as there is one that this race has not tried.
 //!
 //! A close before the first byte is not passed on while the client's bytes may still be sent elsewhere: with nobody left the
 //! client is held. That is what an external balancer does that has lost its last backend, and what an apiserver does that is
@@ -76,8 +79,8 @@ pub(super) struct Race<'a, 'c> {
     runner: &'a mut Runner<'c>,
     /// Who is dialled next.
     waiting: VecDeque<Candidate>,
-    /// Who is not dialled again in this race.
-    tried: Vec<Endpoint>,
+    /// Who is not dialled again in this race unless it recovers, and the worst that was held of it since it was dialled.
+    tried: Vec<(Endpoint, Verdict)>,
     dials: Dials<'a>,
     /// In the order in which they connected.
     trials: Vec<Trial>,
@@ -129,14 +132,18 @@ impl<'a, 'c> Race<'a, 'c> {
     fn line_up(&mut self) {
         let routing = self.routing.borrow_and_update().clone();
         let order = routing.order(|below| rand::random_range(0..below.max(1)));
-        self.waiting = order.into_iter().map(Candidate::from).filter(|next| !self.tried.contains(&next.endpoint)).collect();
+        self.waiting = order.into_iter().map(Candidate::from).filter(|next| !self.has_tried(next.endpoint)).collect();
+    }
+
+    fn has_tried(&self, endpoint: Endpoint) -> bool {
+        self.tried.iter().any(|(tried, _)| *tried == endpoint)
     }
 
     /// Begins the dials that are due.
     fn dial_on(&mut self) {
         while self.wanting && self.dials.next() <= Instant::now() {
             let Some(next) = self.waiting.pop_front() else { return };
-            self.tried.push(next.endpoint);
+            self.tried.push((next.endpoint, next.verdict));
             self.dials.begin(next);
         }
     }
@@ -204,7 +211,7 @@ impl<'a, 'c> Race<'a, 'c> {
             let (end, saw) =
                 if overtaken { (DialEnd::Overtaken, Some(Saw::Overtaken { deadline })) } else { (DialEnd::Dropped, None) };
             self.shared.dialled(loser.to.endpoint, end, saw);
-            self.tried.retain(|tried| *tried != loser.to.endpoint);
+            self.tried.retain(|(tried, _)| *tried != loser.to.endpoint);
             self.waiting.push_back(loser.to);
         }
         self.trials.push(Trial::new(dial.to, stream));
@@ -246,9 +253,7 @@ impl<'a, 'c> Race<'a, 'c> {
         if handshake || !self.runner.said.replayable() {
             return Some(End::Answered(won(self.trials.remove(place))));
         }
-        if !self.wanting && !self.trials.iter().any(Trial::is_open) {
-            self.wanting = self.may_replay();
-        }
+        self.wanting |= !self.trials.iter().any(Trial::is_open);
         None
     }
 
@@ -323,24 +328,37 @@ impl<'a, 'c> Race<'a, 'c> {
     fn rerouted(&mut self) {
         let routing = self.routing.borrow_and_update().clone();
         self.drop_dials(|dial| routing.verdict(dial.to.endpoint).is_some());
+        self.forgive(&routing);
         self.leave_the_dead(&routing);
         self.line_up();
         self.replay_if_late();
     }
 
-    /// Moves on from upstreams that are down, if there is one that is not.
+    /// Who disappointed this race, was thought ill of, and answers again may be tried again.
+    fn forgive(&mut self, routing: &Routing) {
+        let Race { tried, trials, dials, .. } = self;
+        tried.retain_mut(|(endpoint, worst)| {
+            let now = routing.verdict(*endpoint).unwrap_or(Verdict::Down);
+            let recovered = now <= Verdict::Draining && *worst > Verdict::Draining;
+            *worst = now.max(*worst);
+            let busy = dials.includes(*endpoint) || trials.iter().any(|trial| trial.to.endpoint == *endpoint);
+            busy || !recovered
+        });
+    }
+
+    /// Moves on from upstreams that are down, if there is one that is not and has not disappointed this race. Those that became
+    /// so since they were dialled are left; who was so before gets company.
     fn leave_the_dead(&mut self, routing: &Routing) {
-        let dead = |endpoint| routing.verdict(endpoint).is_none_or(|verdict| verdict == Verdict::Down);
-        let hopeless = |trial: &Trial| trial.is_open() && dead(trial.to.endpoint);
-        let elsewhere = routing.upstreams.iter().any(|upstream| upstream.verdict != Verdict::Down);
-        if !elsewhere || !self.runner.said.replayable() || !self.trials.iter().any(hopeless) {
+        let mut others = routing.upstreams.iter().filter(|upstream| upstream.verdict != Verdict::Down);
+        if !self.runner.said.replayable() || !others.any(|upstream| !self.has_tried(upstream.endpoint)) {
             return;
         }
-        self.trials.retain(|trial| !hopeless(trial));
-        if !self.trials.iter().any(Trial::is_open) && !self.wanting {
-            self.wanting = true;
-            self.tried.clear();
-        }
+        let down = |trial: &Trial| routing.verdict(trial.to.endpoint).is_none_or(|verdict| verdict == Verdict::Down);
+        let known = |trial: &Trial| trial.to.verdict == Verdict::Down && routing.verdict(trial.to.endpoint).is_some();
+        let before = self.trials.len();
+        self.trials.retain(|trial| !trial.is_open() || !down(trial) || known(trial));
+        let hopeless = self.trials.iter().all(|trial| !trial.is_open() || down(trial));
+        self.wanting |= hopeless && before > 0;
     }
 
     fn drop_dials(&mut self, keep: impl FnMut(&Dial<'a>) -> bool) {

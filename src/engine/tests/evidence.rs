@@ -4,7 +4,7 @@ use super::*;
 
 fn against() -> Vec<Saw> {
     let deadline = at(secs(40));
-    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly, Saw::NotTls]
+    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly]
 }
 
 #[test]
@@ -20,6 +20,71 @@ fn traffic_evidence_makes_suspect_and_prompts_one_probe_that_ends_it() {
         assert_eq!(world.probes(apiserver(1), since).len(), 1);
         assert!(world.probes(apiserver(1), since)[0].1.fresh, "only a fresh connection sees that new ones fail");
     }
+}
+
+#[test]
+fn what_hearsay_led_to_and_is_not_tls_carries_nothing_until_an_own_probe_has_proven_it_again() {
+    for from_the_cache in [false, true] {
+        let mut world = World::quiet(2, 1);
+        if from_the_cache {
+            world.site(apiserver(3), Site::Status(200));
+            world.tell(Event::Cached { endpoints: vec![cached(apiserver(3), None, secs(50))], cluster_size: 3 });
+            world.run(secs(30));
+        }
+        let subject = apiserver(if from_the_cache { 3 } else { 1 });
+        world.tell(Event::Connections { endpoint: subject, open: 10 });
+        let since = world.now;
+        world.saw(subject, Saw::NotTls);
+        assert_eq!(world.verdict(subject), Verdict::Unproven);
+        assert!(!world.carries(subject), "no client's bytes go there again before a probe has looked");
+        world.run(ms(260));
+        assert_eq!(world.verdicts(subject, since), [Verdict::Unproven, Verdict::Ready]);
+        assert!(world.carries(subject) && world.cuts(subject, since).is_empty());
+    }
+}
+
+#[test]
+fn the_answer_to_a_probe_that_was_sent_before_what_is_not_tls_was_seen_proves_nothing() {
+    let mut world = World::quiet(2, 1);
+    world.distance(apiserver(1), ms(100));
+    let since = world.now;
+    world.run_until(secs(2), |world| !world.probes(apiserver(1), since).is_empty());
+    world.saw(apiserver(1), Saw::NotTls);
+    world.run(ms(101));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Unproven);
+    world.run(secs(1));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+}
+
+#[test]
+fn what_was_proven_and_goes_on_talking_something_that_is_not_tls_is_down_with_the_first_probe_and_not_cut_by_traffic() {
+    let mut world = World::busy(2, 1);
+    world.site(apiserver(1), Site::Ends(Outcome::NotTls));
+    let since = world.now;
+    world.saw(apiserver(1), Saw::NotTls);
+    world.run(ms(260));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Unproven, Verdict::Down]);
+}
+
+#[test]
+fn a_configured_endpoint_that_is_not_tls_is_suspect_and_still_carries() {
+    for source in [Source::Static, Source::External] {
+        let mut world = World::worker(1);
+        for n in [1, 2] {
+            world.site(apiserver(n), Site::Status(200));
+        }
+        world.configure(&[(apiserver(1), source), (apiserver(2), Source::Static)]);
+        world.run(secs(30));
+        world.saw(apiserver(1), Saw::NotTls);
+        assert_eq!((world.verdict(apiserver(1)), world.carries(apiserver(1))), (Verdict::Suspect, true), "{source:?}");
+    }
+}
+
+#[test]
+fn the_only_upstream_that_carries_goes_on_as_suspect_though_it_is_not_tls() {
+    let mut world = World::quiet(1, 1);
+    world.saw(apiserver(1), Saw::NotTls);
+    assert_eq!((world.verdict(apiserver(1)), world.carries(apiserver(1))), (Verdict::Suspect, true));
 }
 
 #[test]
@@ -289,6 +354,21 @@ fn a_recovery_said_by_the_own_node_or_two_peers_brings_a_probe_within_the_ordina
         world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
         assert_eq!(world.verdict(apiserver(1)), Verdict::Ready, "although it was tried only every 5 min by now");
     }
+}
+
+#[test]
+fn a_node_that_lost_power_and_says_again_that_it_is_ready_is_probed_within_the_ordinary_interval() {
+    let mut world = World::worker(1);
+    world.word(1, ApiserverState::Ready);
+    world.run(secs(1200));
+    world.site(apiserver(1), Site::Status(200));
+    world.word(1, ApiserverState::Ready);
+    world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Down, "said again in one life it is no news");
+    let record = world.a_record(1, &[apiserver(1)]);
+    world.tell(Event::Record(MemberRecord { generation: 2, apiserver: Some(ApiserverState::Ready), ..record }));
+    world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready, "although it was tried only every 5 min by now");
 }
 
 #[test]

@@ -196,3 +196,21 @@ fn the_cache_is_written_when_it_changes_and_else_every_10_min() {
     world.run(secs(1));
     assert_eq!(remembered(&world, since).len(), 1);
 }
+
+#[test]
+fn the_more_nodes_the_farther_apart_one_tells_of_verdicts_up_to_the_ordinary_10_s() {
+    for (nodes, apart) in [(3, ms(1_000)), (100, ms(5_000)), (2_000, policy::PUBLISH_INTERVAL)] {
+        let mut world = World::quiet(3, 1);
+        world.tell(Event::Members(live(nodes)));
+        world.run(secs(120));
+        let since = world.now;
+        for _ in 0..120 {
+            world.saw(apiserver(1), Saw::Refused);
+            world.run(ms(500));
+        }
+        let published = world.published(since);
+        assert_eq!(published[0].0, since, "the first at once");
+        assert!(published.len() >= 2, "{nodes} nodes");
+        assert!(published.windows(2).all(|pair| pair[1].0.since(pair[0].0) >= apart), "{nodes} nodes");
+    }
+}

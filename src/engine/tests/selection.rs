@@ -257,3 +257,25 @@ fn the_best_are_told_once_when_they_change() {
     });
     assert_eq!(told.into_iter().map(|(_, best)| best).collect::<Vec<_>>(), [vec![apiserver(2), apiserver(3)]]);
 }
+
+#[test]
+fn when_all_are_down_who_answers_again_is_dialled_first_and_who_is_silent_last() {
+    let mut world = World::quiet(3, 1);
+    for (n, site) in [(1, Site::Silent), (2, Site::Ends(Outcome::Refused)), (3, Site::Ends(Outcome::Refused))] {
+        world.site(apiserver(n), site);
+    }
+    world.distance(apiserver(3), ms(90));
+    world.run(secs(20));
+    assert_eq!(world.ranked().last(), Some(&apiserver(1)), "it costs a client the first-byte delay");
+    world.site(apiserver(3), Site::Status(200));
+    world.run_until(secs(3), |world| world.ranked()[0] == apiserver(3));
+    assert_eq!(world.verdict(apiserver(3)), Verdict::Down, "one success is not enough to be ready");
+}
+
+#[test]
+fn of_two_suspects_the_one_that_refused_is_dialled_before_the_one_that_was_silent() {
+    let mut world = World::quiet(2, 1);
+    world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now });
+    world.saw(apiserver(2), Saw::Refused);
+    assert_eq!(world.ranked(), [apiserver(2), apiserver(1)]);
+}

@@ -249,16 +249,15 @@ async fn an_answer_that_is_not_tls_is_moved_on_from_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_alert_costs_a_replay_and_without_a_token_it_is_passed_on() {
-    let scene = Scene::of(&[(1, Alerts), (2, Alerts), (3, Alerts), (4, Answers)]);
-    for _ in 0..6 {
-        let mut client = scene.greeter().await;
-        let mut said = [0; 7];
-        client.read_exact(&mut said).await.expect("the alert");
+async fn moving_on_from_an_answer_that_is_no_handshake_is_free_though_the_bucket_be_empty() {
+    for play in [Alerts, Chats] {
+        let scene = Scene::of(&[(1, play), (2, play), (3, play), (4, Answers)]);
+        for _ in 0..12 {
+            assert_eq!(scene.served().await.1, 4, "{play:?}");
+        }
+        let counts = scene.proxy.stats();
+        assert_eq!((counts.replays, counts.replays_refused), (0, 0), "{play:?}");
     }
-    assert_eq!(scene.town.visits_to(4).len(), 0, "two replays a connection");
-    assert_eq!(scene.town.visits_to(3).len(), 5);
-    assert_eq!(scene.town.visits_to(2).len(), 5, "the sixth found the bucket empty");
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,6 +316,56 @@ async fn an_upstream_that_is_down_is_waited_for_when_there_is_no_other() {
     sleep(ms(1_000)).await;
     scene.route.send_replace(ranked(&[(1, Verdict::Down), (2, Verdict::Down)]));
     assert_eq!(answer(&mut client).await.expect("an answer"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_was_down_when_it_was_dialled_is_not_left_for_one_that_refused_this_race() {
+    let scene = Scene::of(&[(1, AnswersAfter(ms(1_000))), (2, Refuses)]);
+    scene.route.send_replace(ranked(&[(2, Verdict::Suspect), (1, Verdict::Down)]));
+    let mut client = scene.greeter().await;
+    for _ in 0..9 {
+        sleep(ms(100)).await;
+        scene.route.send_replace(ranked(&[(2, Verdict::Suspect), (1, Verdict::Down)]));
+    }
+    assert_eq!(answer(&mut client).await.expect("an answer"), 1);
+    assert_eq!(scene.town.dialled(), [2, 1], "once each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_becomes_down_is_not_left_for_one_that_refused_this_race() {
+    let scene = Scene::of(&[(1, Refuses), (2, AnswersAfter(ms(400)))]);
+    let mut client = scene.greeter().await;
+    sleep(ms(100)).await;
+    scene.route.send_replace(ranked(&[(1, Verdict::Suspect), (2, Verdict::Down)]));
+    assert_eq!(answer(&mut client).await.expect("an answer"), 2);
+    assert_eq!(scene.town.dialled(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_was_down_when_it_was_dialled_may_still_answer_first_when_another_one_comes() {
+    for (late, winner) in [(ms(400), 1), (ms(800), 2)] {
+        let scene = Scene::of(&[(1, AnswersAfter(late)), (2, AnswersAfter(ms(200)))]);
+        scene.route.send_replace(ranked(&[(1, Verdict::Down)]));
+        let mut client = scene.greeter().await;
+        sleep(ms(300)).await;
+        scene.route.send_replace(ranked(&[(2, Verdict::Ready), (1, Verdict::Down)]));
+        assert_eq!(answer(&mut client).await.expect("an answer"), winner);
+        assert_eq!((scene.town.dialled(), scene.proxy.stats().replays), (vec![1, 2], 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_refused_this_race_and_answers_again_is_tried_again_instead_of_one_that_is_down() {
+    let scene = Scene::of(&[(1, Refuses), (2, Silent)]);
+    let mut client = scene.greeter().await;
+    sleep(ms(100)).await;
+    scene.route.send_replace(ranked(&[(1, Verdict::Suspect), (2, Verdict::Down)]));
+    sleep(ms(100)).await;
+    scene.town.now_plays(1, Answers);
+    scene.route.send_replace(ranked(&[(1, Verdict::Ready), (2, Verdict::Down)]));
+    let begun = Instant::now();
+    assert_eq!(answer(&mut client).await.expect("an answer"), 1);
+    assert_eq!((begun.elapsed(), scene.proxy.stats().replays), (ms(0), 0));
 }
 
 #[tokio::test(start_paused = true)]
