@@ -66,6 +66,8 @@ pub struct Engine {
     /// Connections by endpoint as all members gossip them; [`None`] where gossip is off.
     loads: Option<BTreeMap<EndpointTag, u32>>,
     held: u32,
+    /// When an upstream last failed a client: it may still wait there, held by nobody.
+    stranded: Option<Moment>,
     probes: u64,
     routing: Routing,
     /// Something that ranking reads has changed.
@@ -112,6 +114,7 @@ impl Engine {
             endpoints: BTreeMap::new(),
             loads: None,
             held: 0,
+            stranded: None,
             probes: 0,
             routing: Routing::default(),
             rerank: false,
@@ -343,6 +346,7 @@ impl Engine {
             Saw::NotTls => ("answered a hello with something that is not TLS", Trouble::Refuses),
         };
         known.health.doubt(self.now, doubt, trouble);
+        self.stranded = Some(self.now);
         self.prompt(endpoint);
         if *saw == Saw::NotTls {
             self.withdraw_proof(endpoint, doubt);

@@ -1,8 +1,10 @@
 //! What follows from the state after each event: who leaves, who is probed, what is routed, cut, released and said.
 
+use std::time::Duration;
+
 use super::endpoint::Endpoint;
 use super::event::{Effect, Notice, ProbeOrder, Verdict};
-use super::policy::{CUT_SPREAD, PROBE_TIMEOUT, RAMP, RAMP_STEP};
+use super::policy::{CUT_SPREAD, HOLD, PROBE_TIMEOUT, RAMP, RAMP_STEP};
 use super::probing::{self, UnderWay};
 use super::selection::{Distance, rank};
 use super::time::Moment;
@@ -32,14 +34,24 @@ impl Engine {
         }
     }
 
+    /// The longest between two probes of anyone, back-off or not, while there are clients that nobody answers. Those that wait
+    /// at an upstream are not known by number, so for them it is the ordinary interval, which costs nothing beyond the budget.
+    fn most_apart(&self) -> Option<Duration> {
+        if self.held > 0 {
+            return Some(probing::held_interval(self.cluster.size()));
+        }
+        let waits = !self.routing.answers() && self.stranded.is_some_and(|then| self.now.since(then) < HOLD);
+        waits.then(|| self.probe_interval())
+    }
+
     fn probe_who_is_due(&mut self, effects: &mut Vec<Effect>) {
-        let held = (self.held > 0).then(|| probing::held_interval(self.cluster.size()));
+        let most_apart = self.most_apart();
         let due: Vec<Endpoint> = self
             .endpoints
             .values_mut()
             .filter_map(|known| {
-                if let (Some(held), Some(sent)) = (held, known.schedule.last_sent()) {
-                    known.schedule.no_later_than(sent + held);
+                if let (Some(apart), Some(sent)) = (most_apart, known.schedule.last_sent()) {
+                    known.schedule.no_later_than(sent + apart);
                 }
                 (known.schedule.due() <= self.now).then_some(known.endpoint)
             })

@@ -95,6 +95,38 @@ fn an_apiserver_that_answers_draining_releases_the_held() {
 }
 
 #[test]
+fn while_a_client_waits_at_a_hung_balancer_nobody_who_never_answered_stays_on_its_back_off() {
+    let mut world = World::worker(1);
+    world.configure(&[(apiserver(9), Source::External)]);
+    for n in 1..=3 {
+        world.site(apiserver(n), Site::Ends(Outcome::Refused));
+        world.record(n, &[apiserver(n)]);
+    }
+    world.run(secs(1200));
+    let since = world.now;
+    world.saw(apiserver(9), Saw::NoFirstByte { deadline: world.now });
+    world.run(secs(2));
+    world.site(apiserver(2), Site::Status(200));
+    world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
+    assert_eq!(world.best(), [apiserver(2)]);
+    world.run(secs(600));
+    let probes = world.probes(apiserver(1), since).len();
+    assert!(probes <= 13, "{probes} probes: the back-off goes on when the client must have given up");
+}
+
+#[test]
+fn as_soon_as_something_answers_the_back_off_goes_on() {
+    let mut world = World::quiet(1, 1);
+    world.site(apiserver(2), Site::Ends(Outcome::Refused));
+    world.record(2, &[apiserver(2)]);
+    world.run(secs(1200));
+    let since = world.now;
+    world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now });
+    world.run(secs(9));
+    assert!(world.probes(apiserver(2), since).len() <= 2, "while the one that answers was suspect, until its prompted probe");
+}
+
+#[test]
 fn nobody_is_released_when_nobody_is_held() {
     let mut world = World::quiet(3, 1);
     let since = world.now;
