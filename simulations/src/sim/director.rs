@@ -239,10 +239,12 @@ impl Stage {
                 let machines = self.machines(of)?;
                 self.each(of, &Order::Trust(cas.clone()))?;
                 let sim = self.sim.clone();
+                sim.change(|state| state.faults += 1);
                 self.work.spawn(async move {
                     // Whoever has a new file believes nobody before a probe of its own.
                     sleep(BELIEVES_AFTER).await;
                     sim.change(|state| {
+                        state.faults -= 1;
                         machines.iter().for_each(|machine| state.machines[*machine].trusts = cas.iter().copied().collect());
                     });
                     Ok(())

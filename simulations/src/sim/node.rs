@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prismesh::agent::{Agent, Sockets};
 use prismesh::config::{Config, ConfigError, Sources};
-use prismesh::engine::policy::DRAIN;
 use prismesh::gossip::Keyring;
 use prismesh::world::{Clock, Datagram, Net, World};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +63,9 @@ pub(super) enum Order {
     /// This is its keyring from now on.
     Keys(String),
 }
+
+/// An agent that is told to stop has promised to serve on for so long.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What a node's configuration says beside what a person added.
 pub(super) struct Basics {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use prismesh::engine::event::Verdict;
-use prismesh::engine::{Source, Upstream, band};
+use prismesh::engine::{Source, band};
 
 use super::Docket;
 use super::conditions::probe_interval;
@@ -53,10 +53,9 @@ fn bands(ran: &Ran, run: RunId) -> Vec<(Ms, Band)> {
     let routes = ran.log.routes.get(&run).map_or(&[][..], Vec::as_slice);
     let near = |routing: &prismesh::engine::Routing| {
         // At a control plane its own apiserver is a group by itself, and the band comes after it.
-        let ready = |upstream: &&Upstream| upstream.verdict == Verdict::Ready && !upstream.sources.contains(&Source::Local);
-        let first = routing.upstreams.iter().find(ready).map(|upstream| upstream.group);
-        let near = routing.upstreams.iter().filter(|upstream| Some(upstream.group) == first).filter(ready);
-        near.map(|upstream| upstream.endpoint.addr()).collect::<Band>()
+        let others = routing.upstreams.iter().filter(|it| it.verdict == Verdict::Ready && !it.sources.contains(&Source::Local));
+        let first = others.clone().next().map(|it| it.group);
+        others.filter(|it| Some(it.group) == first).map(|it| it.endpoint.addr()).collect::<Band>()
     };
     let mut bands: Vec<(Ms, Band)> = Vec::new();
     for (at, routing) in routes {
