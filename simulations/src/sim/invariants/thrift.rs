@@ -31,8 +31,9 @@ const WHILE_GROWING: usize = 6;
 const PROMPT: Ms = 5_000;
 /// Gossip a node, in bytes a second: a part that is always there, and one a member.
 const GOSSIP: (f64, f64) = (7_000.0, 165.0);
-/// Beside it, for each process that has just come: it is told of everybody, and everybody of it.
-const MEETING: f64 = 5_000.0;
+/// Beside it, in bytes, for each process that has just come: it is told of everybody, and everybody of it; a part that is always
+/// there, and one a member.
+const MEETING: (f64, f64) = (3_000.0, 64.0);
 /// Who is gone is a member for gossip until it is forgotten.
 const FORGOTTEN: Ms = 900_000;
 /// The longest datagram, in bytes of payload, on a way where nothing is wrong.
@@ -170,8 +171,10 @@ fn gossip(ran: &Ran, docket: &mut Docket) {
             }
             docket.evaluated();
             let members = ran.log.runs.values().filter(|run| run.from < to && run.to.is_none_or(|at| at + FORGOTTEN > from));
-            let came = ran.log.runs.values().filter(|run| (from.saturating_sub(WINDOW)..to).contains(&run.from));
-            let most = GOSSIP.0 + GOSSIP.1 * members.count() as f64 + MEETING * came.count() as f64 / bytes.len() as f64;
+            let members = members.count() as f64;
+            let came = ran.log.runs.values().filter(|run| (from.saturating_sub(WINDOW)..to).contains(&run.from)).count() as f64;
+            let meeting = came * (MEETING.0 + MEETING.1 * members) / bytes.len() as f64;
+            let most = GOSSIP.0 + GOSSIP.1 * members + meeting;
             let sent = bytes.iter().sum::<u64>() as f64 / bytes.len() as f64;
             if sent > most {
                 docket.broken(from, || {
