@@ -22,6 +22,13 @@ pub struct Scenario {
     pub errors: &'static [&'static str],
 }
 
+impl Scenario {
+    /// The story as this seed has it.
+    pub fn tell(&self, seed: u64, smallest: bool) -> Plan {
+        (self.plan)(&Cast { draw: Draw::of_story(seed, self.name), smallest })
+    }
+}
+
 /// How long a scenario is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
@@ -45,6 +52,11 @@ impl Class {
 pub fn nothing_more(_: &Ran) -> Vec<String> {
     Vec::new()
 }
+
+/// Nodes of a cluster whose story has no need of more, or of fewer.
+pub const FEWEST: usize = 6;
+/// And at most.
+pub const MOST: usize = 12;
 
 /// Who could play, and with which draws.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +86,8 @@ impl Cast {
     pub fn cluster(&self, planes: &[usize]) -> Cluster {
         let least = planes.first().copied().unwrap_or(1);
         let control_planes = if self.smallest { least } else { self.draw.one_of("control planes", planes) };
-        let all = self.count("nodes", control_planes + 3, 12.max(control_planes + 3));
+        let least = control_planes + 3;
+        let all = self.count("nodes", if self.smallest { least } else { least.max(FEWEST) }, MOST);
         self.cluster_of(control_planes, all - control_planes)
     }
 
