@@ -73,6 +73,7 @@ mod stale_cache;
 mod stopped_in_turn;
 mod storm;
 mod suspended;
+mod troubles;
 mod workers_first;
 mod zone_cut_10_min;
 mod zone_cut_2_h;

@@ -396,6 +396,7 @@ fn who(what: &Fault) -> Option<&Who> {
         Fault::Apiserver { of, .. }
         | Fault::Drain { of }
         | Fault::Flap { of, .. }
+        | Fault::Expired { of }
         | Fault::Impostor { of, .. }
         | Fault::Family { of, .. }
         | Fault::Machine { of }
