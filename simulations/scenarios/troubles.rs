@@ -100,7 +100,7 @@ impl Lot<'_> {
     }
 
     fn control_plane(&mut self) -> Option<Who> {
-        let name = self.cast.control_plane(self.cluster, &self.named("which control plane"));
+        let name = self.cast.control_plane(&from_the_beginning(self.cluster), &self.named("which control plane"));
         self.claim(name)
     }
 
