@@ -26,5 +26,6 @@ fn holds(ran: &Ran) -> Vec<String> {
     let mut promises = Promises::of(ran);
     let fault = promises.step(0);
     promises.nobody_fails().late_at_most(NOT_LATE, fault.from, (fault.from, ran.ended)).leases_kept(20_000);
+    promises.ready_everywhere(&fault.endpoints, fault.to + 10_000);
     promises.broken()
 }

@@ -26,5 +26,6 @@ fn holds(ran: &Ran) -> Vec<String> {
     let fault = promises.step(0);
     promises.nobody_fails().nothing_cut((0, ran.ended)).late_at_most(400, fault.from, (fault.from, ran.ended));
     promises.unused(&fault.endpoints, (fault.from + 2_500, fault.to));
+    promises.ready_everywhere(&fault.endpoints, fault.to + 10_000);
     promises.broken()
 }

@@ -1,6 +1,6 @@
 //! An apiserver takes its time.
 
-use crate::sim::plan::{Fault, Plan, who};
+use crate::sim::plan::{Cluster, Fault, Plan, who};
 use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
@@ -22,7 +22,8 @@ const FIRST_BYTE_DELAY: u32 = 500;
 const MEASURED: u64 = 6_000;
 
 fn plan(cast: &Cast) -> Plan {
-    let cluster = cast.cluster(&[2, 3, 5]);
+    // So many new connections that whoever is used at all is used often.
+    let cluster = Cluster { fresh_every: 200, ..cast.cluster(&[2, 3, 5]) };
     let of = who(cast.control_plane(&cluster, "who"));
     let mode = Mode::Slow(cast.draw.one_of("by", &[100, 300, 450, 550, 800, 1_500]));
     let at = cast.moment("when", 12_000, 15_000);
@@ -38,6 +39,9 @@ fn holds(ran: &Ran) -> Vec<String> {
     let mode = ran.plan.steps.first().map(|step| &step.what);
     if matches!(mode, Some(Fault::Apiserver { mode: Mode::Slow(FIRST_BYTE_DELAY..), .. })) {
         promises.unused_by_others(&fault, (fault.from + MEASURED, fault.to));
+    } else {
+        let others = (0..ran.names.len()).filter(|node| !fault.machines.contains(node)).collect();
+        promises.answered_as_before(&others, (5_000, fault.from), (fault.from + 1_000, fault.to));
     }
     promises.broken()
 }

@@ -1,14 +1,16 @@
 //! The external balancer sends to the dead.
 
-use super::balancer_refuses::nobody_notices;
+use super::balancer_refuses::{ONLY_IT, nobody_else_notices, only_the_balancer};
 use crate::sim::plan::{Fault, Plan, who};
+use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
 use crate::sim::state::Mode;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "balancer-half-works",
-    story: "The external load balancer's checks find nothing, so it goes on sending to an apiserver that crashed: every second or third connection through it fails.",
+    story: "The external load balancer's checks find nothing, so it goes on sending to an apiserver that crashed: every second or third \
+            connection through it fails. A few nodes know nothing but the balancer: what failed there is tried again until it is answered.",
     class: Class::Quick,
     plan,
     holds,
@@ -18,6 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 fn plan(cast: &Cast) -> Plan {
     let mut cluster = cast.cluster(&[2, 3, 5]);
     cluster.balancer = Some(0);
+    only_the_balancer(cast, &mut cluster, ONLY_IT);
     let of = who(cast.control_plane(&cluster, "who crashes"));
     let at = cast.moment("when", 15_000, 18_000);
     let crash = at + cast.moment("blind before", 500, 4_000);
@@ -29,6 +32,13 @@ fn plan(cast: &Cast) -> Plan {
     )
 }
 
+/// By then everybody has started, has heard of the apiservers, and needs the balancer no longer.
+const KNOWN: u64 = 4_000;
+
 fn holds(ran: &Ran) -> Vec<String> {
-    nobody_notices(ran)
+    let mut promises = Promises::of(ran);
+    let blind = promises.step(0);
+    nobody_else_notices(&mut promises, ran, KNOWN, blind.from);
+    promises.nobody_fails();
+    promises.broken()
 }

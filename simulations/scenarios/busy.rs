@@ -6,7 +6,7 @@ use crate::sim::state::Mode;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "busy",
-    story: "Every worker opens fifteen connections a second, all apiservers are equally near, and one of them is gone for a while: \
+    story: "Every worker opens fifteen to thirty connections a second, all apiservers are equally near, and one of them is gone for a while: \
             nobody gets more than twice its share, not even while it comes back.",
     class: Class::Quick,
     plan,
@@ -16,7 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn plan(cast: &Cast) -> Plan {
     let cluster = cast.cluster(&[3, 5]);
-    let workers = cluster.nodes.len() - 3;
+    let workers = cluster.nodes.iter().filter(|node| !node.control_plane).count();
     let cluster = Cluster {
         // One zone: all are alike, and it is the draw that is looked at.
         zones: vec![vec![2]],

@@ -1,6 +1,7 @@
 //! The cluster's CA is another one.
 
 use crate::sim::plan::{Fault, Plan, who};
+use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
 use crate::sim::seen::{all_know, everyone, served};
@@ -26,9 +27,24 @@ fn plan(cast: &Cast) -> Plan {
     plan
 }
 
+/// A dial and a handshake, and a probe each half second by which each node finds out.
+const UNDER_WAY: u64 = 1_500;
+/// With the new file a node proves somebody within this.
+const BELIEVED: u64 = 1_000;
+
 fn holds(ran: &Ran) -> Vec<String> {
     let (everyone, over) = (everyone(ran), ran.last_step());
-    let mut broken = served(ran, &everyone, over + 3_000, ran.ended);
+    let rotated = ran.plan.steps.first().map_or(0, |step| step.at);
+    let mut promises = Promises::of(ran);
+    for step in &ran.plan.steps {
+        let Fault::GiveCa { of } = &step.what else { continue };
+        let node = ran.machines(of);
+        // What was under way when they changed may still arrive; after that nobody is carried to whom this node cannot believe.
+        promises.nobody_answered(&node, (rotated + UNDER_WAY, step.at));
+        promises.nobody_of_fails(&node, (step.at, ran.ended)).waits_of(&node, BELIEVED, (step.at, ran.ended));
+    }
+    let mut broken = promises.broken();
+    broken.extend(served(ran, &everyone, over + 3_000, ran.ended));
     broken.extend(all_know(ran, &everyone, &ran.endpoints(&everyone, ran.ended), over + 10_000));
     broken
 }

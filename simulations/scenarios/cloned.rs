@@ -1,5 +1,8 @@
 //! A machine is a copy of another one.
 
+use std::net::IpAddr;
+
+use super::chaos::TWINS;
 use crate::sim::plan::{Fault, Plan};
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
@@ -12,7 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     class: Class::Quick,
     plan,
     holds,
-    errors: &["two machines have the name"],
+    errors: TWINS,
 };
 
 fn plan(cast: &Cast) -> Plan {
@@ -29,8 +32,20 @@ fn plan(cast: &Cast) -> Plan {
 fn holds(ran: &Ran) -> Vec<String> {
     let mut broken = nobody_failed(ran, &everyone(ran), 5_000, ran.ended);
     broken.extend(served(ran, &everyone(ran), ran.last_step() + 8_000, ran.ended));
-    if !ran.complaints.iter().any(|complaint| complaint.contains("two machines have the name")) {
-        broken.push("nobody said that two machines have one name".to_owned());
+    if let Some(Fault::Cloned { of, from }) = ran.plan.steps.first().map(|step| &step.what) {
+        broken.extend(both_say_so(ran, from, of));
     }
     broken
+}
+
+/// Both machines say that there are two of this name, each from where it stands.
+pub(super) fn both_say_so(ran: &Ran, name: &str, other: &str) -> Vec<String> {
+    let machines = [name, other].map(|who| ran.machine(who));
+    let addrs = machines.map(|machine| machine.and_then(|it| ran.history.at(0).machines.get(it)?.addrs.first().copied()));
+    let said = |addr: IpAddr| {
+        let this = format!("two machines have the name {name}: this one at {addr}:");
+        ran.complaints.iter().any(|complaint| complaint.contains(&this))
+    };
+    let silent = addrs.into_iter().flatten().filter(|addr| !said(*addr));
+    silent.map(|addr| format!("the machine at {addr} did not say that another one has its name, {name}")).collect()
 }

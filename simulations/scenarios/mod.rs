@@ -18,24 +18,30 @@ mod apiserver_pauses;
 mod apiserver_replaced;
 mod apiserver_slow;
 mod apiserver_unready;
+mod balancer_changes;
 mod balancer_drops;
 mod balancer_half_works;
 mod balancer_hangs;
+mod balancer_moves;
 mod balancer_name_fails;
 mod balancer_refuses;
 mod busy;
 mod ca_rotated;
 mod calm;
+mod certificate_expired;
 mod chaos;
 mod chaos_long;
 mod churn;
 mod clock_jumps;
 mod cloned;
 mod crash_loops;
+mod digest_fills;
+mod digest_near_limit;
 mod etcd_lost;
 mod even_again;
 mod family_dead;
 mod far_zone;
+mod far_zone_without;
 mod from_10_to_30_ms;
 mod gossip_off;
 mod herd;
@@ -57,25 +63,38 @@ mod mtu;
 mod nearest_changes;
 mod node_moves;
 mod node_restarts;
+mod nothing_at_first;
+mod nothing_known;
+mod one_of_three;
 mod only_control_plane;
+mod only_server_slow;
 mod out_of_reach;
 mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
+mod partition_gossip_one_way;
+mod partition_one_way;
 mod partition_to_apiserver;
 mod planes_replaced;
+mod quorum_late;
+mod replaced_idle;
 mod replaced_unseen;
 mod replaced_unseen_long;
 mod rolling_upgrade;
+mod same_name;
 mod seeds_dead;
 mod snapshot_restored;
 mod stale_cache;
+mod state_lost;
 mod stopped_in_turn;
 mod storm;
 mod suspended;
+mod troubles;
 mod workers_first;
 mod zone_cut_10_min;
+mod zone_cut_10_min_without;
 mod zone_cut_2_h;
+mod zone_cut_2_h_without;
 mod zone_cut_with;
 mod zone_cut_without;
 
@@ -92,13 +111,17 @@ pub const ALL: &[Scenario] = &[
     partition_to_apiserver::SCENARIO,
     partition_from_apiserver::SCENARIO,
     partition_gossip::SCENARIO,
+    partition_gossip_one_way::SCENARIO,
     partition_api::SCENARIO,
+    partition_one_way::SCENARIO,
     family_dead::SCENARIO,
     out_of_reach::SCENARIO,
     zone_cut_with::SCENARIO,
     zone_cut_without::SCENARIO,
     zone_cut_10_min::SCENARIO,
+    zone_cut_10_min_without::SCENARIO,
     zone_cut_2_h::SCENARIO,
+    zone_cut_2_h_without::SCENARIO,
     loss_1::SCENARIO,
     loss_5::SCENARIO,
     loss_30::SCENARIO,
@@ -110,6 +133,8 @@ pub const ALL: &[Scenario] = &[
     balancer_hangs::SCENARIO,
     balancer_half_works::SCENARIO,
     balancer_name_fails::SCENARIO,
+    balancer_changes::SCENARIO,
+    balancer_moves::SCENARIO,
     // One apiserver of several.
     apiserver_drops::SCENARIO,
     apiserver_loses_its_machine::SCENARIO,
@@ -123,21 +148,29 @@ pub const ALL: &[Scenario] = &[
     apiserver_replaced::SCENARIO,
     apiserver_slow::SCENARIO,
     apiserver_unready::SCENARIO,
+    certificate_expired::SCENARIO,
     etcd_lost::SCENARIO,
     workers_first::SCENARIO,
+    quorum_late::SCENARIO,
+    nothing_at_first::SCENARIO,
+    nothing_known::SCENARIO,
+    one_of_three::SCENARIO,
     local_hangs::SCENARIO,
     // All apiservers, or the only one.
     only_control_plane::SCENARIO,
+    only_server_slow::SCENARIO,
     rolling_upgrade::SCENARIO,
     stopped_in_turn::SCENARIO,
     planes_replaced::SCENARIO,
     replaced_unseen::SCENARIO,
     replaced_unseen_long::SCENARIO,
+    replaced_idle::SCENARIO,
     // Distance.
     nearest_changes::SCENARIO,
     from_10_to_30_ms::SCENARIO,
     latency_noise::SCENARIO,
     far_zone::SCENARIO,
+    far_zone_without::SCENARIO,
     many_join::SCENARIO,
     storm::SCENARIO,
     herd::SCENARIO,
@@ -145,6 +178,8 @@ pub const ALL: &[Scenario] = &[
     list_switched::SCENARIO,
     churn::SCENARIO,
     crash_loops::SCENARIO,
+    digest_fills::SCENARIO,
+    digest_near_limit::SCENARIO,
     chaos::SCENARIO,
     chaos_long::SCENARIO,
     node_restarts::SCENARIO,
@@ -154,7 +189,9 @@ pub const ALL: &[Scenario] = &[
     suspended::SCENARIO,
     clock_jumps::SCENARIO,
     cloned::SCENARIO,
+    same_name::SCENARIO,
     snapshot_restored::SCENARIO,
+    state_lost::SCENARIO,
     ca_rotated::SCENARIO,
     keys_rotated::SCENARIO,
     // Somebody who has the key and means harm.

@@ -1,6 +1,7 @@
 //! The nearest apiserver moves away, as far as packets are concerned.
 
-use crate::sim::plan::{Fault, Plan, who};
+use crate::sim::plan::{Cluster, Fault, Plan, who};
+use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
 use crate::sim::seen::{everyone, nobody_failed, opened_to};
@@ -8,7 +9,7 @@ use crate::sim::seen::{everyone, nobody_failed, opened_to};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "nearest-changes",
     story: "The way to one control plane grows by 20 to 40 ms, for everybody. Once it has been noticed, only its own node uses it, \
-            until the way is short again.",
+            until the way is short again: then everybody goes where he went before.",
     class: Class::Quick,
     plan,
     holds,
@@ -16,7 +17,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn plan(cast: &Cast) -> Plan {
-    let cluster = cast.cluster(&[2, 3, 5]);
+    // So many new connections that whoever is used at all is used often.
+    let cluster = Cluster { fresh_every: 200, ..cast.cluster(&[2, 3, 5]) };
     let of = who(cast.control_plane(&cluster, "which moves"));
     let ms = u32::try_from(cast.draw.number("one way", 10, 20)).unwrap_or(10);
     let at = cast.moment("when", 12_000, 15_000);
@@ -31,5 +33,9 @@ fn holds(ran: &Ran) -> Vec<String> {
     let mut broken = nobody_failed(ran, &everyone(ran), 5_000, ran.ended);
     // A smoothed round trip follows within a handful of probes.
     broken.extend(opened_to(ran, &others, &ran.endpoints(&far, 0), step.at + 15_000, ran.last_step()));
+    // Whoever had it nearest before has it so again.
+    let mut promises = Promises::of(ran);
+    promises.answered_as_before(&others, (10_000, step.at), (ran.last_step() + 15_000, ran.ended));
+    broken.extend(promises.broken());
     broken
 }

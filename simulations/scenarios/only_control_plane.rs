@@ -20,6 +20,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const HELD: Ms = 8_000;
 /// While clients are held it is probed every half second; then handshakes follow, a few round trips each.
 const RELEASED_WITHIN: Ms = 700;
+/// A dial and a handshake take a few round trips of at most 10 ms.
+const UNDER_WAY: Ms = 60;
 
 fn plan(cast: &Cast) -> Plan {
     let cluster = cast.cluster(&[1]);
@@ -36,8 +38,10 @@ fn holds(ran: &Ran) -> Vec<String> {
     let (brief, long) = (promises.step(0), promises.step(1));
     // Whose time would have ended later than it came back.
     let in_time = long.to + RELEASED_WITHIN - HELD;
-    promises.nobody_fails_between(0, long.from).nobody_fails_between(in_time, Ms::MAX);
-    promises.held_at_least(HELD, (long.from, in_time));
+    // A hello that was under way when it died is one that came too late.
+    let died = long.from - UNDER_WAY;
+    promises.nobody_fails_between(0, died).nobody_fails_between(in_time, Ms::MAX);
+    promises.held_at_least(HELD, (died, in_time));
     for (from, back) in [(brief.from, brief.to), (in_time, long.to)] {
         promises.answered_by(back + RELEASED_WITHIN, (from, back));
         promises.late_at_most(NOT_LATE, brief.from, (back + RELEASED_WITHIN, back + 10_000));

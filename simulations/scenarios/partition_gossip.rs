@@ -25,7 +25,8 @@ fn plan(cast: &Cast) -> Plan {
     Plan { cluster, steps: Vec::new(), lasts: 75_000 }.fault(at, lasts, fault)
 }
 
-fn holds(ran: &Ran) -> Vec<String> {
+/// Also when it is one way only.
+pub(super) fn holds(ran: &Ran) -> Vec<String> {
     let everyone = everyone(ran);
     let mut broken = nobody_failed(ran, &everyone, 5_000, ran.ended);
     broken.extend(never_down(ran, &everyone, &ran.endpoints(&everyone, 0), 5_000, ran.ended));

@@ -1,10 +1,11 @@
 //! What a worker sends to one apiserver's machine is lost, and not the other way round.
 
 use crate::sim::plan::{Fault, Plan, who};
+use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
 use crate::sim::seen::{everyone, never_down, nobody_failed};
-use crate::sim::state::Class as Packets;
+use crate::sim::state::{Class as Packets, Ms};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "partition-worker-to-apiserver",
@@ -33,6 +34,23 @@ pub(super) fn holds(ran: &Ran) -> Vec<String> {
     let others = everyone(ran).difference(&hit).copied().collect();
     let apiservers = ran.endpoints(&everyone(ran), 0);
     let mut broken = nobody_failed(ran, &everyone(ran), 5_000, ran.ended);
+    broken.extend(that_worker_leaves(ran));
     broken.extend(never_down(ran, &others, &apiservers, 5_000, ran.ended));
     broken
+}
+
+/// Who is not heard, or hears nothing, has no connection there any more, and opens none.
+const LEFT_WITHIN: Ms = 6_500;
+
+/// That worker leaves that apiserver, with what is open and with what is new.
+fn that_worker_leaves(ran: &Ran) -> Vec<String> {
+    let mut promises = Promises::of(ran);
+    let mut cut = promises.step(0);
+    let Some(Fault::Partition { from, to, .. }) = ran.plan.steps.first().map(|step| &step.what) else { return Vec::new() };
+    let ends = promises.machines(&[from.as_slice(), to.as_slice()].concat());
+    let (planes, worker) = ends.into_iter().partition(|node| ran.plan.cluster.nodes[*node].control_plane);
+    cut.endpoints = promises.endpoints_of(&planes, 0);
+    promises.left_within(LEFT_WITHIN, &worker, &cut);
+    promises.answered_elsewhere(&worker, &cut.endpoints, (cut.from + LEFT_WITHIN, cut.to));
+    promises.broken()
 }

@@ -38,7 +38,12 @@ fn plan(cast: &Cast) -> Plan {
 
 /// All control planes are replaced, one each so many ms; it ends when the last one has gone.
 pub(super) fn replaced(cast: &Cast, apart: Ms) -> Plan {
-    let mut cluster = cast.cluster(&[1, 2, 3, 5]);
+    replaced_of(cast, &[1, 2, 3, 5], apart)
+}
+
+/// The same where there are as many control planes as one of these.
+pub(super) fn replaced_of(cast: &Cast, planes: &[usize], apart: Ms) -> Plan {
+    let mut cluster = cast.cluster(planes);
     let planes = cluster.nodes.iter().filter(|node| node.control_plane).count();
     let zones = cluster.zones.len();
     let new = |place: usize| Node {

@@ -1,18 +1,17 @@
-//! A zone is cut off for two hours: longer than gossip remembers the dead.
+//! A zone that has a control plane is cut off for two hours: longer than gossip remembers the dead.
 
-use crate::sim::plan::Plan;
+use super::zone_cut_10_min::{both_sides_serve, cut_for};
 use crate::sim::scenario::{Cast, Class, Scenario};
+use crate::sim::state::Ms;
 
 pub(super) const SCENARIO: Scenario = Scenario {
-    name: "zone-cut-2-h",
-    story: "For two hours a zone, with or without a control plane in it, hears nothing of the others: long after gossip has forgotten \
-            them. When the way is back everybody finds everybody again.",
+    name: "zone-cut-2-h-with-control-plane",
+    story: "For two hours a zone with a control plane in it hears nothing of the others: each side has long forgotten the other. When the \
+            way is back everybody finds everybody again.",
     class: Class::Long,
-    plan,
-    holds: super::zone_cut_10_min::holds,
+    plan: |cast: &Cast| cut_for(cast, TWO_HOURS, true),
+    holds: both_sides_serve,
     errors: &[],
 };
 
-fn plan(cast: &Cast) -> Plan {
-    super::zone_cut_10_min::cut_for(cast, 7_200_000)
-}
+pub(super) const TWO_HOURS: Ms = 7_200_000;

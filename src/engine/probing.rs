@@ -58,7 +58,7 @@ impl Pace {
 }
 
 /// The beat is drawn anew when the cluster's interval has grown by this factor.
-const RESPREAD: f64 = 1.5;
+const RESPREAD: f64 = 1.2;
 
 /// A probe under way.
 #[derive(Clone, Copy, Debug, PartialEq)]

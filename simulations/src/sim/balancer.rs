@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::seams::{Host, SimListener, SimStream};
-use super::state::Mode;
+use super::state::{Mode, Site};
 use super::tcp::Owner;
 
 /// Between two checks of a backend.
@@ -25,10 +25,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Where it listens.
 pub(super) const PORT: u16 = 6443;
 
-/// Serves for ever.
-pub(super) async fn serve(host: Host, addr: SocketAddr, listener: SimListener, blind: watch::Receiver<bool>) {
+/// Serves for ever, wherever its machine is just then.
+pub(super) async fn serve(host: Host, listener: SimListener, blind: watch::Receiver<bool>) {
     let (healthy, mut known) = watch::channel(Vec::new());
-    let checking = check(host.clone(), addr, healthy, blind);
+    let checking = check(host.clone(), healthy, blind);
     let serving = async {
         // It accepts nobody before it has looked round once.
         let _ = known.changed().await;
@@ -38,25 +38,25 @@ pub(super) async fn serve(host: Host, addr: SocketAddr, listener: SimListener, b
             let backends = known.borrow().clone();
             turn = turn.wrapping_add(1);
             // What hangs keeps its clients, and says nothing.
-            if hangs(&host, addr) {
-                tokio::spawn(hang(host.clone(), addr, client));
+            if hangs(&host) {
+                tokio::spawn(hang(host.clone(), client));
             } else if let Some(backend) = backends.get(turn % backends.len().max(1)).copied() {
-                tokio::spawn(relay(host.clone(), addr, client, backend));
+                tokio::spawn(relay(host.clone(), client, backend));
             }
         }
     };
     tokio::join!(checking, serving);
 }
 
-async fn hang(host: Host, addr: SocketAddr, client: SimStream) {
-    while hangs(&host, addr) && !client.dead() {
+async fn hang(host: Host, client: SimStream) {
+    while hangs(&host) && !client.dead() {
         sleep(Duration::from_millis(250)).await;
     }
 }
 
-async fn check(host: Host, addr: SocketAddr, healthy: watch::Sender<Vec<SocketAddr>>, blind: watch::Receiver<bool>) {
+async fn check(host: Host, healthy: watch::Sender<Vec<SocketAddr>>, blind: watch::Receiver<bool>) {
     loop {
-        let backends = host.sim.core().state.sites.get(&addr).and_then(|site| site.backends.clone()).unwrap_or_default();
+        let backends = own(&host).and_then(|site| site.backends).unwrap_or_default();
         let mut open = Vec::new();
         for backend in backends.iter() {
             if *blind.borrow() || timeout(PATIENCE, host.dial(*backend, Owner::Task)).await.is_ok_and(|dialled| dialled.is_ok()) {
@@ -68,14 +68,14 @@ async fn check(host: Host, addr: SocketAddr, healthy: watch::Sender<Vec<SocketAd
     }
 }
 
-async fn relay(host: Host, addr: SocketAddr, client: SimStream, backend: SocketAddr) {
+async fn relay(host: Host, client: SimStream, backend: SocketAddr) {
     let Ok(Ok(upstream)) = timeout(PATIENCE, host.dial(backend, Owner::Task)).await else { return };
     host.sim.core().log.relayed(upstream.conn, client.conn);
     let mut carried = pin!(carry(Box::new(client), Box::new(upstream), Arc::new(Meter::new(Clock::start()))));
     // What hangs carries nothing, and loses nothing.
     let mut nap = pin!(sleep(Duration::ZERO));
     poll_fn(|cx| {
-        while hangs(&host, addr) {
+        while hangs(&host) {
             std::task::ready!(nap.as_mut().poll(cx));
             nap.set(sleep(LOOK));
         }
@@ -84,6 +84,11 @@ async fn relay(host: Host, addr: SocketAddr, client: SimStream, backend: SocketA
     .await;
 }
 
-fn hangs(host: &Host, addr: SocketAddr) -> bool {
-    host.sim.core().state.sites.get(&addr).is_some_and(|site| site.mode == Mode::Hung)
+fn hangs(host: &Host) -> bool {
+    own(host).is_some_and(|site| site.mode == Mode::Hung)
+}
+
+fn own(host: &Host) -> Option<Site> {
+    let core = host.sim.core();
+    core.state.sites.values().find(|site| site.machine == host.machine && site.backends.is_some()).cloned()
 }

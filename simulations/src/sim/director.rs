@@ -8,12 +8,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::time::sleep;
 
-use super::balancer;
 use super::draw::Draw;
 use super::node::{Order, STATE};
 use super::plan::{Fault, Step};
+<<<<<<< HEAD
 use super::run::{BALANCER_NAME, Stage, address};
 use super::span::Span;
+=======
+use super::run::{BALANCER_NAME, Stage};
+>>>>>>> wt-s
 use super::state::{AgentLife, MachineId, Mode, Ms, Name, Site, State};
 
 /// An apiserver that is told to stop serves on for so long, saying that it is not ready.
@@ -252,6 +255,8 @@ impl Stage {
             }
             Fault::Keyring { of, step } => self.turn_keys(of, step)?,
             Fault::Hostile { node, act } => super::hostile::begin(self, node, act)?,
+            Fault::Expired { of } => self.expire(&self.sites(of)?, true, more),
+            Fault::BalancerMoves => self.move_balancer(),
             Fault::Partition { .. }
             | Fault::Loss { .. }
             | Fault::Latency { .. }
@@ -277,10 +282,11 @@ impl Stage {
                 self.faults(|_| {}, -1);
             }
             Fault::Dns { .. } => {
-                let addr = address(self.names.len(), 0);
+                let balancer = self.names.len();
                 self.faults(
                     |state| {
-                        state.names.insert(BALANCER_NAME.to_owned(), Name::Is(vec![addr]));
+                        let addrs = state.machines.get(balancer).map(|machine| machine.addrs.clone()).unwrap_or_default();
+                        state.names.insert(BALANCER_NAME.to_owned(), Name::Is(addrs));
                     },
                     -1,
                 );
@@ -307,6 +313,7 @@ impl Stage {
                 self.each(of, &Order::Reload)?;
             }
             Fault::Hostile { node, .. } => super::hostile::end(self, node)?,
+            Fault::Expired { of } => self.expire(&self.sites(of)?, false, -1),
             _ => self.faults(|state| state.rules.retain(|rule| rule.id != id), -1),
         }
         Ok(())
@@ -316,8 +323,20 @@ impl Stage {
         self.sim.core().draw
     }
 
-    fn balancer_site(&self) -> BTreeSet<SocketAddr> {
-        BTreeSet::from([SocketAddr::new(address(self.names.len(), 0), balancer::PORT)])
+    pub(super) fn balancer_site(&self) -> BTreeSet<SocketAddr> {
+        let core = self.sim.core();
+        core.state.sites.iter().filter(|(_, site)| site.backends.is_some()).map(|(addr, _)| *addr).collect()
+    }
+
+    fn expire(&self, sites: &BTreeSet<SocketAddr>, expired: bool, more: isize) {
+        self.faults(
+            |state| {
+                for (_, site) in state.sites.iter_mut().filter(|(addr, _)| sites.contains(addr)) {
+                    site.expired = expired;
+                }
+            },
+            more,
+        );
     }
 
     /// Gives an order to the agents of these, in turn with whatever else they are told.

@@ -1,5 +1,8 @@
 //! A kubelet as far as a balancer meets one: everything on one HTTP/2 connection, a lease that must be renewed, and client-go's
 //! pings, by which it finds out that nothing comes any more.
+//!
+//! Whoever has something to ask dials where there is no connection, and the others use it too. So the lease, which is tried
+//! again within 7 s, brings the connection back long before watches that wait 30 s would.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +11,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::client::{self, Session};
 use super::log::{ClientEnd, ClientKind};
@@ -24,58 +27,87 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(10);
 const PING_IDLE: Duration = Duration::from_secs(30);
 /// ... and must be answered within this, or the connection is closed.
 const PING_PATIENCE: Duration = Duration::from_secs(15);
-/// Back-off between connections, doubled each time ...
-const BACKOFF_FIRST: Duration = Duration::from_millis(800);
-/// ... up to this.
-const BACKOFF_MOST: Duration = Duration::from_secs(30);
+/// Pauses of the watches (client-go's reflector): first and most.
+const WATCH_PAUSES: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
+/// Pauses of the lease (client-go's lease controller): first and most.
+const LEASE_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(7));
 /// Watches that it holds.
 const WATCHES: u32 = 3;
 /// The streams of lease and pings.
 const LEASE: u32 = 100;
 const PING: u32 = 101;
 
+/// When something is tried, with pauses that double while it fails.
+struct Tries {
+    first: Duration,
+    most: Duration,
+    pause: Duration,
+    next: Instant,
+}
+
+impl Tries {
+    fn new((first, most): (Duration, Duration)) -> Tries {
+        Tries { first, most, pause: Duration::ZERO, next: Instant::now() }
+    }
+
+    fn due(&self) -> bool {
+        self.next <= Instant::now()
+    }
+
+    fn failed(&mut self, rng: &mut StdRng) {
+        self.pause = if self.pause.is_zero() { self.first } else { (2 * self.pause).min(self.most) };
+        self.next = Instant::now() + self.pause.mul_f64(rng.random_range(0.5..=1.0));
+    }
+
+    fn done(&mut self, next: Duration) {
+        self.pause = Duration::ZERO;
+        self.next = Instant::now() + next;
+    }
+}
+
 /// Lives for ever.
 pub(super) async fn kubelet(host: Host, to: SocketAddr, mut rng: StdRng) {
-    let mut backoff = Duration::ZERO;
-    let mut renew = Instant::now();
+    let (mut watches, mut lease) = (Tries::new(WATCH_PAUSES), Tries::new(LEASE_PAUSES));
     loop {
-        sleep(backoff.mul_f64(rng.random_range(0.5..=1.0))).await;
+        sleep_until(watches.next.min(lease.next)).await;
         if !host.sim.core().state.machines[host.machine].up {
-            backoff = BACKOFF_FIRST;
+            // After a boot it is another process, which has not waited for anything yet.
+            let soon = WATCH_PAUSES.0.mul_f64(rng.random_range(0.5..=1.0));
+            watches.done(soon);
+            lease.done(soon);
             continue;
         }
         let begun = Instant::now();
         if let Some(mut session) = client::open(&host, to, ClientKind::Kubelet).await {
-            let end = live(&host, &mut session, &mut renew).await;
+            let end = live(&host, &mut session, watches.next, &mut lease).await;
             client::ended(&host, session.number, end);
         }
-        let lasted = begun.elapsed() > BACKOFF_MOST;
-        backoff = if lasted || backoff.is_zero() { BACKOFF_FIRST } else { (2 * backoff).min(BACKOFF_MOST) };
+        if begun.elapsed() > watches.most {
+            watches.done(Duration::ZERO);
+        }
+        for tries in [&mut watches, &mut lease].into_iter().filter(|tries| tries.due()) {
+            tries.failed(&mut rng);
+        }
     }
 }
 
 /// Until the connection ends.
-async fn live(host: &Host, session: &mut Session, renew: &mut Instant) -> ClientEnd {
-    match talk(host, session, renew).await {
+async fn live(host: &Host, session: &mut Session, watching: Instant, lease: &mut Tries) -> ClientEnd {
+    match talk(host, session, watching, lease).await {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => ClientEnd::GaveUp,
         Err(error) => client::of_error(&error),
         Ok(()) => ClientEnd::Done,
     }
 }
 
-async fn talk(host: &Host, session: &mut Session, renew: &mut Instant) -> io::Result<()> {
-    for watch in 1..=WATCHES {
-        session.stream.write_all(&Frame::ask(Verb::Watch, watch).encode()).await?;
-    }
+async fn talk(host: &Host, session: &mut Session, watching: Instant, lease: &mut Tries) -> io::Result<()> {
     let mut heard = Instant::now();
     let mut pinged: Option<Instant> = None;
     let mut asked: Option<Instant> = None;
+    let mut watches = 0;
     loop {
-        let next = match (pinged, asked) {
-            (Some(pinged), _) => pinged + PING_PATIENCE,
-            (None, _) => heard + PING_IDLE,
-        };
-        let lease_due = asked.map_or(*renew, |asked| asked + LEASE_PATIENCE);
+        let silence = pinged.map_or(heard + PING_IDLE, |pinged| pinged + PING_PATIENCE);
+        let lease_due = asked.map_or(lease.next, |asked| asked + LEASE_PATIENCE);
         tokio::select! {
             biased;
             record = next_record(&mut session.stream, &mut session.read) => {
@@ -87,19 +119,23 @@ async fn talk(host: &Host, session: &mut Session, renew: &mut Instant) -> io::Re
                     Some(frame) if frame.stream == LEASE => {
                         if frame.status == 200 {
                             renewed(host);
-                            *renew = Instant::now() + LEASE_EVERY;
+                            lease.done(LEASE_EVERY);
                         }
                         asked = None;
                     }
                     _ => {}
                 }
             }
+            () = sleep_until(watching), if watches < WATCHES => {
+                watches += 1;
+                session.stream.write_all(&Frame::ask(Verb::Watch, watches).encode()).await?;
+            }
             () = sleep_until(lease_due) => {
                 // An attempt that got no answer is given up, and made again at once.
                 asked = Some(Instant::now());
                 session.stream.write_all(&Frame::ask(Verb::Lease, LEASE).encode()).await?;
             }
-            () = sleep_until(next) => {
+            () = sleep_until(silence) => {
                 if pinged.is_some() {
                     return Err(io::ErrorKind::TimedOut.into());
                 }

@@ -3,15 +3,20 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use prismesh::gossip::Keyring;
+use tokio::time::sleep;
 
 use super::draw::Draw;
 use super::node::Order;
 use super::plan::{Fault, Who};
-use super::run::{API_PORT, Stage, address, new_site};
-use super::state::{Class, MachineId, Mode, Rule, State, Toll};
+use super::run::{API_PORT, BALANCER_NAME, Stage, address, new_site};
+use super::state::{Class, MachineId, Mode, Name, Rule, State, Toll};
+
+/// By then everybody has looked a name up again: an answer may be kept for 30 s.
+const RESOLVED_AGAIN: Duration = Duration::from_secs(35);
 
 impl Stage {
     pub(super) fn power_off(&mut self, machines: &BTreeSet<MachineId>, more: isize) {
@@ -132,6 +137,35 @@ impl Stage {
             self.write_config(*machine)?;
         }
         self.power_on(&machines, 0)
+    }
+
+    /// The external balancer goes on at another address, and whoever looks its name up again finds it there.
+    pub(super) fn move_balancer(&mut self) {
+        let balancer = self.names.len();
+        let Some(old) = self.balancer_site().into_iter().next() else { return };
+        let moved = self.moves.entry(balancer).or_default();
+        *moved += 1;
+        let new = SocketAddr::new(address(balancer, *moved), old.port());
+        self.faults(
+            |state| {
+                state.machines[balancer].addrs = vec![new.ip()];
+                if let Some(site) = state.sites.remove(&old) {
+                    state.sites.insert(new, site);
+                }
+                state.names.insert(BALANCER_NAME.to_owned(), Name::Is(vec![new.ip()]));
+            },
+            0,
+        );
+        let sim = self.sim.clone();
+        self.work.spawn(async move {
+            sleep(RESOLVED_AGAIN).await;
+            sim.change(|state| {
+                for machine in state.machines.iter_mut().filter(|machine| machine.configured.contains(&old)) {
+                    machine.configured.insert(new);
+                }
+            });
+            Ok(())
+        });
     }
 
     /// One machine becomes a copy of another: its state directory, and with it its name.

@@ -338,6 +338,14 @@ pub enum Fault {
         /// What it does.
         act: Hostility,
     },
+    /// Apiservers' certificates are outside their validity. Whoever has verified one keeps what it saw while its connection lasts.
+    Expired {
+        /// Whose.
+        #[serde(deserialize_with = "written::who")]
+        of: Who,
+    },
+    /// The external balancer goes on at another address, its name follows, and nothing answers at the old one.
+    BalancerMoves,
 }
 
 /// What a hostile member does.

@@ -1,6 +1,6 @@
 //! What a story promises beside the invariants, in numbers: looked up in what was seen from outside and in the published routings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use prismesh::engine::Routing;
@@ -107,8 +107,22 @@ impl<'a> Promises<'a> {
 
     /// No connection that is opened in `from..to` fails.
     pub fn nobody_fails_between(&mut self, from: Ms, to: Ms) -> &mut Self {
+<<<<<<< HEAD
         for (hello, client) in self.new_connections(from, to).filter(|(_, client)| failed(client)).collect::<Vec<_>>() {
             self.break_it(format!("{}: the connection of {hello} ms failed: {}", self.name(client.node), ending(client)));
+=======
+        let everyone = (0..self.ran.names.len()).collect();
+        self.nobody_of_fails(&everyone, (from, to))
+    }
+
+    /// The same of these machines' clients only.
+    pub fn nobody_of_fails(&mut self, of: &BTreeSet<MachineId>, (from, to): (Ms, Ms)) -> &mut Self {
+        let theirs = self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node) && failed(client));
+        for (hello, client) in theirs.collect::<Vec<_>>() {
+            let at = client.ended.map_or(hello, |(at, _)| at);
+            let how = client.ended.map(|(_, end)| end);
+            self.break_it(format!("{}: the connection of {hello} ms failed at {at} ms: {how:?}", self.name(client.node)));
+>>>>>>> wt-s
         }
         self
     }
@@ -139,7 +153,8 @@ impl<'a> Promises<'a> {
         self.waits_of(&everyone, most, span)
     }
 
-    fn waits_of(&mut self, of: &BTreeSet<MachineId>, most: Ms, (from, to): (Ms, Ms)) -> &mut Self {
+    /// The same of these machines' clients only.
+    pub fn waits_of(&mut self, of: &BTreeSet<MachineId>, most: Ms, (from, to): (Ms, Ms)) -> &mut Self {
         for (hello, client) in self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node)).collect::<Vec<_>>()
         {
             let wait = client.first_byte.map(|first| first - hello);
@@ -202,6 +217,15 @@ impl<'a> Promises<'a> {
         self
     }
 
+    /// None of these machines' new connections of `from..to` is answered before `to`.
+    pub fn nobody_answered(&mut self, of: &BTreeSet<MachineId>, (from, to): (Ms, Ms)) -> &mut Self {
+        let theirs = self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node));
+        for (hello, client) in theirs.filter(|(_, client)| client.first_byte.is_some_and(|at| at < to)).collect::<Vec<_>>() {
+            self.break_it(format!("{}: the connection of {hello} ms was answered before {to} ms", self.name(client.node)));
+        }
+        self
+    }
+
     /// These machines' new connections of `from..to` are answered by these.
     pub fn answered_at(&mut self, of: &BTreeSet<MachineId>, by: &BTreeSet<SocketAddr>, span: (Ms, Ms)) -> &mut Self {
         self.answerer(of, span, |to| by.contains(to))
@@ -219,6 +243,29 @@ impl<'a> Promises<'a> {
             if let Some(upstream) = upstream.filter(|upstream| !right(&upstream.to)) {
                 self.break_it(format!("{}: the connection of {hello} ms went to {}", self.name(client.node), upstream.to));
             }
+        }
+        self
+    }
+
+    /// Whoever answered a fifth of a machine's new connections in the first span answers some of them in the second one.
+    pub fn answered_as_before(&mut self, of: &BTreeSet<MachineId>, before: (Ms, Ms), after: (Ms, Ms)) -> &mut Self {
+        let counts = |node: MachineId, (from, to): (Ms, Ms)| {
+            let theirs = self.new_connections(from, to).filter(|(_, client)| client.node == node);
+            let to = theirs.filter_map(|(_, client)| Some(self.ran.log.upstreams.get(&client.upstream?)?.to));
+            to.fold(BTreeMap::<SocketAddr, usize>::new(), |mut counts, to| {
+                *counts.entry(to).or_default() += 1;
+                counts
+            })
+        };
+        let mut left = Vec::new();
+        for node in of {
+            let (before, after) = (counts(*node, before), counts(*node, after));
+            let all: usize = before.values().sum();
+            let often = before.iter().filter(|(_, count)| **count * 5 >= all).map(|(to, _)| *to);
+            left.extend(often.filter(|to| !after.contains_key(to)).map(|to| (*node, to)));
+        }
+        for (node, to) in left {
+            self.break_it(format!("{}: {to} answers nobody from {} to {} ms, and did before", self.name(node), after.0, after.1));
         }
         self
     }
@@ -251,6 +298,11 @@ impl<'a> Promises<'a> {
     /// Every node's routing has these as ready at a moment.
     pub fn ready_everywhere(&mut self, endpoints: &BTreeSet<SocketAddr>, at: Ms) -> &mut Self {
         self.everywhere(endpoints, at, "does not have it ready", |found| found == Some(Verdict::Ready))
+    }
+
+    /// Every node's routing has these as draining at a moment: behind all that are ready.
+    pub fn draining_everywhere(&mut self, endpoints: &BTreeSet<SocketAddr>, at: Ms) -> &mut Self {
+        self.everywhere(endpoints, at, "does not have it draining", |found| found == Some(Verdict::Draining))
     }
 
     /// Every node's routing has these at a moment, and none as down.
@@ -324,6 +376,17 @@ impl<'a> Promises<'a> {
         self.shares(of, these, these.len(), span, |got, fair| 2 * got >= fair && got <= 2 * fair)
     }
 
+    /// Of these machines' new connections of `from..to` each of these gets at most so many equal shares.
+    pub fn none_has_more_than(
+        &mut self,
+        most: usize,
+        of: &BTreeSet<MachineId>,
+        these: &BTreeSet<SocketAddr>,
+        span: (Ms, Ms),
+    ) -> &mut Self {
+        self.shares(of, these, these.len(), span, |got, fair| got <= most * fair)
+    }
+
     fn shares(
         &mut self,
         of: &BTreeSet<MachineId>,
@@ -379,7 +442,13 @@ impl<'a> Promises<'a> {
 
     /// No node was without a renewed lease for so long.
     pub fn leases_kept(&mut self, most: Ms) -> &mut Self {
-        for (machine, renewals) in &self.ran.log.leases {
+        let everyone = (0..self.ran.names.len()).collect();
+        self.leases_kept_by(&everyone, most)
+    }
+
+    /// The same of these nodes only.
+    pub fn leases_kept_by(&mut self, of: &BTreeSet<MachineId>, most: Ms) -> &mut Self {
+        for (machine, renewals) in self.ran.log.leases.iter().filter(|(machine, _)| of.contains(machine)) {
             let gap = renewals.windows(2).filter(|two| two[1] - two[0] > most).map(|two| (two[0], two[1])).next();
             if let Some((from, to)) = gap {
                 let name = self.ran.names.get(*machine).cloned().unwrap_or_default();
@@ -396,6 +465,7 @@ fn who(what: &Fault) -> Option<&Who> {
         Fault::Apiserver { of, .. }
         | Fault::Drain { of }
         | Fault::Flap { of, .. }
+        | Fault::Expired { of }
         | Fault::Impostor { of, .. }
         | Fault::Family { of, .. }
         | Fault::Machine { of }

@@ -275,6 +275,10 @@ impl Stage {
         let more = self.more.get(&machine).map_or(node.config.as_str(), String::as_str);
         let yaml = basics.yaml(&[cluster.config.as_str(), more]);
         let named = yaml_addresses(&[cluster.config.as_str(), more]);
+        let says_which =
+            [cluster.config.as_str(), more].iter().any(|more| more.lines().any(|line| line.starts_with("external:")));
+        let by_name = [cluster.config.as_str(), more].iter().any(|more| more.contains(BALANCER_NAME));
+        let balancer = balancer.filter(|_| !says_which || by_name);
         core.change(|state| {
             state.machines[machine].configured = apiservers.into_iter().chain(balancer).chain(named).collect();
         });
@@ -293,13 +297,10 @@ impl Stage {
                 self.add_clients(machine, draw);
             }
         }
-        if let Some(zone) = self.plan.cluster.balancer {
-            let machine = self.names.len();
-            let host = self.plain_host(machine);
-            let addr = SocketAddr::new(address(machine, 0), balancer::PORT);
-            let _ = zone;
-            if let Ok(listener) = host.bind_listener(addr) {
-                self.clients.spawn(balancer::serve(host, addr, listener, self.blind.subscribe()));
+        if self.plan.cluster.balancer.is_some() {
+            let host = self.plain_host(self.names.len());
+            if let Ok(listener) = host.bind_listener(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), balancer::PORT)) {
+                self.clients.spawn(balancer::serve(host, listener, self.blind.subscribe()));
             }
         }
     }

@@ -22,6 +22,13 @@ pub struct Scenario {
     pub errors: &'static [&'static str],
 }
 
+impl Scenario {
+    /// The story as this seed has it.
+    pub fn tell(&self, seed: u64, smallest: bool) -> Plan {
+        (self.plan)(&Cast { draw: Draw::of_story(seed, self.name), smallest })
+    }
+}
+
 /// How long a scenario is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
@@ -45,6 +52,11 @@ impl Class {
 pub fn nothing_more(_: &Ran) -> Vec<String> {
     Vec::new()
 }
+
+/// Nodes of a cluster whose story has no need of more, or of fewer.
+pub const FEWEST: usize = 6;
+/// And at most.
+pub const MOST: usize = 12;
 
 /// Who could play, and with which draws.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +86,8 @@ impl Cast {
     pub fn cluster(&self, planes: &[usize]) -> Cluster {
         let least = planes.first().copied().unwrap_or(1);
         let control_planes = if self.smallest { least } else { self.draw.one_of("control planes", planes) };
-        let all = self.count("nodes", control_planes + 3, 12.max(control_planes + 3));
+        let least = control_planes + 3;
+        let all = self.count("nodes", if self.smallest { least } else { least.max(FEWEST) }, MOST);
         self.cluster_of(control_planes, all - control_planes)
     }
 
@@ -127,4 +140,65 @@ impl Cast {
         let count = cluster.nodes.iter().filter(|node| !node.control_plane).count();
         format!("worker-{}", self.draw.number(name, 1, count.max(1) as u64))
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenarios::ALL;
+    use crate::sim::plan::Step;
+
+    /// Seeds whose plans are looked at.
+    const SEEDS: u64 = 200;
+    /// What a quick story lasts at most, in ms.
+    const QUICK: u64 = 90_000;
+    /// Stories that need more nodes: those that see many, and those in which some come beside the others.
+    const LARGER: &[&str] = &[
+        "chaos",
+        "chaos-for-minutes",
+        "control-planes-replaced",
+        "control-planes-replaced-unseen",
+        "control-planes-replaced-unseen-for-long",
+        "control-planes-replaced-while-idle",
+        "control-planes-stopped-in-turn",
+        "herd-after-recovery",
+        "many-nodes-join",
+        "many-see-one-fail",
+    ];
+    /// Somebody who comes in addition, in a story about him.
+    const COMES_TOO: usize = 1;
+
+    #[test]
+    fn every_plan_can_be_played_is_as_long_as_its_class_and_has_six_to_twelve_nodes_unless_it_needs_more() {
+        for scenario in ALL {
+            let smallest = scenario.tell(1, true).cluster.nodes.len();
+            for seed in 0..SEEDS {
+                let (plan, so) = (scenario.tell(seed, false), format!("{} with seed {seed}", scenario.name));
+                assert_eq!(plan.faulty(), None, "{so}");
+                assert_eq!(plan.lasts <= QUICK, scenario.class == Class::Quick, "{so} lasts {} ms", plan.lasts);
+                let over = plan.steps.iter().map(|step| step.at + step.lasts.unwrap_or(0)).max().unwrap_or(0);
+                assert!(over <= plan.lasts, "{so} ends before its last step, at {over} ms");
+                let nodes = plan.cluster.nodes.len();
+                let most = if LARGER.contains(&scenario.name) { usize::MAX } else { MOST + COMES_TOO };
+                assert!((FEWEST..=most).contains(&nodes) && smallest <= nodes, "{so} has {nodes} nodes, {smallest} at least");
+            }
+        }
+    }
+
+    #[test]
+    fn chaos_is_three_to_eight_things_and_in_many_seeds_all_of_them() {
+        let kinds = |plan: &Plan| -> Vec<String> {
+            let named = |step: &Step| format!("{:?}", step.what).split([' ', '{']).next().map(str::to_owned);
+            plan.steps.iter().filter_map(named).collect()
+        };
+        let told = |seed| ALL.iter().find(|it| it.name == "chaos").map(|it| it.tell(seed, false));
+        let plans: Vec<Plan> = (0..SEEDS).filter_map(told).collect();
+        assert!(plans.iter().all(|plan| plan.steps.len() >= 3));
+        let seen: std::collections::BTreeSet<String> = plans.iter().flat_map(kinds).collect();
+        // What is drawn is what there is.
+        assert_eq!(seen.len(), ALL_FAULTS, "{seen:?}");
+    }
+
+    /// So many kinds of faults there are.
+    const ALL_FAULTS: usize = 32;
 }

@@ -147,6 +147,16 @@ pub fn never_down(ran: &Ran, at: &BTreeSet<MachineId>, endpoints: &BTreeSet<Sock
     told.take(TOLD).collect()
 }
 
+/// Nobody changed its mind about any endpoint in a span.
+pub fn no_verdict_changes(ran: &Ran, from: Ms, to: Ms) -> Vec<String> {
+    let changes = ran.log.verdicts.iter().filter(|change| (from..=to).contains(&change.at));
+    let told = changes.map(|change| {
+        let (name, endpoint) = (&ran.names[change.machine], ran.name_of(change.endpoint.addr()));
+        format!("{name} held {endpoint} for {:?} from {} ms on", change.to, change.at)
+    });
+    told.take(TOLD).collect()
+}
+
 /// Everybody.
 pub fn everyone(ran: &Ran) -> BTreeSet<MachineId> {
     (0..ran.names.len()).collect()

@@ -5,8 +5,7 @@ use clap::Args;
 use super::story::first_sentence;
 use super::table::Table;
 use crate::scenarios;
-use crate::sim::draw::Draw;
-use crate::sim::scenario::{Cast, Class, Scenario};
+use crate::sim::scenario::{Class, Scenario};
 
 /// Which scenarios.
 #[derive(Debug, Args)]
@@ -23,7 +22,7 @@ impl List {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
         let mut table = Table::new(&["scenario", "class", "nodes at least", "seconds", "story"]);
         for scenario in scenarios::ALL.iter().filter(|scenario| self.wants(scenario)) {
-            let smallest = (scenario.plan)(&Cast { draw: Draw::of(1), smallest: true });
+            let smallest = scenario.tell(1, true);
             table.row(vec![
                 scenario.name.to_owned(),
                 scenario.class.name().to_owned(),

@@ -7,7 +7,6 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::scenarios;
-use crate::sim::draw::Draw;
 use crate::sim::file;
 use crate::sim::outcome::{Outcome, PROGRAM};
 use crate::sim::plan::Plan;
@@ -58,7 +57,7 @@ impl Story {
         let scenario = self.scenario.as_deref().map(find).transpose()?;
         let mut plan = match (&self.cluster, scenario) {
             (Some(path), _) => file::plan(path)?,
-            (None, Some(scenario)) => (scenario.plan)(&Cast { draw: Draw::of(self.seed), smallest: self.smallest }),
+            (None, Some(scenario)) => scenario.tell(self.seed, self.smallest),
             (None, None) => bail!("name a scenario, or give a --cluster file"),
         };
         if let Some(path) = &self.faults {

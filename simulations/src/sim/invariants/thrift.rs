@@ -132,8 +132,11 @@ fn credits(ran: &Ran, n: MachineId, e: SocketAddr, reports: Option<&Vec<(Ms, Mac
     let mut last = None;
     let first = |at: &Ms| last.is_none_or(|last| *at > last + PROMPT).then(|| last = Some(*at)).is_some();
     let others = told.filter(|(_, by)| *by != n).map(|(at, _)| *at).filter(first).map(|at| (at, AFTER_REPORT));
+    // What befalls one endpoint has another one asked, as a witness.
+    let elsewhere = ran.log.verdicts.iter().filter(|change| change.machine == n && change.endpoint.addr() != e);
+    let witness = elsewhere.map(|change| (change.at, AFTER_REPORT));
     let mut credits: Vec<Credit> =
-        new.chain(own).chain(others).map(|(from, probes)| Credit { from, to: from + PROMPT, probes }).collect();
+        new.chain(witness).chain(own).chain(others).map(|(from, probes)| Credit { from, to: from + PROMPT, probes }).collect();
     let nodes = ran.names.len() as u64;
     credits.extend(held(ran, n).into_iter().map(|(from, to)| {
         let probes = usize::try_from((to - from) / 500.max(nodes * 10) + 1).unwrap_or(usize::MAX);
