@@ -11,12 +11,8 @@ use tokio::time::sleep;
 use super::draw::Draw;
 use super::node::{Order, STATE};
 use super::plan::{Fault, Step};
-<<<<<<< HEAD
-use super::run::{BALANCER_NAME, Stage, address};
-use super::span::Span;
-=======
 use super::run::{BALANCER_NAME, Stage};
->>>>>>> wt-s
+use super::span::Span;
 use super::state::{AgentLife, MachineId, Mode, Ms, Name, Site, State};
 
 /// An apiserver that is told to stop serves on for so long, saying that it is not ready.

@@ -107,10 +107,6 @@ impl<'a> Promises<'a> {
 
     /// No connection that is opened in `from..to` fails.
     pub fn nobody_fails_between(&mut self, from: Ms, to: Ms) -> &mut Self {
-<<<<<<< HEAD
-        for (hello, client) in self.new_connections(from, to).filter(|(_, client)| failed(client)).collect::<Vec<_>>() {
-            self.break_it(format!("{}: the connection of {hello} ms failed: {}", self.name(client.node), ending(client)));
-=======
         let everyone = (0..self.ran.names.len()).collect();
         self.nobody_of_fails(&everyone, (from, to))
     }
@@ -119,10 +115,7 @@ impl<'a> Promises<'a> {
     pub fn nobody_of_fails(&mut self, of: &BTreeSet<MachineId>, (from, to): (Ms, Ms)) -> &mut Self {
         let theirs = self.new_connections(from, to).filter(|(_, client)| of.contains(&client.node) && failed(client));
         for (hello, client) in theirs.collect::<Vec<_>>() {
-            let at = client.ended.map_or(hello, |(at, _)| at);
-            let how = client.ended.map(|(_, end)| end);
-            self.break_it(format!("{}: the connection of {hello} ms failed at {at} ms: {how:?}", self.name(client.node)));
->>>>>>> wt-s
+            self.break_it(format!("{}: the connection of {hello} ms failed: {}", self.name(client.node), ending(client)));
         }
         self
     }
