@@ -1,7 +1,6 @@
 //! The nearest apiserver moves away, as far as packets are concerned.
 
 use crate::sim::plan::{Cluster, Fault, Plan, who};
-use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
 use crate::sim::seen::{everyone, nobody_failed, opened_to};
@@ -33,9 +32,5 @@ fn holds(ran: &Ran) -> Vec<String> {
     let mut broken = nobody_failed(ran, &everyone(ran), 5_000, ran.ended);
     // A smoothed round trip follows within a handful of probes.
     broken.extend(opened_to(ran, &others, &ran.endpoints(&far, 0), step.at + 15_000, ran.last_step()));
-    // Whoever had it nearest before has it so again.
-    let mut promises = Promises::of(ran);
-    promises.answered_as_before(&others, (10_000, step.at), (ran.last_step() + 15_000, ran.ended));
-    broken.extend(promises.broken());
     broken
 }

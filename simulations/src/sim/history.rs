@@ -95,6 +95,7 @@ impl History {
                 teller.advertises.contains(&e)
                     && teller.agent.runs()
                     && hearer.agent.runs()
+                    && hearer.gossips
                     && state.both_ways(m, n, Class::Gossip, 0.05)
             })
         };

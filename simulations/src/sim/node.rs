@@ -229,6 +229,7 @@ impl Node {
             let machine = &mut state.machines[machine];
             machine.agent = AgentLife::Running;
             machine.advertises = if gossips { advertised } else { BTreeSet::new() };
+            machine.gossips = gossips;
         });
         self.running = Some(Running { run, agent, world, prober });
         Ok(())

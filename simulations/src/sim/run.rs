@@ -421,6 +421,7 @@ fn first_state(plan: &Plan, names: &[String]) -> anyhow::Result<State> {
         trusts: [0].into(),
         configured: Default::default(),
         advertises: Default::default(),
+        gossips: false,
     };
     let mut machines: Vec<Machine> = Vec::new();
     let mut sites = BTreeMap::new();

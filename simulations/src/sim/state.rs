@@ -64,6 +64,8 @@ pub struct Machine {
     pub configured: BTreeSet<SocketAddr>,
     /// What its agent advertises.
     pub advertises: BTreeSet<SocketAddr>,
+    /// Its agent gossips: it tells and hears.
+    pub gossips: bool,
 }
 
 /// An agent as its machine sees it.

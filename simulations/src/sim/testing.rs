@@ -33,6 +33,7 @@ pub(super) fn state(machines: usize) -> State {
         trusts: [0].into(),
         configured: Default::default(),
         advertises: Default::default(),
+        gossips: true,
     };
     State {
         zones: Arc::new(Zones { one_way: vec![vec![1]], jitter: 0.0 }),

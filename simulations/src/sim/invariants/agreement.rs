@@ -102,6 +102,10 @@ fn knows_what_there_is(ran: &Ran, run: RunId, (at, quiet_since): (Ms, Ms), prove
     let empty = Routing::default();
     let routing = routing_at(ran, run, at).unwrap_or(&empty);
     let state = ran.history.at(at);
+    if !state.machines[n].gossips {
+        // It knows what its configuration names, and of no member.
+        return;
+    }
     let own = &state.machines[n].advertises;
     let answering = routing.upstreams.iter().filter(|upstream| {
         matches!(upstream.verdict, Verdict::Ready | Verdict::Draining)

@@ -11,7 +11,7 @@ use crate::sim::history::usable_now;
 use crate::sim::log::{ClientConn, ClientKind};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{MachineId, Ms, State};
+use crate::sim::state::{MachineId, Mode, Ms, Site, State};
 
 /// New connections are counted over this.
 const WINDOW: Ms = 5_000;
@@ -19,6 +19,8 @@ const WINDOW: Ms = 5_000;
 const ENOUGH: usize = 50;
 /// Nobody gets more than this many fair shares of new ones.
 const MOST: f64 = 2.0;
+/// An apiserver that is back is found within this: an interval, and two successes.
+const FOUND: Ms = 2_000;
 /// So long after everything that happened the established ones are even.
 const SETTLED: Ms = 600_000;
 /// They are looked at this often.
@@ -59,7 +61,9 @@ fn alike(state: &State, workers: &[MachineId], advertised: &BTreeSet<SocketAddr>
 fn equals(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
     let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
     let direct = state.sites.iter().filter(|(e, site)| site.backends.is_none() && named(e));
-    let usable = direct.filter(|(e, _)| usable_now(state, n, **e, 0.05));
+    // Who says that it is not ready is no equal of those that are.
+    let ready = |site: &Site| !matches!(site.mode, Mode::Draining | Mode::Overloaded);
+    let usable = direct.filter(|(e, site)| ready(site) && usable_now(state, n, **e, 0.05));
     let trips: Vec<(SocketAddr, f64)> = usable.map(|(e, site)| (*e, f64::from(state.round_trip(n, site.machine)))).collect();
     let lowest = trips.iter().map(|(_, trip)| *trip).fold(f64::INFINITY, f64::min);
     if !lowest.is_finite() {
@@ -91,7 +95,10 @@ fn new_ones(ran: &Ran, docket: &mut Docket) {
             continue;
         }
         let other = stretches[place..].iter().find(|(_, later)| later != groups);
-        let span = (stretches[place].0, other.map_or(ran.ended, |(at, _)| *at));
+        // Whoever is back has to be found before it can have a share.
+        let found = if place == 0 { 0 } else { FOUND };
+        let until = other.map_or(ran.ended, |(at, _)| *at);
+        let span = ((stretches[place].0 + found).min(until), until);
         for (band, workers) in groups {
             let within = opened.partition_point(|(at, ..)| *at < span.0)..opened.partition_point(|(at, ..)| *at < span.1);
             let theirs: Vec<(Ms, SocketAddr)> =

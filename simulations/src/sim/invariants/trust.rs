@@ -15,7 +15,9 @@ pub(super) fn judge(ran: &Ran) -> Judged {
     for upstream in ran.log.upstreams.values() {
         let (n, run) = upstream.by;
         let state = ran.history.at(upstream.bytes);
-        if state.machines[n].configured.contains(&upstream.to) {
+        // A balancer is known from the configuration only, be it by a name.
+        let balancer = state.sites.get(&upstream.to).is_some_and(|site| site.backends.is_some());
+        if balancer || state.machines[n].configured.contains(&upstream.to) {
             continue;
         }
         docket.evaluated();
