@@ -8,7 +8,7 @@ use crate::sim::seen::{everyone, nobody_failed, opened_to};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "nearest-changes",
     story: "The way to one control plane grows by 20 to 40 ms, for everybody. Once it has been noticed, only its own node uses it, \
-            until the way is short again: then everybody goes where he went before.",
+            until the way is short again.",
     class: Class::Quick,
     plan,
     holds,
