@@ -4,6 +4,7 @@ use crate::sim::scenario::Scenario;
 
 mod agent_stalls;
 mod agents_restart;
+mod agents_upgraded;
 mod all_reboot;
 mod apiserver_crashes;
 mod apiserver_drains;
@@ -185,6 +186,7 @@ pub const ALL: &[Scenario] = &[
     node_restarts::SCENARIO,
     node_moves::SCENARIO,
     agents_restart::SCENARIO,
+    agents_upgraded::SCENARIO,
     agent_stalls::SCENARIO,
     suspended::SCENARIO,
     clock_jumps::SCENARIO,

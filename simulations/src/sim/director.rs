@@ -253,6 +253,10 @@ impl Stage {
             Fault::Hostile { node, act } => super::hostile::begin(self, node, act)?,
             Fault::Expired { of } => self.expire(&self.sites(of)?, true, more),
             Fault::BalancerMoves => self.move_balancer(),
+            Fault::Newer { of } => {
+                self.faults(|_| {}, more);
+                self.install(of, true)?;
+            }
             Fault::Partition { .. }
             | Fault::Loss { .. }
             | Fault::Latency { .. }
@@ -310,6 +314,10 @@ impl Stage {
             }
             Fault::Hostile { node, .. } => super::hostile::end(self, node)?,
             Fault::Expired { of } => self.expire(&self.sites(of)?, false, -1),
+            Fault::Newer { of } => {
+                self.faults(|_| {}, -1);
+                self.install(of, false)?;
+            }
             _ => self.faults(|state| state.rules.retain(|rule| rule.id != id), -1),
         }
         Ok(())
@@ -333,6 +341,10 @@ impl Stage {
             },
             more,
         );
+    }
+
+    fn install(&mut self, of: &[String], newer: bool) -> anyhow::Result<()> {
+        [Order::Stop, Order::Install { newer }, Order::Start].iter().try_for_each(|order| self.each(of, order))
     }
 
     /// Gives an order to the agents of these, in turn with whatever else they are told.

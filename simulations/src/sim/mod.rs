@@ -29,6 +29,7 @@ pub mod measure;
 mod moves;
 #[cfg(test)]
 mod network_tests;
+mod newer;
 pub mod node;
 pub mod outcome;
 pub mod plan;

@@ -17,6 +17,7 @@ use super::core::{RunId, Sim};
 use super::disk::Disk;
 use super::file::Misconfigured;
 use super::log::RunSeen;
+use super::newer::Newer;
 use super::prober::SimProber;
 use super::recorder::Recorder;
 use super::sabotage::Sabotage;
@@ -40,6 +41,8 @@ pub(super) struct Node {
     pub(super) sabotage: Option<&'static Sabotage>,
     pub(super) record: Option<Recorder>,
     pub(super) running: Option<Running>,
+    /// The build that is installed is a later one.
+    pub(super) newer: bool,
 }
 
 /// An agent in service.
@@ -56,6 +59,10 @@ pub(super) enum Order {
     Start,
     Stop,
     Kill,
+    /// Another build is there from its next start on: a later one, or this one.
+    Install {
+        newer: bool,
+    },
     /// As on SIGHUP.
     Reload,
     /// These CAs are in its file from now on.
@@ -149,6 +156,10 @@ impl Node {
                 self.kill();
                 Ok(())
             }
+            Order::Install { newer } => {
+                self.newer = newer;
+                Ok(())
+            }
             Order::Reload => self.reload().await,
             Order::Trust(cas) => {
                 self.trust(&cas)?;
@@ -199,8 +210,12 @@ impl Node {
         let (config, trusted, keyring) = self.load(&host).await?;
         let clock = Clock::start();
         let prober = SimProber::new(host.clone(), clock, trusted);
+        let datagram: Arc<dyn Datagram> = match keyring.as_ref().filter(|_| self.newer) {
+            Some(keyring) => Arc::new(Newer::new(host.clone(), &config.node, keyring)),
+            None => Arc::new(host.clone()),
+        };
         let world = World {
-            datagram: Arc::new(host.clone()),
+            datagram: datagram.clone(),
             net: Arc::new(host.clone()),
             prober: prober.clone(),
             resolver: Arc::new(host.clone()),
@@ -208,14 +223,15 @@ impl Node {
             wall: Arc::new(SimClock(host.clone())),
             clock,
         };
-        let sockets = sockets(&host, &config, keyring).await?;
+        let sockets = sockets(&host, &*datagram, &config, keyring).await?;
         let spoilt = self.sabotage.and_then(Sabotage::most_connections);
         let most = spoilt.or(config.max_connections).unwrap_or(MOST_CONNECTIONS);
         let spoil = self.sabotage.and_then(Sabotage::spoil);
         let (sim, machine) = (self.sim.clone(), self.machine);
         let record = self.record.as_ref().map(|record| record.of(machine));
         let advertised: BTreeSet<SocketAddr> = config.apiservers.iter().copied().collect();
-        let gossips = config.gossip.is_some();
+        // What a later build says of itself nobody here can read.
+        let gossips = config.gossip.is_some() && !self.newer;
         let agent = Agent::start(config, &world, sockets, most, move |engine| {
             let record = record.map(|record| record.begin(engine.identity()));
             Box::new(Watched { engine, sim, machine, run, spoil, interval: Duration::ZERO, record })
@@ -289,16 +305,14 @@ impl Node {
     }
 }
 
-async fn sockets(host: &Host, config: &Config, keyring: Option<Keyring>) -> anyhow::Result<Sockets> {
+async fn sockets(host: &Host, datagram: &dyn Datagram, config: &Config, keyring: Option<Keyring>) -> anyhow::Result<Sockets> {
     let mut proxy = Vec::new();
     for listen in &config.listen {
         proxy.push(Net::listen(host, listen.addr).await.context("the proxy's port")?);
     }
     let admin = Net::listen(host, config.admin.addr).await.context("the admin port")?;
     let gossip = match (&config.gossip, keyring) {
-        (Some(gossip), Some(keyring)) => {
-            Some((Datagram::bind(host, gossip.listen.addr).await.context("the gossip port")?, keyring))
-        }
+        (Some(gossip), Some(keyring)) => Some((datagram.bind(gossip.listen.addr).await.context("the gossip port")?, keyring)),
         _ => None,
     };
     Ok(Sockets { proxy, admin, gossip })

@@ -344,6 +344,12 @@ pub enum Fault {
         #[serde(deserialize_with = "written::who")]
         of: Who,
     },
+    /// Agents are stopped, and a later build is started, whose records this one cannot read; when it ends, this one again.
+    Newer {
+        /// Whose.
+        #[serde(deserialize_with = "written::who")]
+        of: Who,
+    },
     /// The external balancer goes on at another address, its name follows, and nothing answers at the old one.
     BalancerMoves,
 }

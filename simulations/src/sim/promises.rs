@@ -459,6 +459,7 @@ fn who(what: &Fault) -> Option<&Who> {
         | Fault::Drain { of }
         | Fault::Flap { of, .. }
         | Fault::Expired { of }
+        | Fault::Newer { of }
         | Fault::Impostor { of, .. }
         | Fault::Family { of, .. }
         | Fault::Machine { of }

@@ -216,6 +216,7 @@ impl Stage {
                 sabotage: options.sabotage,
                 record: recorder.clone(),
                 running: None,
+                newer: false,
             };
             node.keys(&keyring)?;
             node.trust(&[0])?;
