@@ -293,10 +293,10 @@ fn weight(candidate: &Candidate, mean_load: f64) -> u32 {
 /// Nobody is drawn more often than [`policy::SHARE_MOST`] fair shares: where most of a band have just come back, as in a rolling
 /// upgrade, their ramps would leave nearly everything to the one that has not. Of two, one may bear all.
 fn share_out(alike: &mut [Upstream]) {
-    let most = policy::SHARE_MOST / alike.len() as f64;
-    if most >= 1.0 || alike.len() < 3 {
+    if alike.len() < 3 {
         return;
     }
+    let most = policy::SHARE_MOST / alike.len() as f64;
     let mut weights: Vec<u32> = alike.iter().map(|upstream| upstream.weight).collect();
     weights.sort_unstable_by(|one, other| other.cmp(one));
     let mut left: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
@@ -304,8 +304,9 @@ fn share_out(alike: &mut [Upstream]) {
         // So much for each, if the heaviest so far have it and the others what they have.
         let cap = most * left / (1.0 - most * capped as f64);
         if f64::from(*weight) <= cap {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the largest weight")]
-            let cap = weights[..capped].first().map_or(u32::MAX, |_| cap.floor() as u32).max(1);
+            // Where nobody is too heavy the cap is above all of them.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the sum of some weights")]
+            let cap = (cap.floor() as u32).max(1);
             for upstream in alike {
                 upstream.weight = upstream.weight.min(cap);
             }
