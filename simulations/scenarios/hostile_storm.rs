@@ -1,6 +1,7 @@
 //! A member never stops to talk.
 
 use super::hostile_endpoint::{meant_harm, nobody_is_harmed};
+use crate::sim::measure::limits::gossip;
 use crate::sim::plan::Hostility;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
@@ -17,7 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn holds(ran: &Ran) -> Vec<String> {
     let mut broken = nobody_is_harmed(ran);
-    let most = 2.0 * (7_000.0 + 165.0 * ran.names.len() as f64);
+    let most = 2e3 * gossip(ran.names.len() as f64);
     for (machine, seconds) in &ran.log.gossip {
         let mean = seconds.iter().sum::<u64>() as f64 / seconds.len().max(1) as f64;
         let agent = ran.log.runs.values().any(|run| run.machine == *machine);

@@ -107,8 +107,8 @@ impl History {
         self.states.iter().flat_map(|(_, state)| &state.machines).flat_map(|machine| machine.advertises.iter().copied()).collect()
     }
 
-    /// When an endpoint was first advertised, or advertised again.
-    pub fn first_named(&self, e: SocketAddr) -> Vec<Ms> {
+    /// When an endpoint came to be advertised.
+    pub fn named_at(&self, e: SocketAddr) -> Vec<Ms> {
         let named = |state: &State| state.machines.iter().any(|machine| machine.advertises.contains(&e));
         let mut before = false;
         let begins = |(at, state): &(Ms, Arc<State>)| {

@@ -1,6 +1,6 @@
 //! What a story promises beside the invariants, in numbers: looked up in what was seen from outside and in the published routings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use prismesh::engine::Routing;
@@ -236,29 +236,6 @@ impl<'a> Promises<'a> {
             if let Some(upstream) = upstream.filter(|upstream| !right(&upstream.to)) {
                 self.break_it(format!("{}: the connection of {hello} ms went to {}", self.name(client.node), upstream.to));
             }
-        }
-        self
-    }
-
-    /// Whoever answered a fifth of a machine's new connections in the first span answers some of them in the second one.
-    pub fn answered_as_before(&mut self, of: &BTreeSet<MachineId>, before: (Ms, Ms), after: (Ms, Ms)) -> &mut Self {
-        let counts = |node: MachineId, (from, to): (Ms, Ms)| {
-            let theirs = self.new_connections(from, to).filter(|(_, client)| client.node == node);
-            let to = theirs.filter_map(|(_, client)| Some(self.ran.log.upstreams.get(&client.upstream?)?.to));
-            to.fold(BTreeMap::<SocketAddr, usize>::new(), |mut counts, to| {
-                *counts.entry(to).or_default() += 1;
-                counts
-            })
-        };
-        let mut left = Vec::new();
-        for node in of {
-            let (before, after) = (counts(*node, before), counts(*node, after));
-            let all: usize = before.values().sum();
-            let often = before.iter().filter(|(_, count)| **count * 5 >= all).map(|(to, _)| *to);
-            left.extend(often.filter(|to| !after.contains_key(to)).map(|to| (*node, to)));
-        }
-        for (node, to) in left {
-            self.break_it(format!("{}: {to} answers nobody from {} to {} ms, and did before", self.name(node), after.0, after.1));
         }
         self
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use prismesh::engine::band;
 
 use super::Docket;
-use crate::sim::history::usable_now;
+use super::conditions::round_trips;
 use crate::sim::log::{ClientConn, ClientKind};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{MachineId, Mode, Ms, Site, State};
+use crate::sim::state::{MachineId, Mode, Ms, State};
 
 /// New connections are counted over this.
 const WINDOW: Ms = 5_000;
@@ -59,12 +59,10 @@ fn alike(state: &State, workers: &[MachineId], advertised: &BTreeSet<SocketAddr>
 
 /// Who is near beyond doubt; empty where jitter could decide about somebody.
 fn equals(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
-    let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
-    let direct = state.sites.iter().filter(|(e, site)| site.backends.is_none() && named(e));
     // Who says that it is not ready is no equal of those that are.
-    let ready = |site: &Site| !matches!(site.mode, Mode::Draining | Mode::Overloaded);
-    let usable = direct.filter(|(e, site)| ready(site) && usable_now(state, n, **e, 0.05));
-    let trips: Vec<(SocketAddr, f64)> = usable.map(|(e, site)| (*e, f64::from(state.round_trip(n, site.machine)))).collect();
+    let ready = |e: &SocketAddr| !matches!(state.sites[e].mode, Mode::Draining | Mode::Overloaded);
+    let trips = round_trips(state, n, advertised).into_iter().filter(|(e, _)| ready(e));
+    let trips: Vec<(SocketAddr, f64)> = trips.map(|(e, trip)| (e, f64::from(trip))).collect();
     let lowest = trips.iter().map(|(_, trip)| *trip).fold(f64::INFINITY, f64::min);
     if !lowest.is_finite() {
         return BTreeSet::new();

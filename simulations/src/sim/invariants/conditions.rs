@@ -1,12 +1,12 @@
 //! What the world knew of the way from a node to an endpoint, over time.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::sim::core::RunId;
-use crate::sim::history::in_time;
+use crate::sim::history::{in_time, usable_now};
 use crate::sim::run::Ran;
 use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 
@@ -124,6 +124,18 @@ fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -
         }
     }
     worst
+}
+
+/// Neither this machine's own, which comes first wherever it is, nor the external balancer, which comes last.
+pub(super) fn direct(state: &State, n: MachineId, e: SocketAddr) -> bool {
+    state.sites.get(&e).is_some_and(|site| site.machine != n && site.backends.is_none())
+}
+
+/// How far from a node those are that it could use directly and has heard of, without jitter, in ms.
+pub(super) fn round_trips(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTreeMap<SocketAddr, u32> {
+    let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
+    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && named(e) && usable_now(state, n, **e, 0.05));
+    usable.map(|(e, site)| (*e, state.round_trip(n, site.machine))).collect()
 }
 
 /// A process's own probe interval at a moment, in ms.

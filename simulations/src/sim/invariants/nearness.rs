@@ -7,8 +7,7 @@ use std::time::Duration;
 use prismesh::engine::band;
 
 use super::Docket;
-use super::conditions::{probe_interval, run_at};
-use crate::sim::history::usable_now;
+use super::conditions::{direct, probe_interval, round_trips, run_at};
 use crate::sim::log::ClientKind;
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
@@ -77,9 +76,7 @@ fn bands(ran: &Ran) -> Vec<Vec<(Ms, Near)>> {
 }
 
 fn near(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>, before: Option<&BTreeSet<SocketAddr>>) -> Near {
-    let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
-    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && named(e) && usable_now(state, n, **e, 0.05));
-    let trips: BTreeMap<SocketAddr, u32> = usable.map(|(e, site)| (*e, state.round_trip(n, site.machine))).collect();
+    let trips = round_trips(state, n, advertised);
     let Some(lowest) = trips.values().min().copied() else { return Near::default() };
     let band = band(Duration::from_millis(lowest.into()));
     let is_near = |e: &SocketAddr, trip: u32| {
@@ -94,9 +91,4 @@ fn near(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>, before: 
 /// A packet's time is whole milliseconds: where it is drawn, a round trip of two packets may be one off from what it is on average.
 fn rounding(state: &State) -> Duration {
     if state.zones.jitter > 0.0 { Duration::from_millis(1) } else { Duration::ZERO }
-}
-
-/// Neither this machine's own, which comes first wherever it is, nor the external balancer, which comes last.
-fn direct(state: &State, n: MachineId, e: SocketAddr) -> bool {
-    state.sites.get(&e).is_some_and(|site| site.machine != n && site.backends.is_none())
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::Docket;
+use crate::sim::measure::limits;
 use crate::sim::outcome::Judged;
 use crate::sim::plan::{Fault, Step};
 use crate::sim::run::Ran;
@@ -11,8 +12,10 @@ use crate::sim::state::{AgentLife, MachineId, Ms, State};
 
 /// Probes and bytes are counted over this.
 const WINDOW: Ms = 10_000;
-/// Periodic probes of one endpoint by all nodes but its own, over [`WINDOW`]: 22 a second ...
-const OTHERS: usize = 220;
+/// The same in seconds, by which bytes are noted.
+const SECONDS: usize = 10;
+/// Periodic probes of one endpoint by all nodes but its own, over [`WINDOW`] ...
+const OTHERS: usize = limits::PROBES * SECONDS;
 /// ... which no 20 nodes reach that keep to an interval of a second, give or take its jitter.
 const EACH: usize = 12;
 /// Its own node adds four a second, and a tenth for jitter, as is in the others' number.
@@ -29,9 +32,7 @@ const GROWS: Ms = 15_000;
 const WHILE_GROWING: usize = 6;
 /// So soon after it.
 const PROMPT: Ms = 5_000;
-/// Gossip a node, in bytes a second: a part that is always there, and one a member.
-const GOSSIP: (f64, f64) = (7_000.0, 165.0);
-/// Beside it, in bytes, for each process that has just come: it is told of everybody, and everybody of it; a part that is always
+/// Beside what a node may gossip anyway, in bytes, for each process that has just come: it is told of everybody, and everybody of it; a part that is always
 /// there, and one a member.
 const MEETING: (f64, f64) = (3_000.0, 64.0);
 /// Who is gone is a member for gossip until it is forgotten.
@@ -124,7 +125,7 @@ fn periodic(sent: &[Ms], credits: &[Credit]) -> Vec<Ms> {
 /// A node's credits for one endpoint, in the order of time.
 fn credits(ran: &Ran, n: MachineId, e: SocketAddr, reports: Option<&Vec<(Ms, MachineId)>>) -> Vec<Credit> {
     let began = ran.log.runs.values().filter(|run| run.machine == n).map(|run| run.from);
-    let named = ran.history.first_named(e);
+    let named = ran.history.named_at(e);
     let new = named.into_iter().map(|at| (at, TO_PROVE));
     let told = reports.into_iter().flatten();
     let own = told.clone().filter(|(_, by)| *by == n).map(|(at, _)| (*at, AFTER_CHANGE));
@@ -166,26 +167,33 @@ fn held(ran: &Ran, n: MachineId) -> Vec<(Ms, Ms)> {
 }
 
 fn gossip(ran: &Ran, docket: &mut Docket) {
+    let windows = 0..ran.ended.saturating_sub(WINDOW) / 1_000 + 1;
+    let bounds: Vec<Option<f64>> = windows.map(|second| most_gossip(ran, second * 1_000)).collect();
     for (machine, seconds) in ran.log.gossip.iter().filter(|(machine, _)| !means_harm(ran, **machine)) {
-        for (from, bytes) in (0_u64..).zip(seconds.windows(10)) {
-            let (from, to) = (from * 1_000, from * 1_000 + WINDOW);
-            if to > ran.ended || somebody_stood_still(ran, from, to) || harmed(ran, from, to) {
-                continue;
-            }
+        for ((from, bytes), most) in (0_u64..).zip(seconds.windows(SECONDS)).zip(&bounds) {
+            let Some(most) = most else { continue };
             docket.evaluated();
-            let members = ran.log.runs.values().filter(|run| run.from < to && run.to.is_none_or(|at| at + FORGOTTEN > from));
-            let members = members.count() as f64;
-            let came = ran.log.runs.values().filter(|run| (from.saturating_sub(WINDOW)..to).contains(&run.from)).count() as f64;
-            let meeting = came * (MEETING.0 + MEETING.1 * members) / bytes.len() as f64;
-            let most = GOSSIP.0 + GOSSIP.1 * members + meeting;
-            let sent = bytes.iter().sum::<u64>() as f64 / bytes.len() as f64;
-            if sent > most {
-                docket.broken(from, || {
+            let sent = bytes.iter().sum::<u64>() as f64 / SECONDS as f64;
+            if sent > *most {
+                docket.broken(from * 1_000, || {
                     format!("{} sent {:.1} kB/s of gossip, where {:.1} are allowed", ran.names[*machine], sent / 1e3, most / 1e3)
                 });
             }
         }
     }
+}
+
+/// What a node may send in the window that begins at a moment, in bytes a second; [`None`] where that is not judged.
+fn most_gossip(ran: &Ran, from: Ms) -> Option<f64> {
+    let to = from + WINDOW;
+    if to > ran.ended || somebody_stood_still(ran, from, to) || harmed(ran, from, to) {
+        return None;
+    }
+    let members = ran.log.runs.values().filter(|run| run.from < to && run.to.is_none_or(|at| at + FORGOTTEN > from));
+    let members = members.count() as f64;
+    let came = ran.log.runs.values().filter(|run| (from.saturating_sub(WINDOW)..to).contains(&run.from)).count() as f64;
+    let meeting = came * (MEETING.0 + MEETING.1 * members) / SECONDS as f64;
+    Some(1e3 * limits::gossip(members) + meeting)
 }
 
 /// What came in while a process stood still is answered all at once, and answered again.

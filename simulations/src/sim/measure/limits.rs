@@ -75,12 +75,19 @@ impl Limit {
     }
 }
 
-/// Probes are bounded up to so many nodes.
+/// Periodic probes of one endpoint by nodes other than its own, a second, at most ...
+pub const PROBES: usize = 22;
+/// ... up to so many nodes.
 const PROBED: usize = 200;
 /// At so many nodes everybody knows a new control plane within its limit.
 const KNOWN: usize = 50;
 /// How much faster than the clock, up to so many nodes.
 const SPEEDS: [(usize, f64); 3] = [(8, 100.0), (50, 10.0), (200, 0.5)];
+
+/// What a node may gossip, in kB/s: a part that is always there, and one a member.
+pub fn gossip(members: f64) -> f64 {
+    7.0 + 0.165 * members
+}
 
 /// The limit of a figure in a cluster of so many nodes, if it has one.
 pub fn limit(figure: &str, nodes: usize) -> Option<Limit> {
@@ -88,8 +95,8 @@ pub fn limit(figure: &str, nodes: usize) -> Option<Limit> {
     match figure {
         "new_control_plane_known_last_s" if nodes <= KNOWN => at_most(3.0),
         "draining_known_last_s" => at_most(1.5),
-        "gossip_kB_per_node_s" | "gossip_busiest_kB_per_s" => at_most(7.0 + 0.165 * nodes as f64),
-        "probes_per_apiserver_s" if nodes <= PROBED => at_most(22.0),
+        "gossip_kB_per_node_s" | "gossip_busiest_kB_per_s" => at_most(gossip(nodes as f64)),
+        "probes_per_apiserver_s" if nodes <= PROBED => at_most(PROBES as f64),
         "new_control_plane_unknown_nodes" | "draining_unknown_nodes" => at_most(0.0),
         "speed_times" => {
             let (_, bound) = SPEEDS.into_iter().find(|(most, _)| nodes <= *most)?;
