@@ -69,6 +69,9 @@ pub const PROBE_INTERVAL_LOCAL: Duration = Duration::from_millis(250);
 pub const PROBE_JITTER: f64 = 0.2;
 /// Above this interval connections are not kept between probes.
 pub const PROBE_KEEP_BELOW: Duration = Duration::from_secs(30);
+/// One of so many ordinary probes in a row goes over a fresh connection: its handshake tells how far the endpoint is, and a request how long
+/// the apiserver thinks as well.
+pub const HANDSHAKE_EVERY: usize = 4;
 /// A kept probe connection is renewed after this, ± the jitter.
 pub const PROBE_RENEW: Duration = Duration::from_secs(300);
 /// The second of two failures that make `down` is sent this long after the first was sent.

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use super::policy::{
-    CONFIRM_NODES_A_SECOND, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, PROBE_GIVEN_UP, PROBE_INTERVAL_LEAST,
-    PROBE_INTERVAL_LOCAL, PROBE_JITTER, PROBE_KEEP_BELOW, PROBES_A_SECOND, PROMPT_GAP, UNPROVEN_BACKOFF_MOST,
+    CONFIRM_NODES_A_SECOND, HANDSHAKE_EVERY, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, PROBE_GIVEN_UP,
+    PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LOCAL, PROBE_JITTER, PROBE_KEEP_BELOW, PROBES_A_SECOND, PROMPT_GAP,
+    UNPROVEN_BACKOFF_MOST,
 };
 use super::time::Moment;
 use super::{hash, share};
@@ -79,7 +80,7 @@ pub(crate) struct Schedule {
     ordinary: Moment,
     /// The interval of this cluster's size when the beat was last drawn.
     spread_over: Duration,
-    /// The next probe is out of turn, and goes over a fresh connection.
+    /// The next probe goes over a fresh connection: it is out of turn, or it is to tell how far the endpoint is.
     fresh: bool,
     last_sent: Option<Moment>,
     /// For when evidence last asked for a probe.
@@ -130,7 +131,7 @@ impl Schedule {
         self.under_way = Some(probe);
         self.last_sent = Some(now);
         self.round += 1;
-        self.fresh = false;
+        self.fresh = self.round.is_multiple_of(HANDSHAKE_EVERY as u64);
         self.next_beat(now, pace, hash(&[seed, self.round]));
         self.next = self.ordinary;
     }

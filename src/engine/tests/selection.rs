@@ -188,6 +188,7 @@ fn who_returns_from_down_as_suspect_still_has_its_ramp_to_go() {
     let mut world = World::quiet(2, 1);
     world.distance(apiserver(1), ms(100));
     world.distance(apiserver(2), ms(100));
+    world.run(secs(10));
     world.site(apiserver(1), Site::Ends(Outcome::Refused));
     world.run(secs(10));
     world.site(apiserver(1), Site::Status(200));
