@@ -13,12 +13,14 @@ use crate::sim::core::RunId;
 use crate::sim::history::usable_now;
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{AgentLife, MachineId, Ms};
+use crate::sim::state::{AgentLife, MachineId, Mode, Ms, State};
 
 /// Beside four probe intervals.
 const SETTLED: Ms = 5_000;
 /// An address that a node never proved is probed with growing pauses, up to this.
 const NEVER_PROVED: Ms = 300_000;
+/// A probe that found a stranger may have been under way for this long.
+const FOREIGN: Ms = 1_000;
 /// A member that is gone is forgotten by gossip after a quarter of an hour.
 const FORGOTTEN: Ms = 960_000;
 
@@ -72,23 +74,43 @@ fn looks_for_who_left(ran: &Ran, run: RunId) -> Vec<Ms> {
     changes.filter_map(|at| at.checked_sub(1)).filter(|at| span.contains(at)).collect()
 }
 
+/// What shows no certificate of the CA in a node's file may never be dialled: a routing is empty if that is so of all that it had,
+/// and of nothing else.
 fn never_empty_again(ran: &Ran, run: RunId, routes: &[(Ms, Arc<Routing>)], docket: &mut Docket) {
     let Some(seen) = ran.log.runs.get(&run) else { return };
+    let mut had = BTreeSet::new();
     for pair in routes.windows(2) {
+        had.extend(pair[0].1.upstreams.iter().map(|upstream| upstream.endpoint.addr()));
         if !pair[0].1.upstreams.is_empty() && pair[1].1.upstreams.is_empty() {
             let at = pair[1].0;
-            // What does not show a certificate of the CA in this node's file may never be dialled: if that is so of all, nobody is left.
-            let state = ran.history.at(at);
-            let trusts = &state.machines[seen.machine].trusts;
-            let all_foreign = state.sites.values().all(|site| {
-                !trusts.contains(&site.ca)
-                    || matches!(site.mode, crate::sim::state::Mode::WrongCertificate | crate::sim::state::Mode::NotTls)
-            });
-            if !all_foreign {
-                docket.broken(at, || format!("{}'s routing became empty", ran.names[seen.machine]));
+            // It was seen to be foreign, and not asked again since.
+            let asked = at.saturating_sub(FOREIGN + 2 * probe_interval(ran, run, at));
+            let shown = |e: &SocketAddr| ran.history.during(asked, at).any(|state| foreign(state, seen.machine, *e));
+            let kept = had.iter().find(|e| told(ran, seen.machine, **e, at) && !shown(e));
+            if let Some(kept) = kept {
+                docket.broken(at, || {
+                    format!("{}'s routing became empty, and {} was no stranger", ran.names[seen.machine], ran.name_of(*kept))
+                });
             }
         }
     }
+}
+
+/// What stands there, or behind a balancer there, shows no certificate that the node could trust.
+fn foreign(state: &State, n: MachineId, e: SocketAddr) -> bool {
+    state.sites.get(&e).is_some_and(|site| match &site.backends {
+        Some(behind) => behind.iter().any(|backend| foreign(state, n, *backend)),
+        None => {
+            let none = matches!(site.mode, Mode::WrongCertificate | Mode::NotTls);
+            none || site.expired || !state.machines[n].trusts.contains(&site.ca)
+        }
+    })
+}
+
+/// It is configured at the node, or somebody advertised it as long as gossip may remember that.
+fn told(ran: &Ran, n: MachineId, e: SocketAddr, at: Ms) -> bool {
+    let advertises = |state: &State| state.machines.iter().any(|machine| machine.advertises.contains(&e));
+    ran.history.at(at).machines[n].configured.contains(&e) || ran.history.during(at.saturating_sub(FORGOTTEN), at).any(advertises)
 }
 
 fn routing_at(ran: &Ran, run: RunId, at: Ms) -> Option<&Routing> {
