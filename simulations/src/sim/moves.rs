@@ -3,20 +3,18 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use prismesh::gossip::Keyring;
-use tokio::time::sleep;
 
 use super::draw::Draw;
 use super::node::Order;
 use super::plan::{Fault, Who};
 use super::run::{API_PORT, BALANCER_NAME, Stage, address, new_site};
-use super::state::{Class, MachineId, Mode, Name, Rule, State, Toll};
+use super::state::{Class, MachineId, Mode, Ms, Name, Rule, State, Toll};
 
-/// By then everybody has looked a name up again: an answer may be kept for 30 s.
-const RESOLVED_AGAIN: Duration = Duration::from_secs(35);
+/// For so long there is no process between two.
+const STARTS: Ms = 1;
 
 impl Stage {
     pub(super) fn power_off(&mut self, machines: &BTreeSet<MachineId>, more: isize) {
@@ -52,7 +50,7 @@ impl Stage {
         );
         for machine in machines {
             if *machine < self.nodes.len() {
-                self.start_after(*machine, 0);
+                self.start_after(*machine, STARTS);
             }
         }
         Ok(())
@@ -156,16 +154,6 @@ impl Stage {
             },
             0,
         );
-        let sim = self.sim.clone();
-        self.work.spawn(async move {
-            sleep(RESOLVED_AGAIN).await;
-            sim.change(|state| {
-                for machine in state.machines.iter_mut().filter(|machine| machine.configured.contains(&old)) {
-                    machine.configured.insert(new);
-                }
-            });
-            Ok(())
-        });
     }
 
     /// One machine becomes a copy of another: its state directory, and with it its name.
@@ -178,7 +166,8 @@ impl Stage {
         self.write_config(of_id)?;
         self.faults(|_| {}, 0);
         self.each(&[of.to_owned()], &Order::Kill)?;
-        self.each(&[of.to_owned()], &Order::Start)
+        self.start_after(of_id, STARTS);
+        Ok(())
     }
 
     /// One step of a key rotation on these nodes.

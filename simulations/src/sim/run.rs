@@ -276,10 +276,11 @@ impl Stage {
         let more = self.more.get(&machine).map_or(node.config.as_str(), String::as_str);
         let yaml = basics.yaml(&[cluster.config.as_str(), more]);
         let named = yaml_addresses(&[cluster.config.as_str(), more]);
-        let says_which =
-            [cluster.config.as_str(), more].iter().any(|more| more.lines().any(|line| line.starts_with("external:")));
-        let by_name = [cluster.config.as_str(), more].iter().any(|more| more.contains(BALANCER_NAME));
-        let balancer = balancer.filter(|_| !says_which || by_name);
+        let own: Vec<&str> = [cluster.config.as_str(), more].into_iter().filter(|it| it.contains("external:")).collect();
+        let by_name = if own.is_empty() { cluster.by_name } else { own.iter().any(|own| own.contains(BALANCER_NAME)) };
+        // Where a name leads is known once it has been looked up, which the resolver notes; an address stands there itself.
+        let looked_up = |addr: &SocketAddr| state.machines[machine].configured.contains(addr);
+        let balancer = balancer.filter(|addr| if by_name { looked_up(addr) } else { own.is_empty() });
         core.change(|state| {
             state.machines[machine].configured = apiservers.into_iter().chain(balancer).chain(named).collect();
         });

@@ -19,6 +19,7 @@ use prismesh::world::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::balancer;
 use super::core::{Gate, RunId, Sim};
 use super::disk::Disk;
 use super::state::{MachineId, Name};
@@ -60,6 +61,15 @@ impl Host {
 
     fn owner(&self) -> Owner {
         self.run.map_or(Owner::Task, Owner::Agent)
+    }
+
+    /// What a name of its configuration resolves to, which is the balancer's, this machine's configuration names.
+    fn knows(&self, addrs: &[IpAddr]) {
+        let named: Vec<SocketAddr> = addrs.iter().map(|ip| SocketAddr::new(*ip, balancer::PORT)).collect();
+        let configured = self.sim.core().state.machines[self.machine].configured.clone();
+        if named.iter().any(|addr| !configured.contains(addr)) {
+            self.sim.change(|state| state.machines[self.machine].configured.extend(named));
+        }
     }
 
     /// Dials on behalf of whoever `owner` is.
@@ -264,6 +274,7 @@ impl Resolver for Host {
                 Some(Name::Is(addrs)) => {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                     self.pass().await.map_err(|_| error("the process is gone"))?;
+                    self.knows(&addrs);
                     Ok(Lookup { addrs, ttl: DNS_TTL })
                 }
                 Some(Name::Silent) => {

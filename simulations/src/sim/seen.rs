@@ -67,6 +67,21 @@ impl Ran {
     }
 }
 
+/// Of connections that clients of each of these nodes opened in a span one of these apiservers answered some.
+pub fn all_use(ran: &Ran, by: &BTreeSet<MachineId>, endpoints: &BTreeSet<SocketAddr>, from: Ms, to: Ms) -> Vec<String> {
+    let opened = ran.log.clients.iter().filter(|client| (from..=to).contains(&client.opened));
+    let there = |client: &&ClientConn| {
+        let upstream = client.upstream.and_then(|upstream| ran.log.upstreams.get(&upstream));
+        upstream.is_some_and(|upstream| endpoints.contains(&upstream.to))
+    };
+    let using: BTreeSet<MachineId> = opened.filter(there).map(|client| client.node).collect();
+    let told = by.difference(&using).map(|node| {
+        let whom: Vec<String> = endpoints.iter().map(|endpoint| ran.name_of(*endpoint)).collect();
+        format!("no client of {} was answered by {} from {from} to {to} ms", ran.names[*node], whom.join(" or "))
+    });
+    told.take(TOLD).collect()
+}
+
 /// How a client's connection ended, and when.
 pub(super) fn ending(client: &ClientConn) -> String {
     let Some((at, end)) = client.ended else { return "it never ended".to_owned() };

@@ -8,12 +8,12 @@ use prismesh::engine::event::Verdict;
 use prismesh::engine::{Routing, Source};
 
 use super::Docket;
-use super::conditions::probe_interval;
+use super::conditions::{foreign, probe_interval};
 use crate::sim::core::RunId;
 use crate::sim::history::usable_now;
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{AgentLife, MachineId, Mode, Ms, State};
+use crate::sim::state::{AgentLife, MachineId, Ms, State};
 
 /// Beside four probe intervals.
 const SETTLED: Ms = 5_000;
@@ -94,17 +94,6 @@ fn never_empty_again(ran: &Ran, run: RunId, routes: &[(Ms, Arc<Routing>)], docke
             }
         }
     }
-}
-
-/// What stands there, or behind a balancer there, shows no certificate that the node could trust.
-fn foreign(state: &State, n: MachineId, e: SocketAddr) -> bool {
-    state.sites.get(&e).is_some_and(|site| match &site.backends {
-        Some(behind) => behind.iter().any(|backend| foreign(state, n, *backend)),
-        None => {
-            let none = matches!(site.mode, Mode::WrongCertificate | Mode::NotTls);
-            none || site.expired || !state.machines[n].trusts.contains(&site.ca)
-        }
-    })
 }
 
 /// It is configured at the node, or somebody advertised it as long as gossip may remember that.

@@ -105,10 +105,18 @@ fn shows_itself(state: &State, n: MachineId, e: SocketAddr) -> Shows {
     match site.mode {
         Mode::Refusing | Mode::Gone => Shows::Dead,
         Mode::Hung => Shows::Hung,
-        Mode::WrongCertificate | Mode::NotTls => Shows::Foreign,
+        _ if foreign(state, n, e) => Shows::Foreign,
         _ if !in_time(state, n, site) => Shows::Late,
         _ => Shows::Fine,
     }
+}
+
+/// What stands there, or behind a balancer there, shows no certificate that the node could trust.
+pub(super) fn foreign(state: &State, n: MachineId, e: SocketAddr) -> bool {
+    state.sites.get(&e).is_some_and(|site| match &site.backends {
+        Some(behind) => behind.iter().any(|backend| foreign(state, n, *backend)),
+        None => matches!(site.mode, Mode::WrongCertificate | Mode::NotTls) || !state.machines[n].trusts.contains(&site.ca),
+    })
 }
 
 /// A balancer shows the worst of what stands behind it.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Docket;
-use super::conditions::{Conditions, Shows, probe_interval, run_at, shows};
+use super::conditions::{Conditions, Shows, foreign, probe_interval, run_at, shows};
 use crate::sim::core::RunId;
 use crate::sim::figures::failed;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind, Dialled, RunSeen};
@@ -128,13 +128,22 @@ fn refuses(ran: &Ran, n: MachineId, e: SocketAddr, (from, to): (Ms, Ms)) -> bool
     ran.history.during(from, to).any(|state| shows(state, n, e) == Shows::Dead)
 }
 
-/// What no process of this run has proven may not carry before it has proven itself, and is asked at the pace of held clients.
+/// What has not proven itself to this run, or was a stranger since, may not carry before it has proven itself, and is asked at the pace of held clients.
 fn to_prove(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAddr>) -> Ms {
     let Some(run) = run_at(ran, client.node, client.opened) else { return 0 };
-    let configured = &ran.history.at(client.opened).machines[client.node].configured;
+    let state = ran.history.at(client.opened);
+    let began = ran.log.runs.get(&run).map_or(0, |seen| seen.from);
     let proven = |e: &SocketAddr| {
-        let proofs = ran.log.proofs.range((run, *e, 0)..=(run, *e, u64::MAX));
-        configured.contains(e) || proofs.map(|(_, at)| *at).min().is_some_and(|at| at <= client.opened)
+        let by = |first: u64, last: u64| {
+            let mut proofs = ran.log.proofs.range((run, *e, first)..=(run, *e, last));
+            proofs.any(|(_, at)| *at <= client.opened)
+        };
+        let stranger = ran.history.during(began, client.opened).any(|state| foreign(state, client.node, *e));
+        match state.sites.get(e) {
+            // Whoever comes after a stranger is another process.
+            Some(site) if stranger => site.backends.is_none() && by(site.incarnation, site.incarnation),
+            _ => state.machines[client.node].configured.contains(e) || by(0, u64::MAX),
+        }
     };
     let pace = 500.max(ran.names.len() as Ms * 10);
     if usable.iter().any(proven) { 0 } else { pace + PROBED }
