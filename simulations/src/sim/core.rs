@@ -197,9 +197,14 @@ impl Core {
         self.queue_peak = self.queue_peak.max(self.due.len());
     }
 
-    /// How many things are queued, the apiservers' own heartbeat and the kernels' aside.
+    /// How many things are queued, the apiservers' own heartbeat and the kernels' timers aside of connections that are no more.
     pub(super) fn waiting(&self) -> usize {
-        self.due.iter().filter(|Reverse((.., due))| !matches!(due, Due::Watches | Due::Keepalive { .. })).count()
+        let counts = |due: &Due| match due {
+            Due::Watches | Due::Keepalive { .. } => false,
+            Due::Syn { conn, .. } | Due::Retry { conn, .. } | Due::Check { conn } => self.tcp.conns.contains_key(conn),
+            _ => true,
+        };
+        self.due.iter().filter(|Reverse((.., due))| counts(due)).count()
     }
 
     fn happen(&mut self) {

@@ -62,7 +62,11 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             continue;
         }
         let own = usable.iter().map(|e| own_time(ran, client.node, *e, hello, end)).max().unwrap_or(0);
-        let allowed = own + OVER + allowances(ran, &conditions, client, hello, end) + to_prove(ran, client, &usable);
+        let allowed = own
+            + OVER
+            + allowances(ran, &conditions, client, hello, end)
+            + to_prove(ran, client, &usable)
+            + nobody_could_know(ran, client, &usable, hello, end);
         if client.first_byte.is_some() || gave_up(client) || end - hello > allowed {
             waits.evaluated();
         }
@@ -147,6 +151,23 @@ fn to_prove(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAddr>) -> Ms
     };
     let pace = 500.max(ran.names.len() as Ms * 10);
     if usable.iter().any(proven) { 0 } else { pace + PROBED }
+}
+
+/// All that could serve it became usable so lately that no probe need have told: whoever else there was may have been asked first.
+fn nobody_could_know(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAddr>, hello: Ms, end: Ms) -> Ms {
+    let n = client.node;
+    let Some(run) = run_at(ran, n, hello) else { return 0 };
+    let since = hello.saturating_sub(probe_interval(ran, run, hello) + UNKNOWN);
+    if usable.iter().any(|e| ran.history.usable(n, *e, (since, end), LOSS)) {
+        return 0;
+    }
+    let dialled: BTreeSet<SocketAddr> = waited_for(ran, run, client.opened, end).map(|(_, dialled)| dialled.to).collect();
+    let cost = |e: &SocketAddr| match shows(ran.history.at(hello), n, *e) {
+        Shows::Silent | Shows::Deaf => SILENT,
+        Shows::Hung => HUNG,
+        Shows::Fine | Shows::Late | Shows::Dead | Shows::Foreign => own_time(ran, n, *e, hello, end),
+    };
+    dialled.difference(usable).map(cost).sum()
 }
 
 /// What a process dialled while a client waited.
