@@ -99,6 +99,8 @@ struct Word {
 pub(crate) struct Health {
     base: Base,
     proven: bool,
+    /// It has been at some time.
+    once_proven: bool,
     disproven: Option<String>,
     /// Traffic took back the proof then, and no own probe sent later has given it again.
     withdrawn: Option<Moment>,
@@ -129,6 +131,7 @@ impl Health {
         Health {
             base: Base::Unproven,
             proven: false,
+            once_proven: false,
             disproven: None,
             withdrawn: None,
             first_failed: None,
@@ -164,6 +167,11 @@ impl Health {
     /// Whether it has shown to be an apiserver of ours, and nothing to the contrary since.
     pub(crate) fn proven(&self) -> bool {
         self.proven
+    }
+
+    /// Whether it ever has: then it is worth asking again, whatever stands there now.
+    pub(crate) fn once_proven(&self) -> bool {
+        self.once_proven
     }
 
     /// The last own probe was answered, and it is not `down`.
@@ -240,6 +248,7 @@ impl Health {
         }
         self.last_answer = Some(now);
         self.proven = true;
+        self.once_proven = true;
         self.disproven = None;
         if let Base::Down { first_success } = &mut self.base
             && !one_is_enough

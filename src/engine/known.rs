@@ -115,7 +115,7 @@ impl Known {
     }
 
     pub(crate) fn pace(&self, cluster_size: u32) -> Pace {
-        let fruitless = if self.health.proven() || !self.is_hearsay() { 0 } else { self.health.failures() };
+        let fruitless = if self.health.once_proven() || !self.is_hearsay() { 0 } else { self.health.failures() };
         Pace { local: self.is_local(), fruitless, cluster_size }
     }
 

@@ -10,10 +10,10 @@ use prismesh::engine::{Routing, Source};
 use super::Docket;
 use super::conditions::{foreign, probe_interval};
 use crate::sim::core::RunId;
-use crate::sim::history::usable_now;
+use crate::sim::history::{History, usable_now};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{AgentLife, MachineId, Ms, State};
+use crate::sim::state::{AgentLife, MachineId, Ms};
 
 /// Beside four probe intervals.
 const SETTLED: Ms = 5_000;
@@ -86,7 +86,8 @@ fn never_empty_again(ran: &Ran, run: RunId, routes: &[(Ms, Arc<Routing>)], docke
             // It was seen to be foreign, and not asked again since.
             let asked = at.saturating_sub(FOREIGN + 2 * probe_interval(ran, run, at));
             let shown = |e: &SocketAddr| ran.history.during(asked, at).any(|state| foreign(state, seen.machine, *e));
-            let kept = had.iter().find(|e| told(ran, seen.machine, **e, at) && !shown(e));
+            let last: BTreeSet<SocketAddr> = pair[0].1.upstreams.iter().map(|upstream| upstream.endpoint.addr()).collect();
+            let kept = had.iter().find(|e| (last.contains(*e) || told(&ran.history, seen.machine, **e, at)) && !shown(e));
             if let Some(kept) = kept {
                 docket.broken(at, || {
                     format!("{}'s routing became empty, and {} was no stranger", ran.names[seen.machine], ran.name_of(*kept))
@@ -96,10 +97,10 @@ fn never_empty_again(ran: &Ran, run: RunId, routes: &[(Ms, Arc<Routing>)], docke
     }
 }
 
-/// It is configured at the node, or somebody advertised it as long as gossip may remember that.
-fn told(ran: &Ran, n: MachineId, e: SocketAddr, at: Ms) -> bool {
-    let advertises = |state: &State| state.machines.iter().any(|machine| machine.advertises.contains(&e));
-    ran.history.at(at).machines[n].configured.contains(&e) || ran.history.during(at.saturating_sub(FORGOTTEN), at).any(advertises)
+/// It is configured at the node, or somebody advertises it.
+fn told(history: &History, n: MachineId, e: SocketAddr, at: Ms) -> bool {
+    let state = history.at(at);
+    state.machines[n].configured.contains(&e) || state.machines.iter().any(|machine| machine.advertises.contains(&e))
 }
 
 fn routing_at(ran: &Ran, run: RunId, at: Ms) -> Option<&Routing> {

@@ -26,6 +26,8 @@ const HUNG: Ms = 2_000;
 const UNKNOWN: Ms = 1_500;
 /// A probe's own time at most, where an endpoint is usable.
 const PROBED: Ms = 500;
+/// What a balancer takes its backends for may be so old: a check, its patience, and the pause between two.
+const CHECKED: Ms = 4_000;
 /// A process listens so long after its start.
 const LISTENS: Ms = 1_000;
 
@@ -116,13 +118,19 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     fell_silent * SILENT + (hang + meanwhile + half) * HUNG + refusals + retransmissions(ran, run, client.opened, end)
 }
 
-/// Balancers that were dialled, work themselves and have something behind them that does not: to whom that connection fell, it
-/// hung then, and nothing before could tell.
+/// Balancers that were dialled, work themselves and have something behind them that does not, or that they may still take for what
+/// it was: to whom that connection fell, it hung then, and nothing before could tell.
 fn half_working(ran: &Ran, conditions: &Conditions<'_>, n: MachineId, hello: Ms, dialled: &BTreeSet<SocketAddr>) -> u64 {
     let state = ran.history.at(hello);
     let half = dialled.iter().filter(|e| {
         let works = state.sites.get(e).is_some_and(|site| site.backends.is_some() && site.mode == Mode::Ready);
-        works && conditions.of(n, **e).iter().rev().find(|(at, _)| *at <= hello).is_some_and(|(_, shows)| *shows == Shows::Hung)
+        let since = hello.saturating_sub(CHECKED);
+        let changes = conditions.of(n, **e);
+        let first = changes.partition_point(|(at, _)| *at <= since).saturating_sub(1);
+        let hung = changes[first..].iter().take_while(|(at, _)| *at <= hello).any(|(_, shows)| *shows == Shows::Hung);
+        let behind = |state: &State| state.sites.get(e).and_then(|site| site.backends.clone());
+        let others = ran.history.during(since, hello).any(|then| behind(then) != behind(state));
+        works && (hung || others)
     });
     half.count() as u64
 }
@@ -149,11 +157,16 @@ fn to_prove(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAddr>) -> Ms
             _ => state.machines[client.node].configured.contains(e) || by(0, u64::MAX),
         }
     };
-    let pace = 500.max(ran.names.len() as Ms * 10);
-    if usable.iter().any(proven) { 0 } else { pace + PROBED }
+    if usable.iter().any(proven) { 0 } else { held_pace(ran) + PROBED }
 }
 
-/// All that could serve it became usable so lately that no probe need have told: whoever else there was may have been asked first.
+/// How far apart probes are while clients are held.
+fn held_pace(ran: &Ran) -> Ms {
+    500.max(ran.names.len() as Ms * 10)
+}
+
+/// All that could serve it became usable so lately that no probe need have told: whoever else there was may have been asked first, or
+/// it was held until the next probe.
 fn nobody_could_know(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAddr>, hello: Ms, end: Ms) -> Ms {
     let n = client.node;
     let Some(run) = run_at(ran, n, hello) else { return 0 };
@@ -167,7 +180,7 @@ fn nobody_could_know(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAdd
         Shows::Hung => HUNG,
         Shows::Fine | Shows::Late | Shows::Dead | Shows::Foreign => own_time(ran, n, *e, hello, end),
     };
-    dialled.difference(usable).map(cost).sum()
+    dialled.difference(usable).map(cost).sum::<Ms>().max(held_pace(ran))
 }
 
 /// What a process dialled while a client waited.
