@@ -146,6 +146,9 @@ pub struct Meter {
     to_upstream: AtomicU64,
     to_client: AtomicU64,
     last_from_upstream: AtomicU64,
+    last_to_upstream: AtomicU64,
+    /// When the client first said something to which nothing has come yet; 0 when nothing is open.
+    unanswered_since: AtomicU64,
     ended: tokio_util::sync::CancellationToken,
 }
 
@@ -157,19 +160,25 @@ impl Meter {
             to_upstream: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             last_from_upstream: AtomicU64::new(clock.now().as_nanos()),
+            last_to_upstream: AtomicU64::new(0),
+            unanswered_since: AtomicU64::new(0),
             ended: tokio_util::sync::CancellationToken::new(),
         }
     }
 
-    /// Counts bytes that the upstream's socket took.
+    /// Counts bytes that the upstream's socket took, now.
     pub fn count_to_upstream(&self, bytes: usize) {
         self.to_upstream.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now = self.clock.now().as_nanos();
+        self.last_to_upstream.store(now, Ordering::Relaxed);
+        let _ = self.unanswered_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Counts bytes that came from the upstream, now.
     pub fn count_to_client(&self, bytes: usize) {
         self.to_client.fetch_add(bytes as u64, Ordering::Relaxed);
         self.last_from_upstream.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+        self.unanswered_since.store(0, Ordering::Relaxed);
     }
 
     /// Bytes carried to the upstream.
@@ -185,6 +194,14 @@ impl Meter {
     /// When the upstream last sent something.
     pub fn last_from_upstream(&self) -> Moment {
         Moment::from_nanos(self.last_from_upstream.load(Ordering::Relaxed))
+    }
+
+    /// From the first to the last of what the client has said since the upstream last sent something.
+    pub fn unanswered(&self) -> Duration {
+        match self.unanswered_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_nanos(self.last_to_upstream.load(Ordering::Relaxed).saturating_sub(since)),
+        }
     }
 
     /// Asks the carrier to reset both ends.

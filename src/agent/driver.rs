@@ -196,7 +196,7 @@ impl Driver {
             Effect::Route(routing) => {
                 self.routing.send_replace(Arc::new(routing));
             }
-            Effect::Cut { endpoint, silent_since, over } => self.proxy.cut(endpoint, silent_since, over),
+            Effect::Cut { endpoint, silent_since, unanswered, over } => self.proxy.cut(endpoint, silent_since, unanswered, over),
             Effect::Release => self.proxy.release(),
             Effect::Publish { say, urgent } => self.publish(say, urgent),
             Effect::Remember { endpoints, cluster_size } => {

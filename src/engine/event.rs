@@ -276,6 +276,9 @@ pub enum Effect {
         endpoint: Endpoint,
         /// When a failed probe was sent: the first of a run of failures, and later each one after it.
         silent_since: Moment,
+        /// Only where the client has gone on asking for so long and nothing came; zero: whether it asked or not.
+        #[serde(default, skip_serializing_if = "Duration::is_zero")]
+        unanswered: Duration,
         /// Spread them over this time.
         over: Duration,
     },

@@ -142,7 +142,8 @@ impl Known {
         if self.dismissed {
             return Some("the configuration no longer names it");
         }
-        if self.moved && !self.health.answering() {
+        // What it carries has to be cut first, and is only cut while it is known.
+        if self.moved && !self.health.answering() && self.connections == 0 {
             return Some("its node now names other addresses");
         }
         if !self.configured.is_empty() || !self.members.is_empty() {

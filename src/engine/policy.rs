@@ -101,6 +101,9 @@ pub const SIZE_WINDOW: Duration = Duration::from_secs(900);
 
 /// An established connection is cut only when the first failed probe was sent at least this long ago.
 pub const CUT_AFTER: Duration = Duration::from_secs(3);
+/// Through the external balancer nobody sees which connection went to an apiserver that is silent: it is one whose client has gone on asking
+/// for this long. A kubelet asks each 10 s.
+pub const UNANSWERED: Duration = Duration::from_secs(8);
 /// Cuts are spread over this.
 pub const CUT_SPREAD: Duration = Duration::from_secs(1);
 

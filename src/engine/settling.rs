@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::event::{Effect, Notice, ProbeOrder, Verdict};
-use super::policy::{CUT_SPREAD, HOLD, PROBE_TIMEOUT, RAMP, RAMP_STEP};
+use super::policy::{CUT_SPREAD, HOLD, PROBE_TIMEOUT, RAMP, RAMP_STEP, UNANSWERED};
 use super::probing::{self, UnderWay};
-use super::selection::{Distance, rank};
+use super::selection::{Distance, Trouble, rank};
 use super::time::Moment;
 use super::{Engine, hash};
 
@@ -81,6 +81,7 @@ impl Engine {
 
     /// Tells every change of a verdict once, with its reason, and cuts what has become silent.
     fn tell_verdicts(&mut self, effects: &mut Vec<Effect>) {
+        let mut silent = None;
         for known in self.endpoints.values_mut() {
             let (from, to) = (known.told, known.health.verdict());
             if from != to {
@@ -96,8 +97,16 @@ impl Engine {
                 known.told_expired = known.health.expired();
             }
             if let Some(silent_since) = known.health.order_cut(self.now) {
-                effects.push(Effect::Cut { endpoint: known.endpoint, silent_since, over: CUT_SPREAD });
+                let unanswered = Duration::ZERO;
+                effects.push(Effect::Cut { endpoint: known.endpoint, silent_since, unanswered, over: CUT_SPREAD });
+                silent = silent.max(Some(silent_since).filter(|_| known.health.trouble() == Trouble::Silent));
             }
+        }
+        // One that is silent may stand behind a balancer as well.
+        let Some(silent_since) = silent else { return };
+        let balancers = self.endpoints.values().filter(|known| known.may_be_a_balancer() && known.health.answering());
+        for known in balancers.filter(|known| known.connections > 0) {
+            effects.push(Effect::Cut { endpoint: known.endpoint, silent_since, unanswered: UNANSWERED, over: CUT_SPREAD });
         }
     }
 

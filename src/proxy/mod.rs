@@ -122,10 +122,11 @@ impl Proxy {
         self.shared.hold.release();
     }
 
-    /// Resets the established connections to an endpoint that have received no byte since `silent_since`, spread evenly over
-    /// `over`. Who receives something before its turn is spared.
-    pub fn cut(&self, endpoint: Endpoint, silent_since: Moment, over: Duration) {
-        let silent = self.shared.clients.silent_since(endpoint, silent_since);
+    /// Resets the established connections to an endpoint that have received no byte since `silent_since`, and whose clients have gone on
+    /// asking for `unanswered`, spread evenly over `over`. Who receives something before its turn is spared.
+    pub fn cut(&self, endpoint: Endpoint, silent_since: Moment, unanswered: Duration, over: Duration) {
+        let mut silent = self.shared.clients.silent_since(endpoint, silent_since);
+        silent.retain(|meter| meter.unanswered() >= unanswered);
         let Ok(count) = u32::try_from(silent.len()) else { return };
         tokio::spawn(async move {
             let begin = Instant::now();

@@ -14,7 +14,7 @@
 //!
 //! A close before the first byte is not passed on while the client's bytes may still be sent elsewhere: with nobody left the
 //! client is held. That is what an external balancer does that has lost its last backend, and what an apiserver does that is
-//! just stopping; in both cases something will answer soon. An alert is an answer, and is passed on when nobody is left who
+//! just stopping; in both cases something will answer soon. So it is with what is not TLS. An alert is an answer, and is passed on when nobody is left who
 //! could give a better one.
 //!
 //! What the client has said beyond one ClientHello, or instead of one, is never sent twice: the race is then over for all but
@@ -252,6 +252,10 @@ impl<'a, 'c> Race<'a, 'c> {
         }
         if handshake || !self.runner.said.replayable() {
             return Some(End::Answered(won(self.trials.remove(place))));
+        }
+        if kind != Some(ALERT) && self.runner.said.asks() {
+            // A TLS client can do nothing with it: as good as a close.
+            self.trials.remove(place);
         }
         self.wanting |= !self.trials.iter().any(Trial::is_open);
         None

@@ -26,6 +26,8 @@ use crate::world::{BoxFuture, Carried, Clock, Listener, Meter, Net, Stream, Worl
 pub(super) enum Play {
     /// Answers a hello with a handshake record that names its port, then echoes.
     Answers,
+    /// The same, but echoes nothing.
+    AnswersOnce,
     /// The same, but late.
     AnswersAfter(Duration),
     /// Connects late, then answers.
@@ -303,8 +305,18 @@ impl Actor {
                 let _ = self.stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").await;
                 while self.listen().await.is_some() {}
             }
-            Play::AnswersAfter(delay) => self.answer(delay).await,
-            _ => self.answer(Duration::ZERO).await,
+            Play::AnswersOnce => {
+                self.answer(Duration::ZERO).await;
+                while self.listen().await.is_some() {}
+            }
+            Play::AnswersAfter(delay) => {
+                self.answer(delay).await;
+                self.echo().await;
+            }
+            _ => {
+                self.answer(Duration::ZERO).await;
+                self.echo().await;
+            }
         }
     }
 
@@ -318,7 +330,6 @@ impl Actor {
         }
         sleep(delay).await;
         let _ = self.stream.write_all(&server_hello(self.port)).await;
-        self.echo().await;
     }
 
     async fn echo(&mut self) {

@@ -91,7 +91,7 @@ impl Core {
                     served.greeted = true;
                     served.whose = wire::hello_of(&content);
                     let (whose, at) = (served.whose, served.site);
-                    let ca = if site.mode == Mode::WrongCertificate { u32::MAX } else { site.ca };
+                    let ca = if site.mode == Mode::WrongCertificate { wire::NOBODYS } else { site.ca };
                     let shown = Shown { conn, incarnation: site.incarnation, ca, expired: site.expired };
                     self.log.hello_at(self.now, conn, whose, at, site.incarnation);
                     self.prepare(conn, HELLO_TAKES + site.mode.delay(), wire::server_hello(shown));

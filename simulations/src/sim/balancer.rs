@@ -70,7 +70,7 @@ async fn check(host: Host, healthy: watch::Sender<Vec<SocketAddr>>, blind: watch
 
 async fn relay(host: Host, client: SimStream, backend: SocketAddr) {
     let Ok(Ok(upstream)) = timeout(PATIENCE, host.dial(backend, Owner::Task)).await else { return };
-    host.sim.core().log.relayed(upstream.conn, client.conn);
+    host.sim.core().log.relayed((upstream.conn, backend), client.conn);
     let mut carried = pin!(carry(Box::new(client), Box::new(upstream), Arc::new(Meter::new(Clock::start()))));
     // What hangs carries nothing, and loses nothing.
     let mut nap = pin!(sleep(Duration::ZERO));

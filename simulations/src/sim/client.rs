@@ -64,11 +64,15 @@ async fn handshake(host: &Host, to: SocketAddr, number: usize) -> Result<Session
     let (_, content) = answer.map_err(|error| of_error(&error))?;
     let mut core = host.sim.core();
     let now = core.now;
-    let upstream = wire::shown(&content).map(|shown| core.log.front(shown.conn));
+    let shown = wire::shown(&content);
+    let upstream = shown.as_ref().map(|shown| core.log.front(shown.conn));
     let client = &mut core.log.clients[number];
     client.first_byte = Some(now);
     client.upstream = upstream;
     drop(core);
+    if shown.is_some_and(|shown| shown.ca == wire::NOBODYS) {
+        return Err(ClientEnd::Distrusts);
+    }
     Ok(Session { stream, read, number })
 }
 

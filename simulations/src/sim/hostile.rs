@@ -82,7 +82,9 @@ pub(super) fn begin(stage: &mut Stage, node: &str, act: &Hostility) -> anyhow::R
     stage.faults(
         |state| {
             state.machines[machine].up = true;
-            state.sites.insert(home, super::state::Site { mode: Mode::WrongCertificate, ..new_site(machine, 1, u32::MAX) });
+            state
+                .sites
+                .insert(home, super::state::Site { mode: Mode::WrongCertificate, ..new_site(machine, 1, super::wire::NOBODYS) });
         },
         1,
     );

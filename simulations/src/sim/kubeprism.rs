@@ -117,7 +117,7 @@ async fn relay(host: Host, endpoints: Shared, client: SimStream) {
     let picked = lock(&endpoints).pick();
     let Some(addr) = picked else { return };
     let Some(upstream) = dial(&host, &endpoints, addr).await else { return };
-    host.sim.core().log.relayed(upstream.conn, client.conn);
+    host.sim.core().log.relayed((upstream.conn, addr), client.conn);
     carry(Box::new(client), Box::new(upstream), Arc::new(Meter::new(Clock::start()))).await;
 }
 

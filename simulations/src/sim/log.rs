@@ -22,6 +22,8 @@ pub struct Log {
     pub upstreams: BTreeMap<ConnId, UpstreamConn>,
     /// Which connection of the balancer's belongs to which of an agent's.
     relays: BTreeMap<ConnId, ConnId>,
+    /// Which apiserver an agent's connection to the balancer went to.
+    pub behind: BTreeMap<ConnId, SocketAddr>,
     /// Clients' connections by the world's number.
     by_conn: BTreeMap<ConnId, usize>,
     /// When a process of an agent first saw an incarnation of an endpoint answer a probe of its own.
@@ -106,6 +108,8 @@ pub enum ClientEnd {
     Done,
     /// The client was no longer willing to wait.
     GaveUp,
+    /// Its certificate is nobody's whom the client knows.
+    Distrusts,
     /// It was refused.
     Refused,
     /// It was reset.
@@ -225,8 +229,9 @@ impl Log {
         self.dials.push((conn, dialled));
     }
 
-    pub(super) fn relayed(&mut self, back: ConnId, front: ConnId) {
+    pub(super) fn relayed(&mut self, (back, to): (ConnId, SocketAddr), front: ConnId) {
         self.relays.insert(back, front);
+        self.behind.insert(front, to);
     }
 
     /// The agent's connection behind which a balancer made this one.

@@ -315,7 +315,7 @@ impl Spoil for Cuts {
         let due = *self.next.get_or_insert(now + Duration::from_secs(10));
         if let Some(endpoint) = self.best.filter(|_| now >= due) {
             self.next = Some(now + Duration::from_secs(10));
-            effects.push(Effect::Cut { endpoint, silent_since: now, over: Duration::ZERO });
+            effects.push(Effect::Cut { endpoint, silent_since: now, unanswered: Duration::ZERO, over: Duration::ZERO });
         }
         effects
     }
@@ -334,7 +334,12 @@ impl Spoil for CutsSuspects {
             Effect::Notice(Notice::Verdict { endpoint, to: Verdict::Suspect | Verdict::Down, .. }) => Some(*endpoint),
             _ => None,
         });
-        let cuts = suspects.map(|endpoint| Effect::Cut { endpoint, silent_since: now, over: Duration::ZERO });
+        let cuts = suspects.map(|endpoint| Effect::Cut {
+            endpoint,
+            silent_since: now,
+            unanswered: Duration::ZERO,
+            over: Duration::ZERO,
+        });
         let cuts: Vec<Effect> = cuts.collect();
         effects.extend(cuts);
         effects

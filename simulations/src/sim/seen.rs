@@ -89,6 +89,7 @@ pub(super) fn ending(client: &ClientConn) -> String {
         ClientEnd::Done => "its client was done",
         ClientEnd::GaveUp => "its client gave up",
         ClientEnd::Refused => "it was refused",
+        ClientEnd::Distrusts => "its client does not know that certificate",
         ClientEnd::Reset => "it was reset",
         ClientEnd::Closed => "it was closed",
         ClientEnd::Over => "its node or the simulation ended",

@@ -72,6 +72,9 @@ pub(super) fn server_hello(shown: Shown) -> Vec<u8> {
     record(HANDSHAKE, &message(SERVER_HELLO, &body))
 }
 
+/// The CA that nobody has in a file.
+pub(super) const NOBODYS: u32 = u32::MAX;
+
 /// What the server showed.
 pub(super) fn shown(content: &[u8]) -> Option<Shown> {
     let body = content.get(4..)?;

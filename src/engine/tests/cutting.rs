@@ -182,3 +182,25 @@ fn traffic_and_peers_alone_never_cut() {
     assert!(world.cuts(apiserver(1), since).is_empty());
     assert!(!world.verdicts(apiserver(1), since).contains(&Verdict::Down));
 }
+
+#[test]
+fn while_one_is_silent_clients_of_the_balancer_that_ask_and_get_no_answer_are_cut_and_the_others_not() {
+    for (site, cuts) in [(Site::Silent, true), (Site::Ends(Outcome::Refused), false)] {
+        let mut world = World::busy(3, 1);
+        let balancer = apiserver(9);
+        world.tell(Event::Configured(vec![configured(balancer, Source::External)]));
+        world.site(balancer, Site::Status(200));
+        world.tell(Event::Connections { endpoint: balancer, open: 5 });
+        world.run(secs(10));
+        let fault = world.now;
+        world.site(apiserver(1), site);
+        world.run(secs(20));
+        let ordered = world.since(fault, |effect| match effect {
+            Effect::Cut { endpoint, unanswered, .. } if *endpoint == balancer => Some(*unanswered),
+            _ => None,
+        });
+        assert_eq!(!ordered.is_empty(), cuts);
+        assert!(ordered.iter().all(|(_, unanswered)| *unanswered == policy::UNANSWERED));
+        assert_eq!(world.verdict(balancer), Verdict::Ready);
+    }
+}

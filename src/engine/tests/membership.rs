@@ -101,6 +101,18 @@ fn a_member_that_moved_leaves_its_old_address_at_once() {
 }
 
 #[test]
+fn an_old_address_that_carries_connections_stays_until_they_are_cut() {
+    let mut world = World::busy(3, 1);
+    let fault = world.now;
+    world.site(apiserver(1), Site::Silent);
+    world.record(1, &[apiserver(9)]);
+    world.run_until(secs(10), |world| !world.cuts(apiserver(1), fault).is_empty());
+    assert!(world.knows(apiserver(1)) && world.now.since(fault) < secs(6));
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 0 });
+    assert!(!world.knows(apiserver(1)));
+}
+
+#[test]
 fn a_member_that_moved_leaves_its_old_address_at_once_even_if_only_the_cache_knew_it() {
     let mut world = World::worker(1);
     world.site(apiserver(9), Site::Status(200));

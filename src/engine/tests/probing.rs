@@ -201,6 +201,17 @@ fn a_name_that_resolves_anew_is_probed_at_once_over_a_fresh_connection() {
 }
 
 #[test]
+fn what_was_proven_once_is_asked_at_the_ordinary_pace_whatever_stands_there_now() {
+    let mut world = World::quiet(2, 1);
+    world.site(apiserver(1), Site::Ends(Outcome::Untrusted("another's".into())));
+    world.run(secs(120));
+    assert!(!world.carries(apiserver(1)));
+    world.site(apiserver(1), Site::Status(200));
+    let took = world.run_until(secs(10), |world| world.verdict(apiserver(1)) == Verdict::Ready);
+    assert!(took <= longest_interval(2) + policy::RECOVERY_GAP + ms(50), "{took:?}");
+}
+
+#[test]
 fn the_unproven_are_tried_ever_less_often_down_to_every_5_min() {
     let mut world = World::worker(1);
     world.record(1, &[apiserver(1)]);

@@ -172,9 +172,10 @@ impl Driver {
                     self.flying.retain(|(_, other)| other.endpoint != order.endpoint);
                     self.flying.push((self.now, order));
                 }
-                Effect::Cut { endpoint, silent_since, .. } => {
+                Effect::Cut { endpoint, silent_since, unanswered, .. } => {
                     assert!(self.now.since(silent_since) >= policy::CUT_AFTER, "too soon");
-                    assert_eq!(self.verdict(endpoint), Some(Verdict::Down), "only what is down is cut");
+                    let down = self.verdict(endpoint) == Some(Verdict::Down);
+                    assert!(down || unanswered >= policy::UNANSWERED, "only what is down is cut, or answers nothing");
                 }
                 Effect::Notice(Notice::Left { endpoint, .. }) => {
                     assert!(!self.proven.remove(&endpoint) || !self.proven.is_empty(), "the last proven one left");

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
-use super::Play::{Answers, Closes, ConnectsAfter, LocalError, Refuses, Silent};
+use super::Play::{Answers, AnswersOnce, Closes, ConnectsAfter, LocalError, Refuses, Silent};
 use super::*;
 use crate::engine::policy;
 use crate::engine::{Moment, Routing};
@@ -144,8 +144,8 @@ async fn only_connections_that_were_silent_are_cut() {
     let mut echo = [0; 5];
     lively.read_exact(&mut echo).await.expect("read");
     let mut late = scene.served().await.0;
-    scene.proxy.cut(endpoint(2), failed_probe, ms(1_000));
-    scene.proxy.cut(endpoint(1), failed_probe, ms(1_000));
+    scene.proxy.cut(endpoint(2), failed_probe, ms(0), ms(1_000));
+    scene.proxy.cut(endpoint(1), failed_probe, ms(0), ms(1_000));
     assert_eq!(to_the_end(&mut silent).await, (vec![], Ended::Reset));
     sleep(ms(5_000)).await;
     for client in [&mut lively, &mut late] {
@@ -157,6 +157,30 @@ async fn only_connections_that_were_silent_are_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_those_that_ask_and_get_no_answer_only_who_goes_on_asking_is_cut() {
+    let scene = Scene::of(&[(1, AnswersOnce)]);
+    let mut asks = scene.served().await.0;
+    let mut asked_once = scene.served().await.0;
+    let idle = scene.served().await.0;
+    sleep(ms(1_000)).await;
+    let failed_probe = scene.clock.now();
+    for client in [&mut asks, &mut asked_once] {
+        client.write_all(b"alive?").await.expect("written");
+    }
+    sleep(ms(9_000)).await;
+    asks.write_all(b"alive?").await.expect("written");
+    sleep(ms(10)).await;
+    scene.proxy.cut(endpoint(1), failed_probe, ms(10_000), ms(1_000));
+    sleep(ms(5_000)).await;
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 0, "not for long enough");
+    scene.proxy.cut(endpoint(1), failed_probe, ms(8_000), ms(1_000));
+    assert_eq!(to_the_end(&mut asks).await, (vec![], Ended::Reset));
+    sleep(ms(5_000)).await;
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 1);
+    drop((asked_once, idle));
+}
+
+#[tokio::test(start_paused = true)]
 async fn cuts_are_spread_and_who_is_heard_from_meanwhile_is_spared() {
     let scene = Scene::of(&[(1, Answers)]);
     let mut clients = Vec::new();
@@ -165,7 +189,7 @@ async fn cuts_are_spread_and_who_is_heard_from_meanwhile_is_spared() {
     }
     sleep(ms(5)).await;
     let begun = Instant::now();
-    scene.proxy.cut(endpoint(1), scene.clock.now(), ms(1_000));
+    scene.proxy.cut(endpoint(1), scene.clock.now(), ms(0), ms(1_000));
     let mut last = clients.pop().expect("ten");
     for (turn, client) in (0_u64..).zip(&mut clients) {
         assert_eq!(to_the_end(client).await, (vec![], Ended::Reset));

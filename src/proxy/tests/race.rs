@@ -249,6 +249,18 @@ async fn an_answer_that_is_not_tls_is_moved_on_from_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_all_answer_with_what_is_not_tls_the_client_is_held_and_not_told() {
+    let scene = Scene::of(&[(1, Chats)]);
+    let mut client = scene.client();
+    client.write_all(&hello()).await.expect("written");
+    sleep(ms(1_000)).await;
+    assert_eq!(*scene.proxy.held().borrow(), 1);
+    scene.town.now_plays(1, Answers);
+    scene.proxy.release();
+    client.read_exact(&mut [0; 4]).await.expect("the handshake");
+}
+
+#[tokio::test(start_paused = true)]
 async fn moving_on_from_an_answer_that_is_no_handshake_is_free_though_the_bucket_be_empty() {
     for play in [Alerts, Chats] {
         let scene = Scene::of(&[(1, play), (2, play), (3, play), (4, Answers)]);

@@ -7,8 +7,12 @@ use std::rc::Rc;
 
 use crate::sim::core::RunId;
 use crate::sim::history::{in_time, usable_now};
+use crate::sim::log::RunSeen;
 use crate::sim::run::Ran;
 use crate::sim::state::{Class, MachineId, Mode, Ms, State};
+
+/// Loss at which a way is still usable.
+pub(super) const LOSS: f64 = 0.05;
 
 /// How an endpoint shows itself to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +127,10 @@ pub(super) fn foreign(state: &State, n: MachineId, e: SocketAddr) -> bool {
 fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -> Shows {
     let mut worst = Shows::Fine;
     for backend in backends.unwrap_or_default() {
+        // Nor is it better served where much is lost on that way, which shows to nobody outside.
+        let lossy = state.sites.get(backend).is_some_and(|site| !state.both_ways(balancer, site.machine, Class::Api, LOSS));
         match shows(state, balancer, *backend) {
+            Shows::Fine if lossy => worst = Shows::Hung,
             Shows::Fine => {}
             Shows::Dead if worst == Shows::Fine => worst = Shows::Dead,
             // Through a balancer that accepts, silence looks like an upstream that hangs.
@@ -142,7 +149,7 @@ pub(super) fn direct(state: &State, n: MachineId, e: SocketAddr) -> bool {
 /// How far from a node those are that it could use directly and has heard of, without jitter, in ms.
 pub(super) fn round_trips(state: &State, n: MachineId, advertised: &BTreeSet<SocketAddr>) -> BTreeMap<SocketAddr, u32> {
     let named = |e: &SocketAddr| advertised.contains(e) || state.machines[n].configured.contains(e);
-    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && named(e) && usable_now(state, n, **e, 0.05));
+    let usable = state.sites.iter().filter(|(e, _)| direct(state, n, **e) && named(e) && usable_now(state, n, **e, LOSS));
     usable.map(|(e, site)| (*e, state.round_trip(n, site.machine))).collect()
 }
 
@@ -153,8 +160,9 @@ pub(super) fn probe_interval(ran: &Ran, run: RunId, at: Ms) -> Ms {
     known.checked_sub(1).map_or(1_000, |known| u64::try_from(intervals[known].1.as_millis()).unwrap_or(Ms::MAX))
 }
 
-/// The process of `n`'s agent that was in service at a moment.
+/// The process of `n`'s agent that was in service at a moment; the last one, if one still drains.
 pub(super) fn run_at(ran: &Ran, n: MachineId, at: Ms) -> Option<RunId> {
-    let runs = ran.log.runs.iter().filter(|(_, seen)| seen.machine == n && seen.from <= at && seen.to.is_none_or(|to| to > at));
+    let serves = |seen: &RunSeen| seen.machine == n && seen.from <= at && seen.to.max(seen.gone).is_none_or(|gone| gone > at);
+    let runs = ran.log.runs.iter().filter(|(_, seen)| serves(seen));
     runs.map(|(run, _)| *run).next_back()
 }

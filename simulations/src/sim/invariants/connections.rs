@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Docket;
-use super::conditions::{Conditions, Shows, foreign, probe_interval, run_at, shows};
+use super::conditions::{Conditions, LOSS, Shows, foreign, probe_interval, run_at, shows};
 use crate::sim::core::RunId;
 use crate::sim::figures::failed;
 use crate::sim::log::{ClientConn, ClientEnd, ClientKind, Dialled, RunSeen};
@@ -14,8 +14,6 @@ use crate::sim::seen::ending;
 use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 use crate::sim::tcp::ConnId;
 
-/// Loss at which a way still counts as usable.
-const LOSS: f64 = 0.05;
 /// A first byte may come so much later than the slowest usable upstream's own time.
 const OVER: Ms = 50;
 /// What an upstream may cost that fell silent and was not found out yet.
@@ -192,12 +190,14 @@ fn waited_for(ran: &Ran, run: RunId, from: Ms, to: Ms) -> impl Iterator<Item = &
 
 /// How long lost packets of what was dialled for it were waited for in the meantime.
 fn retransmissions(ran: &Ran, run: RunId, from: Ms, to: Ms) -> Ms {
-    let Some(seen) = ran.log.runs.get(&run) else { return 0 };
     let dialled: BTreeSet<ConnId> = waited_for(ran, run, from, to).map(|(conn, _)| *conn).collect();
-    let retries = ran.log.retries.get(&seen.machine).map_or(&[][..], Vec::as_slice);
-    let first = retries.partition_point(|(at, ..)| *at < from);
-    let meanwhile = retries[first..].iter().take_while(|(at, ..)| *at <= to);
-    meanwhile.filter(|(_, conn, _)| dialled.contains(conn)).map(|(.., wait)| wait).sum()
+    // A balancer's own connections lose packets as well.
+    let waits = ran.log.retries.values().flat_map(|retries| {
+        let first = retries.partition_point(|(at, ..)| *at < from);
+        let meanwhile = retries[first..].iter().take_while(|(at, ..)| *at <= to);
+        meanwhile.filter(|(_, conn, _)| dialled.contains(&ran.log.front(*conn))).map(|(.., wait)| wait)
+    });
+    waits.sum()
 }
 
 /// What an upstream needs by itself: a handshake's round trip, the hello's, and its work.

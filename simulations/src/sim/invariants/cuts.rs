@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Docket;
-use super::conditions::{Conditions, Shows, probe_interval};
+use super::conditions::{Conditions, Shows, probe_interval, shows};
 use crate::sim::log::{ClientConn, UpstreamConn};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{Class, MachineId, Ms};
+use crate::sim::state::{Class, MachineId, Ms, State};
 
 /// An upstream that was usable for so long before a cut was cut off for nothing.
 const HEALTHY_FOR: Ms = 6_000;
@@ -52,7 +52,12 @@ fn cut(ran: &Ran, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Doc
         return;
     }
     docket.evaluated();
-    if at >= HEALTHY_FOR && ran.history.usable(n, upstream.to, (at - HEALTHY_FOR, at), LOSS) {
+    // A balancer's connection is as good as what it leads to.
+    let behind = client.upstream.and_then(|conn| ran.log.behind.get(&conn));
+    let led_on = |state: &State| behind.is_none_or(|e| shows(state, n, *e) == Shows::Fine);
+    let from = at.saturating_sub(HEALTHY_FOR);
+    let healthy = ran.history.usable(n, upstream.to, (from, at), LOSS) && ran.history.throughout(from, at, led_on);
+    if at >= HEALTHY_FOR && healthy {
         docket.broken(at, || {
             format!("{} cut a connection to {}, which was usable all the time", ran.names[n], ran.name_of(upstream.to))
         });

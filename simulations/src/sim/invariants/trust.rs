@@ -7,7 +7,7 @@ use crate::sim::core::RunId;
 use crate::sim::log::UpstreamConn;
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
-use crate::sim::state::{Mode, Ms};
+use crate::sim::state::{Class, MachineId, Mode, Ms, State};
 
 /// Judges it.
 pub(super) fn judge(ran: &Ran) -> Judged {
@@ -39,7 +39,9 @@ fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
     let proven_before = before.filter(|(_, at)| **at <= upstream.bytes).count() > 0;
     let Some(replaced) = replaced_at(ran, upstream.to, upstream.bytes).filter(|_| proven_before) else { return false };
     let probes = ran.log.probes.iter().filter(|probe| probe.run == run && probe.endpoint == upstream.to);
-    let met = probes.filter(|probe| probe.byte && probe.done >= replaced && probe.done < upstream.bytes).count() > 0;
+    // The last words of whoever was there before may still be on their way.
+    let first = replaced + on_its_way(ran.history.at(replaced), upstream.to, upstream.by.0);
+    let met = probes.filter(|probe| probe.byte && probe.done >= first && probe.done < upstream.bytes).count() > 0;
     // What is no TLS shows itself to the first connection that gets there; anything else only to a client, inside TLS.
     let others = ran.log.upstreams.values().filter(|other| other.by.1 == run && other.to == upstream.to);
     let showed = |at: Ms| ran.history.at(at).sites.get(&upstream.to).is_some_and(|site| site.mode == Mode::NotTls);
@@ -47,6 +49,13 @@ fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
         .filter(|other| other.bytes >= replaced && showed(other.bytes))
         .any(|other| other.ended.is_some_and(|(at, peer_first)| peer_first && at < upstream.bytes));
     !met && !failed
+}
+
+/// How long a word of an endpoint's travels at least.
+fn on_its_way(state: &State, from: SocketAddr, to: MachineId) -> Ms {
+    let way = state.sites.get(&from).map(|site| state.way(site.machine, to, Class::Api));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds")]
+    way.map_or(0, |way| (f64::from(way.delay) * (1.0 - way.jitter)) as Ms)
 }
 
 /// When what is there at `at` came there.
