@@ -158,6 +158,8 @@ impl Known {
     }
 
     pub(crate) fn candidate(&self, now: Moment, load: u32) -> Candidate {
+        // Where a distance is still guessed nobody has a place to keep.
+        let ranked = self.ranked.filter(|(verdict, _)| *verdict == self.health.verdict() && self.latency.settled());
         Candidate {
             endpoint: self.endpoint,
             verdict: self.health.verdict(),
@@ -166,8 +168,8 @@ impl Known {
             rtt: self.latency.estimate(),
             load,
             ready_for: self.ready_since.map(|since| now.since(since)),
-            ranked: matches!(self.ranked, Some((verdict, _)) if verdict == self.health.verdict()),
-            was_near: self.ranked == Some((self.health.verdict(), true)),
+            ranked: ranked.is_some(),
+            was_near: ranked.is_some_and(|(_, near)| near),
         }
     }
 

@@ -52,6 +52,11 @@ impl Latency {
         std::mem::replace(&mut self.prior, prior) != prior
     }
 
+    /// Own samples decide alone.
+    pub(crate) fn settled(&self) -> bool {
+        self.samples >= OWN_ALONE
+    }
+
     /// The estimate from own samples alone.
     pub(crate) fn own(&self) -> Option<Duration> {
         self.smoothed.map(Duration::from_secs_f64)
@@ -62,7 +67,7 @@ impl Latency {
         match (self.own(), self.prior) {
             (None, prior) => prior,
             (Some(own), None) => Some(own),
-            (Some(own), Some(_)) if self.samples >= OWN_ALONE => Some(own),
+            (Some(own), Some(_)) if self.settled() => Some(own),
             (Some(own), Some(prior)) => {
                 let weight = f64::from(self.samples) / (f64::from(self.samples) + PRIOR_SAMPLES);
                 Some(own.mul_f64(weight) + prior.mul_f64(1.0 - weight))
@@ -75,7 +80,7 @@ impl Latency {
         match (self.own(), self.prior) {
             (None, None) => "round trip not measured yet".into(),
             (None, Some(prior)) => format!("round trip {} from the nearest peers' reports", ms(prior)),
-            (Some(own), Some(prior)) if self.samples < OWN_ALONE => {
+            (Some(own), Some(prior)) if !self.settled() => {
                 format!("round trip {} from {} own samples, peers say {}", ms(own), self.samples, ms(prior))
             }
             (Some(own), _) => format!("round trip {} from own samples", ms(own)),

@@ -33,6 +33,8 @@ struct Served {
     /// What was read and is no whole record yet.
     read: Vec<u8>,
     greeted: bool,
+    /// The server has said something, its handshake first.
+    spoke: bool,
     /// The client's own number for the connection.
     whose: Option<u64>,
     watches: Vec<u32>,
@@ -49,7 +51,7 @@ pub(super) struct Answer {
 
 impl Core {
     pub(super) fn apiserver_accepts(&mut self, site: SocketAddr, conn: ConnId) {
-        let served = Served { site, read: Vec::new(), greeted: false, whose: None, watches: Vec::new() };
+        let served = Served { site, read: Vec::new(), greeted: false, spoke: false, whose: None, watches: Vec::new() };
         self.apiservers.served.insert(conn, served);
         if !std::mem::replace(&mut self.apiservers.beating, true) {
             self.at(self.now + WATCH_EVENT, Due::Watches);
@@ -142,6 +144,9 @@ impl Core {
                     .is_some_and(|conn| conn.ends[1].owner == Owner::Apiserver && conn.ends[1].held);
                 if held {
                     let not_tls = site.mode == Mode::NotTls;
+                    if let Some(served) = self.apiservers.served.get_mut(&answer.conn) {
+                        served.spoke = true;
+                    }
                     self.send(answer.conn, 1, Piece::Data(answer.bytes));
                     if not_tls {
                         self.send(answer.conn, 1, Piece::Fin);
@@ -205,10 +210,13 @@ impl Core {
 
     /// An apiserver that stops in an orderly way tells its clients, closes its connections, and is gone.
     pub(super) fn say_go_away(&mut self, site: SocketAddr) {
-        let open: Vec<ConnId> =
-            self.apiservers.served.iter().filter(|(_, served)| served.site == site).map(|(conn, _)| *conn).collect();
-        for conn in open {
-            self.send(conn, 1, Piece::Data(Frame { verb: Verb::GoAway, stream: 0, status: 0 }.encode()));
+        let open = self.apiservers.served.iter().filter(|(_, served)| served.site == site);
+        let open: Vec<(ConnId, bool)> = open.map(|(conn, served)| (*conn, served.spoke)).collect();
+        for (conn, spoke) in open {
+            // Before its handshake a connection is just closed.
+            if spoke {
+                self.send(conn, 1, Piece::Data(Frame { verb: Verb::GoAway, stream: 0, status: 0 }.encode()));
+            }
             self.send(conn, 1, Piece::Fin);
         }
     }
