@@ -355,11 +355,8 @@ impl Engine {
     }
 
     /// What hearsay led to carries nothing once it is no apiserver, until it has proven itself again; where a person configured it,
-    /// a balancer may have a bad day. The only one that carries goes on: a suspect is more than nothing.
+    /// a balancer may have a bad day. Where it is the only one clients are held until a probe has told, which is prompted by this.
     fn withdraw_proof(&mut self, endpoint: Endpoint, why: &str) {
-        if !self.endpoints.values().any(|known| known.endpoint != endpoint && known.carries()) {
-            return;
-        }
         if let Some(known) = self.endpoints.get_mut(&endpoint).filter(|known| known.is_hearsay() && known.health.proven()) {
             known.health.withdraw(self.now, why);
         }

@@ -26,6 +26,7 @@ mod book;
 mod chores;
 mod codec;
 mod contacts;
+mod exchanges;
 mod fragment;
 #[doc(hidden)]
 pub mod fuzz;

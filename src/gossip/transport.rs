@@ -13,6 +13,7 @@ use chitchat::{ChitchatMessage, Serializable};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::exchanges::Exchanges;
 use super::fragment::{Assembler, Splitter};
 use super::inspect::Inspector;
 use super::packet::{Direct, Packet, Part, Received};
@@ -264,7 +265,8 @@ impl Transport for Carrier {
             let (inbox, messages) = mpsc::channel(QUEUE);
             let life = Life { inspector: Arc::clone(&self.inspector), inbox };
             self.outgoing.send(Outgoing::Attach(life)).await?;
-            let end = End { outgoing: self.outgoing.clone(), messages, stats: Arc::clone(&self.stats) };
+            let exchanges = Exchanges::new(Instant::now());
+            let end = End { outgoing: self.outgoing.clone(), messages, stats: Arc::clone(&self.stats), exchanges };
             Ok(Box::new(end) as Box<dyn Socket>)
         })
     }
@@ -275,6 +277,7 @@ struct End {
     outgoing: mpsc::Sender<Outgoing>,
     messages: mpsc::Receiver<(SocketAddr, ChitchatMessage)>,
     stats: Arc<Stats>,
+    exchanges: Exchanges,
 }
 
 impl Socket for End {
@@ -282,7 +285,16 @@ impl Socket for End {
     where
         'a: 'b,
     {
-        if self.outgoing.try_send(Outgoing::Message(to, message.serialize_to_vec())).is_err() {
+        let bytes = message.serialize_to_vec();
+        let may = match message {
+            ChitchatMessage::Syn { .. } => self.exchanges.begin(Instant::now(), bytes.len()),
+            ChitchatMessage::SynAck { .. } => {
+                self.exchanges.answered(Instant::now());
+                true
+            }
+            _ => true,
+        };
+        if may && self.outgoing.try_send(Outgoing::Message(to, bytes)).is_err() {
             self.stats.count_drop(DropReason::Congested);
         }
         Box::pin(std::future::ready(Ok(())))

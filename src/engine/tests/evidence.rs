@@ -81,10 +81,12 @@ fn a_configured_endpoint_that_is_not_tls_is_suspect_and_still_carries() {
 }
 
 #[test]
-fn the_only_upstream_that_carries_goes_on_as_suspect_though_it_is_not_tls() {
+fn the_only_upstream_carries_nothing_once_it_is_not_tls_until_its_probe_which_comes_at_once() {
     let mut world = World::quiet(1, 1);
     world.saw(apiserver(1), Saw::NotTls);
-    assert_eq!((world.verdict(apiserver(1)), world.carries(apiserver(1))), (Verdict::Suspect, true));
+    assert!(!world.carries(apiserver(1)), "another process may stand there, and gets no client's byte");
+    let took = world.run_until(secs(2), |world| world.carries(apiserver(1)));
+    assert!(took <= policy::PROMPT_GAP + ms(50), "{took:?}");
 }
 
 #[test]

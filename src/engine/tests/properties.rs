@@ -165,6 +165,11 @@ impl Driver {
         if let Event::Configured(all) = &event {
             self.configured = all.iter().map(|one| one.endpoint).collect();
         }
+        if let Event::Traffic { endpoint, saw: Saw::NotTls } = &event
+            && !self.configured.contains(endpoint)
+        {
+            self.proven.remove(endpoint);
+        }
         let before: BTreeSet<Endpoint> = self.engine.routing().upstreams.iter().map(|upstream| upstream.endpoint).collect();
         for effect in self.engine.handle(self.now, event) {
             match effect {

@@ -1,0 +1,88 @@
+//! How many exchanges a node begins beside those that others begin with it.
+//!
+//! Each exchange costs a digest of the whole cluster on either side. The library begins as many whatever else the node sends; who is asked more often
+//! than others, as seeds are, begins fewer of its own.
+
+use tokio::time::Instant;
+
+/// Digests a second that a node sends in the mean: the library begins three exchanges an interval, and answers as many.
+const A_SECOND: f64 = 12.0;
+/// So many may come at once, and be owed.
+const AT_ONCE: f64 = 6.0;
+/// A message shorter than this fits a datagram once it is compressed, and costs little.
+const SMALL: usize = 2_000;
+
+/// A node's account of digests.
+#[derive(Debug)]
+pub(super) struct Exchanges {
+    credit: f64,
+    at: Instant,
+}
+
+impl Exchanges {
+    pub(super) fn new(now: Instant) -> Exchanges {
+        Exchanges { credit: AT_ONCE, at: now }
+    }
+
+    /// An exchange with a message of so many bytes may begin.
+    pub(super) fn begin(&mut self, now: Instant, bytes: usize) -> bool {
+        self.earn(now);
+        let may = bytes < SMALL || self.credit >= 1.0;
+        if may {
+            self.credit = (self.credit - 1.0).max(-AT_ONCE);
+        }
+        may
+    }
+
+    /// One that another node began is answered.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.earn(now);
+        self.credit = (self.credit - 1.0).max(-AT_ONCE);
+    }
+
+    fn earn(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.at).as_secs_f64();
+        self.credit = (self.credit + A_SECOND * since).min(AT_ONCE);
+        self.at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How many exchanges begin in a minute where the library wants six a second and others begin so many.
+    fn begun(others: u32, bytes: usize) -> u32 {
+        let start = Instant::now();
+        let mut exchanges = Exchanges::new(start);
+        let mut begun = 0;
+        for second in 0..60_u64 {
+            for part in 0..6 {
+                let now = start + Duration::from_secs(second) + Duration::from_millis(part * 160);
+                begun += u32::from(exchanges.begin(now, bytes));
+            }
+            for _ in 0..others {
+                exchanges.answered(start + Duration::from_millis(second * 1_000 + 999));
+            }
+        }
+        begun
+    }
+
+    #[test]
+    fn who_is_asked_as_often_as_others_begins_as_many_as_the_library_wants() {
+        assert_eq!(begun(5, 10_000), 360);
+    }
+
+    #[test]
+    fn who_is_asked_more_often_begins_fewer_and_never_sends_more_in_all() {
+        let many = begun(9, 10_000);
+        assert!((170..=190).contains(&many), "{many}");
+    }
+
+    #[test]
+    fn in_a_small_cluster_nobody_is_kept_from_anything() {
+        assert_eq!(begun(30, 500), 360);
+    }
+}
