@@ -23,6 +23,7 @@ mod balancer_changes;
 mod balancer_drops;
 mod balancer_half_works;
 mod balancer_hangs;
+mod balancer_hides;
 mod balancer_moves;
 mod balancer_name_fails;
 mod balancer_refuses;
@@ -133,6 +134,7 @@ pub const ALL: &[Scenario] = &[
     balancer_drops::SCENARIO,
     balancer_hangs::SCENARIO,
     balancer_half_works::SCENARIO,
+    balancer_hides::SCENARIO,
     balancer_name_fails::SCENARIO,
     balancer_changes::SCENARIO,
     balancer_moves::SCENARIO,
