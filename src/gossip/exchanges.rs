@@ -1,14 +1,15 @@
 //! How many exchanges a node begins beside those that others begin with it.
 //!
-//! Each exchange costs a digest of the whole cluster on either side. The library begins as many whatever else the node sends; who is asked more often
-//! than others, as seeds are, begins fewer of its own.
+//! Each exchange costs a digest of the whole cluster on either side. The library begins as many whatever else the node sends. So where digests are large
+//! a node keeps to a number of them, and who is asked more often than others, as seeds are, begins fewer exchanges of its own.
 
 use tokio::time::Instant;
 
-/// Digests a second that a node sends in the mean: the library begins three exchanges an interval, and answers as many.
-const A_SECOND: f64 = 12.0;
+/// Digests a second that a node sends. The library would begin three exchanges an interval, and answers as many: twelve. At 200 nodes
+/// that is 38 kB/s, and what comes beside it would exceed what a node may send.
+const A_SECOND: f64 = 10.5;
 /// So many may come at once, and be owed.
-const AT_ONCE: f64 = 6.0;
+const AT_ONCE: f64 = 5.0;
 /// A message shorter than this fits a datagram once it is compressed, and costs little.
 const SMALL: usize = 2_000;
 
@@ -71,14 +72,14 @@ mod tests {
     }
 
     #[test]
-    fn who_is_asked_as_often_as_others_begins_as_many_as_the_library_wants() {
-        assert_eq!(begun(5, 10_000), 360);
+    fn who_is_asked_less_often_than_others_begins_as_many_as_the_library_wants() {
+        assert_eq!(begun(4, 10_000), 360);
     }
 
     #[test]
     fn who_is_asked_more_often_begins_fewer_and_never_sends_more_in_all() {
-        let many = begun(9, 10_000);
-        assert!((170..=190).contains(&many), "{many}");
+        let many = begun(8, 10_000);
+        assert!((145..=160).contains(&many), "{many}");
     }
 
     #[test]
