@@ -46,7 +46,7 @@ fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
     let others = ran.log.upstreams.values().filter(|other| other.by.1 == run && other.to == upstream.to);
     let showed = |at: Ms| ran.history.at(at).sites.get(&upstream.to).is_some_and(|site| site.mode == Mode::NotTls);
     let failed = others
-        .filter(|other| other.bytes >= replaced && showed(other.bytes))
+        .filter(|other| other.bytes >= first && showed(other.bytes))
         .any(|other| other.ended.is_some_and(|(at, peer_first)| peer_first && at < upstream.bytes));
     !met && !failed
 }
