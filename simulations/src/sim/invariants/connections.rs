@@ -62,8 +62,8 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             continue;
         }
         // Nor is it to blame for asking one that answers, of whatever else the judge may not be sure: what is lost on a way TCP hides.
-        let asked = waited_for(ran, run_at(ran, client.node, hello), client.opened, end).map(|(_, dialled)| dialled.to);
-        let answers = asked.filter(|e| shows(ran.history.at(hello), client.node, *e) == Shows::Fine);
+        let asked = asked(ran, run_at(ran, client.node, hello), client.opened, end);
+        let answers = asked.into_iter().filter(|e| shows(ran.history.at(hello), client.node, *e) == Shows::Fine);
         let own = usable.iter().copied().chain(answers).map(|e| own_time(ran, client.node, e, hello, end)).max().unwrap_or(0);
         let allowed = own
             + OVER
@@ -106,7 +106,7 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     let from = hello.saturating_sub(probe_interval(ran, run, hello) + UNKNOWN);
     let sites: BTreeSet<SocketAddr> =
         ran.history.during(from, end).flat_map(|state| state.sites.keys().copied().collect::<Vec<_>>()).collect();
-    let dialled: BTreeSet<SocketAddr> = waited_for(ran, Some(run), client.opened, end).map(|(_, dialled)| dialled.to).collect();
+    let dialled = asked(ran, Some(run), client.opened, end);
     let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf);
     let hung = |shows| matches!(shows, Shows::Hung | Shows::Late);
     let before = hello.saturating_sub(1);
@@ -175,7 +175,7 @@ fn nobody_could_know(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAdd
     if usable.iter().any(|e| ran.history.usable(n, *e, (since, end), LOSS)) {
         return 0;
     }
-    let dialled: BTreeSet<SocketAddr> = waited_for(ran, Some(run), client.opened, end).map(|(_, dialled)| dialled.to).collect();
+    let dialled = asked(ran, Some(run), client.opened, end);
     let cost = |e: &SocketAddr| match shows(ran.history.at(hello), n, *e) {
         Shows::Silent | Shows::Deaf => SILENT,
         Shows::Hung => HUNG,
@@ -189,6 +189,11 @@ fn waited_for(ran: &Ran, run: Option<RunId>, from: Ms, to: Ms) -> impl Iterator<
     let before = ran.log.dials.partition_point(|(_, dialled)| dialled.at < from);
     let meanwhile = ran.log.dials[before..].iter().take_while(move |(_, dialled)| dialled.at <= to);
     meanwhile.filter(move |(_, dialled)| Some(dialled.run) == run)
+}
+
+/// Whom it dialled then.
+fn asked(ran: &Ran, run: Option<RunId>, from: Ms, to: Ms) -> BTreeSet<SocketAddr> {
+    waited_for(ran, run, from, to).map(|(_, dialled)| dialled.to).collect()
 }
 
 /// How long lost packets of what was dialled for it were waited for in the meantime.
