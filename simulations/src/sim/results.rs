@@ -181,12 +181,36 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     serde_json::from_slice(&bytes).map_err(|error| anyhow::anyhow!("{}:{}: {error}", path.display(), error.line()))
 }
 
-/// Writes a JSON file; it is there as a whole or not at all.
+/// Writes a JSON file; it is there as a whole or not at all. A device or a pipe is written to, never replaced.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let what = || format!("cannot write {}", path.display());
     let mut bytes = serde_json::to_vec(value)?;
     bytes.push(b'\n');
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        return std::fs::write(path, bytes).with_context(what);
+    }
     let aside = path.with_extension("part");
     std::fs::write(&aside, bytes).with_context(what)?;
     std::fs::rename(&aside, path).with_context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_written_to_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let reader = std::thread::spawn({
+            let fifo = fifo.clone();
+            move || std::fs::read_to_string(fifo).unwrap()
+        });
+        write_json(&fifo, &7).unwrap();
+        assert_eq!(reader.join().unwrap(), "7\n");
+        assert!(!fifo.metadata().unwrap().is_file());
+    }
 }

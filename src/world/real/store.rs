@@ -48,7 +48,7 @@ fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        return Err(not_regular());
     }
     let mut bytes = Vec::new();
     let beyond = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
@@ -62,6 +62,10 @@ fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // A link stays a link: its target is what is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // Root may rename a file over anything, `/dev/null` too.
+    if fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
+        return Err(not_regular());
+    }
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file's name"))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -75,6 +79,10 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         tracing::debug!(directory = %directory.display(), %error, "cannot flush the directory");
     }
     Ok(())
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// A file that is gone when this is dropped, unless it was renamed.
@@ -117,11 +125,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fifo_is_refused_instead_of_waited_for() {
+    async fn a_fifo_is_refused_instead_of_waited_for_or_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
         assert_eq!(Files.read(&path, 6).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(Files.write(&path, b"new").await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert!(!fs::metadata(&path).unwrap().is_file());
     }
 
     #[tokio::test]
