@@ -22,6 +22,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const PLANES: usize = 3;
 /// From one to the next.
 const APART: Ms = 17_000;
+/// Whoever connects so shortly before the next one loses power may have it as upstream.
+const BEFORE_NEXT: Ms = 100;
 /// Who starts knows nothing but its seeds, one of which is away.
 const STARTS: Ms = 3_000;
 
@@ -51,7 +53,7 @@ fn holds(ran: &Ran) -> Vec<String> {
         match &step.what {
             Fault::Machine { .. } => {
                 promises.late_of(&workers, 300, played.from, (played.from, played.from + 2_000));
-                promises.late_of(&workers, NOT_LATE, played.from, (played.from + 2_000, played.from + APART));
+                promises.late_of(&workers, NOT_LATE, played.from, (played.from + 2_000, played.from + APART - BEFORE_NEXT));
                 promises.reset_within(6_000, &played).ready_everywhere(&played.endpoints, played.to + 5_000);
             }
             _ => broken.extend(served(ran, &played.machines, played.from + STARTS, ran.ended)),

@@ -289,7 +289,7 @@ impl Socket for End {
         let may = match message {
             ChitchatMessage::Syn { .. } => self.exchanges.begin(Instant::now(), bytes.len()),
             ChitchatMessage::SynAck { .. } => {
-                self.exchanges.answered(Instant::now());
+                self.exchanges.answered(Instant::now(), bytes.len());
                 true
             }
             _ => true,

@@ -35,8 +35,6 @@ struct Served {
     greeted: bool,
     /// The server has said something, its handshake first.
     spoke: bool,
-    /// The client's own number for the connection.
-    whose: Option<u64>,
     watches: Vec<u32>,
 }
 
@@ -51,7 +49,7 @@ pub(super) struct Answer {
 
 impl Core {
     pub(super) fn apiserver_accepts(&mut self, site: SocketAddr, conn: ConnId) {
-        let served = Served { site, read: Vec::new(), greeted: false, spoke: false, whose: None, watches: Vec::new() };
+        let served = Served { site, read: Vec::new(), greeted: false, spoke: false, watches: Vec::new() };
         self.apiservers.served.insert(conn, served);
         if !std::mem::replace(&mut self.apiservers.beating, true) {
             self.at(self.now + WATCH_EVENT, Due::Watches);
@@ -71,6 +69,9 @@ impl Core {
     pub(super) fn apiserver_hears(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(served) = self.apiservers.served.get_mut(&conn) else { return };
         served.read.extend(bytes);
+        if let Some(site) = self.state.sites.get(&served.site) {
+            self.log.arrived(conn, site.incarnation);
+        }
         self.serve(conn);
     }
 
@@ -91,11 +92,8 @@ impl Core {
             match kind {
                 wire::HANDSHAKE if !served.greeted => {
                     served.greeted = true;
-                    served.whose = wire::hello_of(&content);
-                    let (whose, at) = (served.whose, served.site);
                     let ca = if site.mode == Mode::WrongCertificate { wire::NOBODYS } else { site.ca };
                     let shown = Shown { conn, incarnation: site.incarnation, ca, expired: site.expired };
-                    self.log.hello_at(self.now, conn, whose, at, site.incarnation);
                     self.prepare(conn, HELLO_TAKES + site.mode.delay(), wire::server_hello(shown));
                 }
                 wire::DATA => {

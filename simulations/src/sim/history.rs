@@ -89,17 +89,18 @@ impl History {
             return true;
         }
         let Some(from) = at.checked_sub(HEARD_FOR) else { return false };
-        let teller = |m: MachineId| {
-            self.throughout(from, at, |state| {
-                let (teller, hearer) = (&state.machines[m], &state.machines[n]);
-                teller.advertises.contains(&e)
-                    && teller.agent.runs()
-                    && hearer.agent.runs()
-                    && hearer.gossips
-                    && state.both_ways(m, n, Class::Gossip, 0.05)
-            })
+        let tells = |m: MachineId| {
+            self.throughout(from, at, |state| state.machines[m].advertises.contains(&e) && state.gossips(m, n))
+                && self.introduced(m, from)
         };
-        (0..state.machines.len()).any(teller)
+        self.introduced(n, from) && (0..state.machines.len()).any(tells)
+    }
+
+    /// Whether `n` has met somebody by `at` who could tell others of it: two that know nobody in common do not find each other.
+    fn introduced(&self, n: MachineId, at: Ms) -> bool {
+        let met =
+            |state: &State, m: MachineId| m != n && (state.has_as_seed(n, m) || state.has_as_seed(m, n)) && state.gossips(m, n);
+        self.during(0, at).any(|state| (0..state.machines.len()).any(|m| met(state, m)))
     }
 
     /// Whatever was advertised at some time. A node has heard of nothing but this and what its configuration names.
@@ -159,5 +160,33 @@ pub fn usable_now(state: &State, n: MachineId, e: SocketAddr, loss: f64) -> bool
                 && !behind.is_empty()
                 && behind.iter().all(|backend| state.sites.get(backend).is_some_and(|backend| serves(site.machine, backend)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::state::{Rule, Toll};
+    use crate::sim::testing::{api, state, with_apiserver};
+
+    #[test]
+    fn who_has_met_nobody_need_not_know_anybody_and_who_once_has_must() {
+        let mut there = with_apiserver(state(3), 2);
+        there.index();
+        there.machines[2].advertises.insert(api(2));
+        // Machine 0 names machine 1 to gossip with first, and the two do not reach each other; nor do the others name it.
+        let one = *there.machines[0].seeds.iter().nth(1).unwrap();
+        let own = *there.machines[0].seeds.iter().next().unwrap();
+        there.machines[0].seeds = [one].into();
+        [1, 2].into_iter().for_each(|other: MachineId| assert!(there.machines[other].seeds.remove(&own)));
+        let cut =
+            Rule { id: 1, from: Arc::new([0].into()), to: Arc::new([1].into()), class: Some(Class::Gossip), what: Toll::Block };
+        let apart = State { rules: vec![cut], ..there.clone() };
+        let mut history = History::default();
+        history.push(0, Arc::new(apart.clone()));
+        assert!(!history.known(0, api(2), 10_000), "nobody could tell it");
+        history.push(20_000, Arc::new(there));
+        history.push(21_000, Arc::new(apart));
+        assert!(history.known(0, api(2), 30_000), "it was told, and told of");
     }
 }

@@ -140,8 +140,8 @@ pub struct UpstreamConn {
     pub to: SocketAddr,
     /// When the first of a client's bytes was sent on it.
     pub bytes: Ms,
-    /// Whose hello arrived, at which incarnation.
-    pub hello: Option<(Ms, usize, u64)>,
+    /// The incarnation that these bytes arrived at.
+    pub met: Option<u64>,
     /// When the agent let go of it, and whether the other side had ended it before.
     pub ended: Option<(Ms, bool)>,
 }
@@ -212,16 +212,13 @@ impl Log {
     }
 
     pub(super) fn client_bytes(&mut self, now: Ms, conn: ConnId, by: (MachineId, RunId), to: SocketAddr) {
-        self.upstreams.entry(conn).or_insert(UpstreamConn { by, to, bytes: now, hello: None, ended: None });
+        self.upstreams.entry(conn).or_insert(UpstreamConn { by, to, bytes: now, met: None, ended: None });
     }
 
-    /// A ClientHello has arrived at a site.
-    pub(super) fn hello_at(&mut self, now: Ms, conn: ConnId, whose: Option<u64>, _site: SocketAddr, incarnation: u64) {
-        let conn = self.front(conn);
-        if let (Some(upstream), Some(whose)) =
-            (self.upstreams.get_mut(&conn), whose.and_then(|whose| usize::try_from(whose).ok()))
-        {
-            upstream.hello = Some((now, whose, incarnation));
+    /// Bytes have arrived at an incarnation of an apiserver.
+    pub(super) fn arrived(&mut self, conn: ConnId, incarnation: u64) {
+        if let Some(upstream) = self.upstreams.get_mut(&conn) {
+            upstream.met.get_or_insert(incarnation);
         }
     }
 

@@ -259,7 +259,7 @@ impl Stage {
         let here = |other: &MachineId| !cluster.nodes[*other].later || self.came.contains(other);
         let control_planes = (0..self.names.len()).filter(|other| cluster.nodes[*other].control_plane && here(other));
         let control_planes = control_planes.filter(|other| !self.left.contains(other));
-        let seeds = control_planes.take(cluster.seeds).map(|seed| at(&state, seed, GOSSIP_PORT)).collect();
+        let seeds: Vec<SocketAddr> = control_planes.take(cluster.seeds).map(|seed| at(&state, seed, GOSSIP_PORT)).collect();
         let node = &cluster.nodes[machine];
         let addrs = state.machines[machine].addrs.iter().map(|ip| SocketAddr::new(*ip, API_PORT));
         let apiservers: Vec<SocketAddr> = if node.control_plane { addrs.collect() } else { Vec::new() };
@@ -269,7 +269,7 @@ impl Stage {
         let basics = Basics {
             cluster: CLUSTER.to_owned(),
             node: self.names[machine].clone(),
-            seeds,
+            seeds: seeds.clone(),
             apiservers: apiservers.clone(),
             external,
         };
@@ -282,6 +282,8 @@ impl Stage {
         let looked_up = |addr: &SocketAddr| state.machines[machine].configured.contains(addr);
         let balancer = balancer.filter(|addr| if by_name { looked_up(addr) } else { own.is_empty() });
         core.change(|state| {
+            let named_seeds = named.iter().filter(|addr| addr.port() == GOSSIP_PORT);
+            state.machines[machine].seeds = seeds.into_iter().chain(named_seeds.copied()).collect();
             state.machines[machine].configured = apiservers.into_iter().chain(balancer).chain(named).collect();
         });
         drop(core);
@@ -422,6 +424,7 @@ fn first_state(plan: &Plan, names: &[String]) -> anyhow::Result<State> {
         clock_off: 0,
         trusts: [0].into(),
         configured: Default::default(),
+        seeds: Default::default(),
         advertises: Default::default(),
         gossips: false,
     };

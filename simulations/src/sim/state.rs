@@ -62,6 +62,8 @@ pub struct Machine {
     pub trusts: BTreeSet<u32>,
     /// What its prismesh configuration names: static, external and local endpoints, by address.
     pub configured: BTreeSet<SocketAddr>,
+    /// Whom its prismesh configuration names to gossip with first.
+    pub seeds: BTreeSet<SocketAddr>,
     /// What its agent advertises.
     pub advertises: BTreeSet<SocketAddr>,
     /// Its agent gossips: it tells and hears.
@@ -289,6 +291,17 @@ impl State {
         // Several tolls make a sum that is not exact.
         let loss = loss + 1e-9;
         [self.way(one, other, class), self.way(other, one, class)].iter().all(|way| way.open && way.loss <= loss)
+    }
+
+    /// Gossip passes between two agents that run.
+    pub fn gossips(&self, one: MachineId, other: MachineId) -> bool {
+        [one, other].iter().all(|id| self.machines[*id].agent.runs() && self.machines[*id].gossips)
+            && self.both_ways(one, other, Class::Gossip, 0.05)
+    }
+
+    /// The configuration of one machine names the other to gossip with first.
+    pub fn has_as_seed(&self, one: MachineId, other: MachineId) -> bool {
+        self.machines[one].seeds.iter().any(|seed| self.machine_at(seed.ip(), one) == Some(other))
     }
 
     /// The modelled round trip between two machines, without jitter, in ms.

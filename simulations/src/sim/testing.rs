@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::core::{RunId, Sim};
 use super::disk::Disk;
 use super::draw::Draw;
-use super::run::{API_PORT, address, new_site};
+use super::run::{API_PORT, GOSSIP_PORT, address, new_site};
 use super::seams::Host;
 use super::state::{AgentLife, Machine, MachineId, State, Zones};
 
@@ -32,6 +32,7 @@ pub(super) fn state(machines: usize) -> State {
         clock_off: 0,
         trusts: [0].into(),
         configured: Default::default(),
+        seeds: (0..machines).map(|seed| SocketAddr::new(ip(seed), GOSSIP_PORT)).collect(),
         advertises: Default::default(),
         gossips: true,
     };

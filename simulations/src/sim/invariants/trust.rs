@@ -41,12 +41,15 @@ fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
     let probes = ran.log.probes.iter().filter(|probe| probe.run == run && probe.endpoint == upstream.to);
     // The last words of whoever was there before may still be on their way.
     let first = replaced + on_its_way(ran.history.at(replaced), upstream.to, upstream.by.0);
-    let met = probes.filter(|probe| probe.byte && probe.done >= first && probe.done < upstream.bytes).count() > 0;
+    // A probe that the newcomer answered in full has proven it; one that was answered in full all the same met the old one.
+    let met =
+        probes.filter(|probe| probe.byte && !probe.answered && probe.done >= first && probe.done < upstream.bytes).count() > 0;
     // What is no TLS shows itself to the first connection that gets there; anything else only to a client, inside TLS.
+    let incarnation = |at: Ms| ran.history.at(at).sites.get(&upstream.to).map(|site| (site.mode, site.incarnation));
+    let showed = |other: &UpstreamConn| other.met.is_some_and(|met| incarnation(upstream.bytes) == Some((Mode::NotTls, met)));
     let others = ran.log.upstreams.values().filter(|other| other.by.1 == run && other.to == upstream.to);
-    let showed = |at: Ms| ran.history.at(at).sites.get(&upstream.to).is_some_and(|site| site.mode == Mode::NotTls);
     let failed = others
-        .filter(|other| other.bytes >= first && showed(other.bytes))
+        .filter(|other| showed(other))
         .any(|other| other.ended.is_some_and(|(at, peer_first)| peer_first && at < upstream.bytes));
     !met && !failed
 }
