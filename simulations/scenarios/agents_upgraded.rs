@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::sim::plan::{Fault, Node, Plan, who};
+use prismesh::gossip::DropReason;
+
+use crate::sim::plan::{Fault, Node, Plan, Step, who};
 use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
-use crate::sim::seen::{all_know, everyone, never_down, served};
+use crate::sim::seen::{all_know, counted, everyone, never_down, served};
 use crate::sim::state::Ms;
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -53,6 +55,10 @@ fn holds(ran: &Ran) -> Vec<String> {
     // Nobody can read where its apiserver is, and nobody makes anything up.
     promises.no_hello_from(&there, &unknown, (0, ran.last_step()));
     let mut broken = promises.broken();
+    // Whoever was never upgraded has counted what it could not read.
+    let upgraded = |step: &Step| if let Fault::Newer { of } = &step.what { ran.machines(of) } else { BTreeSet::new() };
+    let upgraded: BTreeSet<usize> = ran.plan.steps.iter().flat_map(upgraded).collect();
+    broken.extend(counted(ran, &there.difference(&upgraded).copied().collect(), DropReason::FutureRecord));
     broken.extend(never_down(ran, &there, &known, 5_000, ran.ended));
     broken.extend(all_know(ran, &there, &known, ran.last_step() - 1));
     broken.extend(all_know(ran, &everyone(ran), &known.union(&unknown).copied().collect(), ran.last_step() + MET));

@@ -1,5 +1,6 @@
 //! A member lies about where an apiserver is.
 
+use super::troubles::INTRUDER;
 use crate::sim::plan::{Fault, Hostility, Node, Plan, who};
 use crate::sim::promises::{NOT_LATE, Promises};
 use crate::sim::run::Ran;
@@ -16,7 +17,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 /// The node that means harm.
-const INTRUDER: &str = "intruder";
 
 /// A cluster into which somebody comes who has the key.
 pub(super) fn meant_harm(cast: &Cast, act: Hostility) -> Plan {

@@ -43,6 +43,7 @@ pub(super) const KINDS: &[Kind] = &[
     |it| it.at_node(|of| Fault::AgentKilled { of }),
     |it| it.halting(|of| Fault::Stall { of }),
     |it| it.halting(|of| Fault::AgentRestart { of }),
+    |it| it.halting(|of| Fault::Newer { of }),
     |it| it.joins(),
     |it| it.leaves(),
     |it| it.moves(),

@@ -28,6 +28,7 @@ fn words(fault: &Fault) -> String {
         Fault::Machine { of } => format!("{} without power", names(of)),
         Fault::Stall { of } => format!("agent of {} does not get on", names(of)),
         Fault::AgentKilled { of } => format!("agent of {} killed", names(of)),
+        Fault::Newer { of } => format!("agent of {} is of a later build", names(of)),
         Fault::AgentRestart { of } => format!("agent of {} restarted", names(of)),
         Fault::Join { of } => format!("{} joins", names(of)),
         Fault::Leave { of } => format!("{} leaves for good", names(of)),

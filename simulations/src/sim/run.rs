@@ -81,6 +81,8 @@ pub struct Ran {
     pub leftovers: Vec<String>,
     /// Every ERROR that was logged, and every panic.
     pub complaints: Vec<String>,
+    /// What each agent that ran at the end had dropped of gossip since its start, by reason.
+    pub drops: BTreeMap<MachineId, BTreeMap<String, u64>>,
     /// The status that was asked for, as it came; or why it did not.
     pub asked: Option<Result<Vec<u8>, String>>,
 }
@@ -160,6 +162,8 @@ async fn whole(plan: Plan, seed: u64, options: Options, alone: Alone) -> anyhow:
         Some(asking) => Some(asking.await.context("who asked panicked")?),
         None => None,
     };
+    let drops = stage.drops().await;
+
     let leftovers = stage.strike(pump).await?;
     alone.check("at its end");
     let Stage { sim, plan, names, by, .. } = stage;
@@ -184,6 +188,7 @@ async fn whole(plan: Plan, seed: u64, options: Options, alone: Alone) -> anyhow:
         peaks: [core.queue_peak, core.tcp.peak, core.udp.peak],
         leftovers,
         complaints: complaints::heard(),
+        drops,
         asked,
     })
 }

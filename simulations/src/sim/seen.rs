@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use prismesh::engine::Routing;
 use prismesh::engine::endpoint::Source;
 use prismesh::engine::event::Verdict;
+use prismesh::gossip::DropReason;
 
 use super::figures::failed;
 use super::log::{ClientConn, ClientEnd};
@@ -161,6 +162,14 @@ pub fn never_down(ran: &Ran, at: &BTreeSet<MachineId>, endpoints: &BTreeSet<Sock
         format!("{} held {} for down at {} ms", ran.names[change.machine], ran.name_of(change.endpoint.addr()), change.at)
     });
     told.take(TOLD).collect()
+}
+
+/// Each of these nodes counted gossip that it dropped for this reason.
+pub fn counted(ran: &Ran, by: &BTreeSet<MachineId>, reason: DropReason) -> Vec<String> {
+    let reason = reason.as_str();
+    let counts = |machine: &MachineId| ran.drops.get(machine).and_then(|drops| drops.get(reason)).copied().unwrap_or(0);
+    let none = by.iter().filter(|machine| counts(machine) == 0);
+    none.map(|machine| format!("{} counted nothing as {reason}", ran.names[*machine])).take(TOLD).collect()
 }
 
 /// Nobody changed its mind about any endpoint in a span.
