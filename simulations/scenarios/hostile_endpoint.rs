@@ -16,8 +16,6 @@ pub(super) const SCENARIO: Scenario = Scenario {
     errors: &[],
 };
 
-/// The node that means harm.
-
 /// A cluster into which somebody comes who has the key.
 pub(super) fn meant_harm(cast: &Cast, act: Hostility) -> Plan {
     let mut cluster = cast.cluster(&[2, 3, 5]);

@@ -104,7 +104,12 @@ impl Translator {
             Some(&PART) => return self.part(to, header, plaintext),
             _ => None,
         };
-        vec![raised.map_or_else(|| datagram.to_vec(), |plaintext| self.sealed(&header, &plaintext))]
+        match raised {
+            None => vec![datagram.to_vec()],
+            // Its own build would have split it; here it is lost, and said again.
+            Some(plaintext) if plaintext.len() > PLAINTEXT => Vec::new(),
+            Some(plaintext) => vec![self.sealed(&header, &plaintext)],
+        }
     }
 
     fn sealed(&self, header: &Header, plaintext: &[u8]) -> Vec<u8> {
@@ -169,7 +174,9 @@ fn raised_message(message: &[u8], own: &str) -> Option<Vec<u8>> {
         raise_text(stream.get_mut(*at..*at + 2)?)?;
     }
     for block in stream.chunks(BLOCK) {
-        raised.push(2);
+        let compressed = zstd::bulk::compress(block, 1).ok()?;
+        let (kind, block) = if compressed.len() < block.len() { (1, compressed.as_slice()) } else { (2, block) };
+        raised.push(kind);
         raised.extend(u16::try_from(block.len()).ok()?.to_le_bytes());
         raised.extend_from_slice(block);
     }

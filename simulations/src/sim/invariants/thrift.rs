@@ -8,7 +8,7 @@ use crate::sim::measure::limits;
 use crate::sim::outcome::Judged;
 use crate::sim::plan::{Fault, Step};
 use crate::sim::run::Ran;
-use crate::sim::state::{AgentLife, MachineId, Ms, State};
+use crate::sim::state::{AgentLife, MachineId, Ms, State, Toll};
 
 /// Probes and bytes are counted over this.
 const WINDOW: Ms = 10_000;
@@ -35,6 +35,8 @@ const PROMPT: Ms = 5_000;
 /// Beside what a node may gossip anyway, in bytes, for each process that has just come: it is told of everybody, and everybody of it; a part that is always
 /// there, and one a member.
 const MEETING: (f64, f64) = (3_000.0, 64.0);
+/// What a way is too narrow for is said again in each exchange: then a node may gossip so many times as much.
+const SAID_AGAIN: f64 = 1.25;
 /// Who is gone is a member for gossip until it is forgotten.
 const FORGOTTEN: Ms = 900_000;
 /// The longest datagram, in bytes of payload, on a way where nothing is wrong.
@@ -193,7 +195,13 @@ fn most_gossip(ran: &Ran, from: Ms) -> Option<f64> {
     let members = members.count() as f64;
     let came = ran.log.runs.values().filter(|run| (from.saturating_sub(WINDOW)..to).contains(&run.from)).count() as f64;
     let meeting = came * (MEETING.0 + MEETING.1 * members) / SECONDS as f64;
-    Some(1e3 * limits::gossip(members) + meeting)
+    let again = if ran.history.during(from, to).any(too_narrow) { SAID_AGAIN } else { 1.0 };
+    Some(1e3 * limits::gossip(members) * again + meeting)
+}
+
+/// Some datagrams of the length that gossip's may have do not pass somewhere.
+fn too_narrow(state: &State) -> bool {
+    state.rules.iter().any(|rule| matches!(rule.what, Toll::Mtu(bytes) if bytes < DATAGRAM))
 }
 
 /// What came in while a process stood still is answered all at once, and answered again.
