@@ -136,9 +136,11 @@ fn half_working(ran: &Ran, conditions: &Conditions<'_>, n: MachineId, hello: Ms,
     half.count() as u64
 }
 
-/// Whether an endpoint refused or died meanwhile: to hear of that takes its time.
+/// Whether an endpoint refused or died meanwhile, be it for another process to take its place: to hear of that takes its time.
 fn refuses(ran: &Ran, n: MachineId, e: SocketAddr, (from, to): (Ms, Ms)) -> bool {
-    ran.history.during(from, to).any(|state| shows(state, n, e) == Shows::Dead)
+    let process = |state: &State| state.sites.get(&e).map(|site| site.incarnation);
+    let first = process(ran.history.at(from));
+    ran.history.during(from, to).any(|state| shows(state, n, e) == Shows::Dead || process(state) != first)
 }
 
 /// What has not proven itself to this run, or was a stranger since, may not carry before it has proven itself, and is asked at the pace of held clients.
