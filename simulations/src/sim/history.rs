@@ -1,6 +1,7 @@
 //! What was true when: the judge's only source.
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,11 +15,14 @@ const HEARD_FOR: Ms = 3_000;
 #[derive(Clone, Debug, Default)]
 pub struct History {
     states: Vec<(Ms, Arc<State>)>,
+    /// When each machine first reached somebody whom it has as a seed, or who has it as one; follows from `states`.
+    met: OnceCell<BTreeMap<MachineId, Ms>>,
 }
 
 impl History {
     /// From `at` on the world is so. A second state of the same moment replaces the first.
     pub(super) fn push(&mut self, at: Ms, state: Arc<State>) {
+        self.met.take();
         match self.states.last_mut() {
             Some((last, before)) if *last == at => *before = state,
             _ => self.states.push((at, state)),
@@ -90,7 +94,8 @@ impl History {
         }
         let Some(from) = at.checked_sub(HEARD_FOR) else { return false };
         let tells = |m: MachineId| {
-            self.throughout(from, at, |state| state.machines[m].advertises.contains(&e) && state.gossips(m, n))
+            state.machines[m].advertises.contains(&e)
+                && self.throughout(from, at, |state| state.machines[m].advertises.contains(&e) && state.gossips(m, n))
                 && self.introduced(m, from)
         };
         self.introduced(n, from) && (0..state.machines.len()).any(tells)
@@ -98,9 +103,20 @@ impl History {
 
     /// Whether `n` has met somebody by `at` who could tell others of it: two that know nobody in common do not find each other.
     fn introduced(&self, n: MachineId, at: Ms) -> bool {
-        let met =
-            |state: &State, m: MachineId| m != n && (state.has_as_seed(n, m) || state.has_as_seed(m, n)) && state.gossips(m, n);
-        self.during(0, at).any(|state| (0..state.machines.len()).any(|m| met(state, m)))
+        let met = self.met.get_or_init(|| {
+            let mut met = BTreeMap::new();
+            for (at, state) in &self.states {
+                for (one, machine) in state.machines.iter().enumerate() {
+                    let others = machine.seeds.iter().filter_map(|seed| state.machine_at(seed.ip(), one));
+                    for other in others.filter(|other| *other != one && state.gossips(one, *other)) {
+                        met.entry(one).or_insert(*at);
+                        met.entry(other).or_insert(*at);
+                    }
+                }
+            }
+            met
+        });
+        met.get(&n).is_some_and(|since| *since <= at)
     }
 
     /// Whatever was advertised at some time. A node has heard of nothing but this and what its configuration names.

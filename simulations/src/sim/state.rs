@@ -299,11 +299,6 @@ impl State {
             && self.both_ways(one, other, Class::Gossip, 0.05)
     }
 
-    /// The configuration of one machine names the other to gossip with first.
-    pub fn has_as_seed(&self, one: MachineId, other: MachineId) -> bool {
-        self.machines[one].seeds.iter().any(|seed| self.machine_at(seed.ip(), one) == Some(other))
-    }
-
     /// The modelled round trip between two machines, without jitter, in ms.
     pub fn round_trip(&self, one: MachineId, other: MachineId) -> u32 {
         self.way(one, other, Class::Api).delay + self.way(other, one, Class::Api).delay
