@@ -200,5 +200,5 @@ mod tests {
     }
 
     /// So many kinds of faults there are beside it.
-    const ALL_FAULTS: usize = 32;
+    const ALL_FAULTS: usize = 33;
 }
