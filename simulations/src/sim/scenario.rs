@@ -195,10 +195,10 @@ mod tests {
         let plans: Vec<Plan> = (0..SEEDS).filter_map(told).collect();
         assert!(plans.iter().all(|plan| plan.steps.len() >= 3));
         let seen: std::collections::BTreeSet<String> = plans.iter().flat_map(kinds).collect();
-        // What is drawn is what there is, but for an upgrade of agents, which has a story of its own.
+        // What is drawn is all that there is.
         assert_eq!(seen.len(), ALL_FAULTS, "{seen:?}");
     }
 
-    /// So many kinds of faults there are beside it.
+    /// So many kinds of faults there are.
     const ALL_FAULTS: usize = 33;
 }
