@@ -163,7 +163,6 @@ async fn whole(plan: Plan, seed: u64, options: Options, alone: Alone) -> anyhow:
         None => None,
     };
     let drops = stage.drops().await;
-
     let leftovers = stage.strike(pump).await?;
     alone.check("at its end");
     let Stage { sim, plan, names, by, .. } = stage;

@@ -45,8 +45,8 @@ fn excused(ran: &Ran, upstream: &UpstreamConn, run: RunId) -> bool {
     let met =
         probes.filter(|probe| probe.byte && !probe.answered && probe.done >= first && probe.done < upstream.bytes).count() > 0;
     // What is no TLS shows itself to the first connection that gets there; anything else only to a client, inside TLS.
-    let incarnation = |at: Ms| ran.history.at(at).sites.get(&upstream.to).map(|site| (site.mode, site.incarnation));
-    let showed = |other: &UpstreamConn| other.met.is_some_and(|met| incarnation(upstream.bytes) == Some((Mode::NotTls, met)));
+    let there = ran.history.at(upstream.bytes).sites.get(&upstream.to).map(|site| (site.mode, site.incarnation));
+    let showed = |other: &UpstreamConn| other.met.is_some_and(|met| there == Some((Mode::NotTls, met)));
     let others = ran.log.upstreams.values().filter(|other| other.by.1 == run && other.to == upstream.to);
     let failed = others
         .filter(|other| showed(other))
