@@ -120,8 +120,8 @@ impl Supervisor {
         let book = unpoisoned(&self.shared.book);
         let mut known: BTreeSet<SocketAddr> = book.live().map(|(_, addr)| addr).collect();
         let alone = known.is_empty();
-        self.contacts.remember(now, known.iter().copied());
         drop(book);
+        self.contacts.remember(now, &known);
         known.insert(life.addr);
         for addr in self.contacts.due(now, &self.seeds(), &known, alone) {
             life.contact(addr);

@@ -23,6 +23,8 @@ const NOW_AND_THEN: Duration = Duration::from_secs(5);
 
 /// Whom to try.
 pub(super) struct Contacts {
+    live: BTreeSet<SocketAddr>,
+    /// And when each was last known to live.
     lost: BTreeMap<SocketAddr, Instant>,
     next: Option<Instant>,
 }
@@ -30,7 +32,7 @@ pub(super) struct Contacts {
 impl Contacts {
     /// Begins with the peers from the cache.
     pub(super) fn new(now: Instant, cached: impl Iterator<Item = SocketAddr>) -> Contacts {
-        Contacts { lost: cached.map(|addr| (addr, now)).collect(), next: None }
+        Contacts { live: BTreeSet::new(), lost: cached.map(|addr| (addr, now)).collect(), next: None }
     }
 
     /// A life of gossip's library begins: ask many at once.
@@ -38,14 +40,15 @@ impl Contacts {
         self.next = None;
     }
 
-    /// Notes where members are, so that they can be asked when they are gone.
-    pub(super) fn remember(&mut self, now: Instant, members: impl Iterator<Item = SocketAddr>) {
-        self.lost.extend(members.map(|addr| (addr, now)));
-        self.lost.retain(|_, seen| now < *seen + policy::CACHED_GONE);
+    /// Notes where live members are, so that they can be asked once they are gone.
+    pub(super) fn remember(&mut self, now: Instant, live: &BTreeSet<SocketAddr>) {
+        self.lost.retain(|addr, seen| !live.contains(addr) && now < *seen + policy::CACHED_GONE);
+        self.lost.extend(self.live.difference(live).map(|addr| (*addr, now)));
         while self.lost.len() > LOST {
             let oldest = self.lost.iter().min_by_key(|(_, seen)| **seen).map(|(addr, _)| *addr);
             oldest.and_then(|addr| self.lost.remove(&addr));
         }
+        self.live.clone_from(live);
     }
 
     /// Whom to ask now. `known` are the addresses of live members and our own: those need no asking.
@@ -75,5 +78,52 @@ impl Contacts {
         let mut both = seeds.iter().copied().sample(&mut rng, 1);
         both.extend(lost.sample(&mut rng, 1));
         both
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(places: std::ops::Range<u16>) -> BTreeSet<SocketAddr> {
+        places.map(|place| SocketAddr::from(([10, 0, 0, 1], 10_000 + place))).collect()
+    }
+
+    /// Who is asked in the next hour.
+    fn asked(contacts: &mut Contacts, from: Instant, live: &BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
+        (1..=720).flat_map(|look| contacts.due(from + NOW_AND_THEN * look, &[], live, false)).collect()
+    }
+
+    #[test]
+    fn who_is_lost_is_asked_however_many_live() {
+        let now = Instant::now();
+        let (all, rest) = (addresses(0..1_000), addresses(2..1_000));
+        let mut contacts = Contacts::new(now, std::iter::empty());
+        contacts.remember(now, &all);
+        contacts.remember(now, &rest);
+        contacts.remember(now + Duration::from_secs(3_600), &rest);
+        assert_eq!(asked(&mut contacts, now, &rest), addresses(0..2));
+    }
+
+    #[test]
+    fn who_is_back_is_not_lost_and_of_too_many_those_lost_last_are_kept() {
+        let (now, many) = (Instant::now(), u16::try_from(LOST).unwrap());
+        let mut contacts = Contacts::new(now, addresses(0..1).into_iter());
+        contacts.remember(now, &addresses(0..1_000));
+        contacts.remember(now + Duration::from_secs(1), &addresses(many..1_000));
+        contacts.remember(now + Duration::from_secs(2), &addresses(many + 10..1_000));
+        let lost: BTreeSet<SocketAddr> = contacts.lost.keys().copied().collect();
+        assert_eq!(lost.len(), LOST);
+        assert!(lost.is_superset(&addresses(many..many + 10)));
+        contacts.remember(now + Duration::from_secs(3), &addresses(0..1_000));
+        assert!(contacts.lost.is_empty());
+    }
+
+    #[test]
+    fn whom_nobody_heard_for_days_is_given_up() {
+        let now = Instant::now();
+        let mut contacts = Contacts::new(now, addresses(0..3).into_iter());
+        contacts.remember(now + policy::CACHED_GONE, &addresses(5..6));
+        assert!(contacts.lost.is_empty());
     }
 }
