@@ -4,7 +4,7 @@
 //! started, for it and nobody else: that, and a window over each sender's counter, is all the protection against
 //! replays there is, and no clock is involved. The price is one round trip before the first message to a new peer:
 //!
-//! 1. A peer whose session is not known is addressed as session 0.
+//! 1. A peer whose session is not known is addressed as session 0, with the first datagram of a message only: it will be refused.
 //! 2. Whoever opens a datagram that is not addressed to its current session answers with a small *hello*: "this is my
 //!    session", echoing which datagram it answers. It hands nothing on and remembers nothing.
 //! 3. The hello is taken only as the answer to something sent in the last two seconds, and once. Then what was refused is sent
@@ -143,12 +143,12 @@ impl Sessions {
     }
 
     fn seal_keeping(&mut self, now: Instant, to: SocketAddr, parts: &[Vec<u8>], kept: Parts) -> Vec<Vec<u8>> {
-        let count = parts.len() as u64;
         let route = self.routes.get(&to).and_then(|session| Some((*session, self.peers.get_mut(session)?)));
-        let (receiver, counter) = match route {
-            Some((session, peer)) => (session, &mut peer.sent),
-            None => (UNKNOWN, &mut self.loose),
+        let (receiver, counter, parts) = match route {
+            Some((session, peer)) => (session, &mut peer.sent, parts),
+            None => (UNKNOWN, &mut self.loose, parts.get(..1).unwrap_or_default()),
         };
+        let count = parts.len() as u64;
         let first = *counter + 1;
         *counter += count;
         self.recent.push(Sent { to, receiver, first, count, parts: kept, at: now });
@@ -367,6 +367,23 @@ mod tests {
         let (mut one, mut two) = acquainted();
         let second = two.seal(&one, "second");
         assert_eq!(text(&one.open(&two, &second).unwrap()), "second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_long_message_a_stranger_gets_one_datagram_and_all_once_its_session_is_known() {
+        let ring = Keyring::random();
+        let (mut one, mut two) = (node(&ring, 1), node(&ring, 2));
+        let long: Parts = (0..7).map(|part| vec![part; 1_000]).collect();
+        let first = one.sessions.seal(Instant::now(), two.at, &long);
+        assert_eq!(first.len(), 1);
+        let hello = two.hello(&one, &first[0]).unwrap();
+        let again = one.resend(&two, &hello);
+        let taken = again.iter().map(|datagram| match two.open(&one, datagram).unwrap() {
+            Opened::Plaintext { plaintext, .. } => plaintext,
+            other => panic!("not for us: {other:?}"),
+        });
+        assert_eq!(taken.collect::<Parts>(), long);
+        assert_eq!(one.sessions.seal(Instant::now(), two.at, &long).len(), 7);
     }
 
     #[tokio::test(start_paused = true)]
