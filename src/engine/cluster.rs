@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, EndpointTag, NodeId};
-use super::event::{MemberRecord, Verdict};
+use super::event::{MemberRecord, Observation, Verdict};
 use super::hash;
 use super::latency::median;
 use super::policy::{CONFIRMING_NODES, PRIOR_PEERS, ROUND_TRIP_MOST, SIZE_WINDOW};
@@ -19,6 +19,8 @@ pub(crate) struct Cluster {
     live: BTreeSet<NodeId>,
     records: BTreeMap<NodeId, MemberRecord>,
     distance: BTreeMap<NodeId, Duration>,
+    /// The same, the nearest first.
+    nearest: BTreeSet<(Duration, NodeId)>,
     /// Sizes within the window and when they came, each larger than all after it.
     sizes: VecDeque<(Moment, u32)>,
 }
@@ -30,6 +32,7 @@ impl Cluster {
             live: BTreeSet::from([me]),
             records: BTreeMap::new(),
             distance: BTreeMap::new(),
+            nearest: BTreeSet::new(),
             sizes: VecDeque::from([(Moment::START, 1)]),
         }
     }
@@ -47,6 +50,7 @@ impl Cluster {
         }
         let live = &self.live;
         self.distance.retain(|node, _| live.contains(node));
+        self.nearest.retain(|(_, node)| live.contains(node));
     }
 
     fn hears_nobody(&self) -> bool {
@@ -93,39 +97,43 @@ impl Cluster {
     }
 
     pub(crate) fn forget(&mut self, node: NodeId) -> Option<MemberRecord> {
-        self.distance.remove(&node);
+        if let Some(distance) = self.distance.remove(&node) {
+            self.nearest.remove(&(distance, node));
+        }
         self.records.remove(&node)
     }
 
     pub(crate) fn measured(&mut self, node: NodeId, rtt: Duration) {
         let rtt = rtt.min(ROUND_TRIP_MOST);
         let distance = self.distance.entry(node).or_insert(rtt);
+        self.nearest.remove(&(*distance, node));
         *distance = distance.mul_f64(1.0 - PEER_GAIN) + rtt.mul_f64(PEER_GAIN);
+        self.nearest.insert((*distance, node));
     }
 
-    /// The median of what the nearest peers report of an endpoint.
+    /// The median of what the nearest peers report of an endpoint; where too few were measured yet, of any others with them.
     pub(crate) fn prior(&self, endpoint: EndpointTag) -> Option<Duration> {
-        let mut reports: Vec<(Duration, Duration)> = self
-            .records
-            .values()
-            .filter(|record| self.live.contains(&record.node))
-            .filter_map(|record| {
-                let seen = record.observations.iter().find(|seen| seen.endpoint == endpoint)?;
-                Some((self.distance.get(&record.node).copied().unwrap_or(Duration::MAX), seen.rtt?))
-            })
-            .collect();
-        reports.sort_unstable();
-        reports.truncate(PRIOR_PEERS);
-        median(reports.into_iter().map(|(_, rtt)| rtt).collect())
+        let report = |node: &NodeId| self.seen(*node, endpoint)?.rtt;
+        let measured = self.nearest.iter().map(|(_, node)| node).filter(|node| self.live.contains(node));
+        let mut reports: Vec<Duration> = measured.filter_map(report).take(PRIOR_PEERS).collect();
+        if reports.len() < PRIOR_PEERS {
+            let others = self.live.iter().filter(|node| !self.distance.contains_key(node));
+            let mut others: Vec<Duration> = others.filter_map(report).collect();
+            others.sort_unstable();
+            reports.extend(others.into_iter().take(PRIOR_PEERS - reports.len()));
+        }
+        median(reports)
     }
 
-    /// Live peers that hold this endpoint to be ready.
-    pub(crate) fn peers_holding_ready(&self, endpoint: EndpointTag) -> usize {
-        self.records
-            .values()
-            .filter(|record| self.live.contains(&record.node))
-            .filter(|record| record.observations.iter().any(|seen| seen.endpoint == endpoint && seen.verdict == Verdict::Ready))
-            .count()
+    /// Whether so many live peers hold this endpoint to be ready.
+    pub(crate) fn ready_at(&self, endpoint: EndpointTag, peers: usize) -> bool {
+        let ready = |node: &&NodeId| self.seen(**node, endpoint).is_some_and(|seen| seen.verdict == Verdict::Ready);
+        self.live.iter().filter(ready).take(peers).count() == peers
+    }
+
+    /// What a member last said of an endpoint.
+    fn seen(&self, node: NodeId, endpoint: EndpointTag) -> Option<&Observation> {
+        self.records.get(&node)?.observations.iter().find(|seen| seen.endpoint == endpoint)
     }
 
     /// Whether this node is among the first in rendezvous order for an endpoint: those confirm what a peer reports.
@@ -143,6 +151,7 @@ fn node_bits(node: NodeId) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::event::{AgentState, Role};
     use super::*;
 
     fn nodes(count: usize) -> BTreeSet<NodeId> {
@@ -184,5 +193,45 @@ mod tests {
             cluster.confirms(endpoint)
         });
         assert_eq!(confirming.count(), CONFIRMING_NODES);
+    }
+
+    #[test]
+    fn the_nearest_peers_stand_in_for_own_samples_and_others_only_where_too_few_were_measured() {
+        let endpoint = Endpoint::from("10.0.0.1:6443".parse::<std::net::SocketAddr>().unwrap());
+        let mut cluster = Cluster::new(NodeId::of("me"));
+        cluster.set_live(at(0), nodes(40));
+        for n in 0..40 {
+            cluster.merge(reporting(n, endpoint, n));
+        }
+        assert_eq!(cluster.prior(endpoint.tag()), Some(ms(2)), "nobody was measured: those who report the least");
+        for n in 20..30 {
+            cluster.measured(NodeId::of(&format!("node-{n}")), ms(100 - n));
+        }
+        assert_eq!(cluster.prior(endpoint.tag()), Some(ms(27)), "of the nearest, 29 to 25");
+        for n in 23..30 {
+            cluster.forget(NodeId::of(&format!("node-{n}")));
+        }
+        assert_eq!(cluster.prior(endpoint.tag()), Some(ms(20)), "of 20 to 22, and of 0 and 1");
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn reporting(n: u64, endpoint: Endpoint, rtt: u64) -> MemberRecord {
+        let observations =
+            vec![Observation { endpoint: endpoint.tag(), verdict: Verdict::Ready, rtt: Some(ms(rtt)), connections: 0 }];
+        let name = format!("node-{n}");
+        MemberRecord {
+            node: NodeId::of(&name),
+            name,
+            generation: 1,
+            version: 1,
+            role: Role::Worker,
+            agent: AgentState::Running,
+            apiserver: None,
+            endpoints: Vec::new(),
+            observations,
+        }
     }
 }

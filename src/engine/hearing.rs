@@ -129,7 +129,7 @@ impl Engine {
         let endpoint = known.endpoint;
         match verdict {
             Verdict::Suspect | Verdict::Down => self.heard_of_trouble(endpoint),
-            Verdict::Ready if self.cluster.peers_holding_ready(tag) >= 2 => self.heard_of_recovery(endpoint),
+            Verdict::Ready if self.cluster.ready_at(tag, 2) => self.heard_of_recovery(endpoint),
             _ => {}
         }
     }
