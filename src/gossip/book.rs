@@ -4,7 +4,7 @@
 //! this book holds goes on, and a member is forgotten only when the library had it and let it go, or has not met it again for
 //! as long as it would have kept a dead one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ impl Book {
     /// Reads what the library holds. Called under its lock, so it copies no more than is news.
     pub(super) fn look(&self, library: &Chitchat) -> Look {
         let own_id = library.self_chitchat_id();
-        let live: BTreeSet<&ChitchatId> = library.live_nodes().collect();
+        let live: HashSet<&ChitchatId> = library.live_nodes().collect();
         let mut look = Look::default();
         for (id, state) in library.node_states() {
             let Ok(node) = id.node_id.parse::<NodeId>() else { continue };

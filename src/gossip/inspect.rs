@@ -7,7 +7,7 @@
 //! beyond what it can send), what nobody but its subject may say (anything of ourselves), and what would grow without
 //! bound: nodes, restarts of one node, keys, values.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chitchat::{ChitchatId, ChitchatMessage, Deserializable};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::record::{TEXT_BYTES, addressable};
 use super::stats::{DropReason, Stats};
-use super::wire::{self, Decoder, Delta, Digest, Id, Message, Value};
+use super::wire::{Decoder, Delta, Digest, Message, Value, digest_bytes};
 use crate::engine::endpoint::NodeId;
 
 /// Bytes of a digest at most. The library's task ends at 65,403, with everything in it that a node may still add by
@@ -60,7 +60,7 @@ pub(crate) struct HeardOfUs {
 impl Inspector {
     /// An inspector for one life of gossip's task. `newest_generation` is the highest one that is believed.
     pub(crate) fn new(cluster: String, own: ChitchatId, loopback: bool, newest_generation: u64) -> Inspector {
-        let digest_bytes = size(&own);
+        let digest_bytes = digest_bytes(&own);
         Inspector {
             cluster,
             own,
@@ -95,9 +95,9 @@ impl Inspector {
 
     /// Tells which nodes the library holds now: others are no longer admitted.
     pub(crate) fn settle<'a>(&mut self, now: Instant, held: impl Iterator<Item = &'a ChitchatId>) {
-        let held: BTreeSet<&ChitchatId> = held.collect();
+        let held: HashSet<&ChitchatId> = held.collect();
         self.admitted.retain(|id, since| held.contains(id) || now < *since + SETTLING);
-        self.digest_bytes = size(&self.own) + self.admitted.keys().map(size).sum::<usize>();
+        self.digest_bytes = digest_bytes(&self.own) + self.admitted.keys().map(digest_bytes).sum::<usize>();
     }
 
     /// Bytes of the digest of all nodes that are admitted.
@@ -120,52 +120,50 @@ impl Inspector {
     }
 
     fn judge(&mut self, now: Instant, entry: &mut Digest) -> Result<(), DropReason> {
-        let id = library_id(&entry.id);
         // Nobody deletes keys here, so there is never garbage.
         entry.last_gc_version = 0;
-        if id == self.own {
+        if entry.id == self.own {
             self.heard_of_us.heartbeat = self.heard_of_us.heartbeat.max(entry.heartbeat);
             self.heard_of_us.version = self.heard_of_us.version.max(entry.max_version);
             return Ok(());
         }
-        self.admit(now, &entry.id, id)
+        self.admit(now, &entry.id)
     }
 
-    fn admit(&mut self, now: Instant, wire: &Id, id: ChitchatId) -> Result<(), DropReason> {
-        if self.admitted.contains_key(&id) {
+    fn admit(&mut self, now: Instant, id: &ChitchatId) -> Result<(), DropReason> {
+        if self.admitted.contains_key(id) {
             return Ok(());
         }
-        let well_formed = wire.node.parse::<NodeId>().is_ok() && addressable(wire.addr, self.loopback);
-        if !well_formed || wire.generation > self.newest_generation {
+        let well_formed = id.node_id.parse::<NodeId>().is_ok() && addressable(id.gossip_advertise_addr, self.loopback);
+        if !well_formed || id.generation_id > self.newest_generation {
             return Err(DropReason::Content);
         }
-        if self.digest_bytes + wire.digest_bytes() > DIGEST_CEILING {
+        if self.digest_bytes + digest_bytes(id) > DIGEST_CEILING {
             return Err(DropReason::Crowded);
         }
         let namesakes: Vec<_> = self.admitted.iter().filter(|(other, _)| other.node_id == id.node_id).collect();
         let newer: BTreeSet<u64> =
-            namesakes.iter().map(|(other, _)| other.generation_id).filter(|other| *other > wire.generation).collect();
+            namesakes.iter().map(|(other, _)| other.generation_id).filter(|other| *other > id.generation_id).collect();
         let lately = namesakes.iter().any(|(_, since)| now < **since + GENERATION_GAP);
         if newer.len() >= 2 || (namesakes.len() >= GENERATIONS_AT_ONCE && lately) {
             return Err(DropReason::Crowded);
         }
         let known = !namesakes.is_empty() || id.node_id == self.own.node_id;
-        if !known && self.digest_bytes + wire.digest_bytes() > NEW_NAMES_BELOW {
+        if !known && self.digest_bytes + digest_bytes(id) > NEW_NAMES_BELOW {
             return Err(DropReason::Crowded);
         }
-        self.digest_bytes += wire.digest_bytes();
-        self.admitted.insert(id, now);
+        self.digest_bytes += digest_bytes(id);
+        self.admitted.insert(id.clone(), now);
         Ok(())
     }
 
     fn sieve_delta(&self, delta: &mut Vec<Delta>, stats: &Stats) {
         let mut told = BTreeSet::new();
         delta.retain(|entry| {
-            let id = library_id(&entry.id);
             // Of a node that was not admitted the digest has been counted already.
-            let known = self.admitted.contains_key(&id);
-            let good = known && sound(entry) && told.insert(id.clone());
-            if !good && (known || id == self.own) {
+            let known = self.admitted.contains_key(&entry.id);
+            let good = known && sound(entry) && told.insert(entry.id.clone());
+            if !good && (known || entry.id == self.own) {
                 stats.count_drop(DropReason::Content);
             }
             good
@@ -187,12 +185,4 @@ fn sound_value(value: &Value) -> bool {
         && (1..=VERSIONS).contains(&value.version)
         && value.value.len() <= TEXT_BYTES
         && value.value.is_ascii()
-}
-
-fn library_id(id: &Id) -> ChitchatId {
-    ChitchatId::new(id.node.as_str(), id.generation, id.addr)
-}
-
-fn size(id: &ChitchatId) -> usize {
-    wire::digest_bytes(id.node_id.len(), id.gossip_advertise_addr)
 }

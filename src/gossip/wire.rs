@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use chitchat::ChitchatId;
 use zstd::bulk::Decompressor;
 
 const MAGIC: u16 = 45_139;
@@ -37,18 +38,10 @@ pub(crate) enum Message {
     Ack { delta: Vec<Delta> },
 }
 
-/// A node as gossip's library names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Id {
-    pub(crate) node: String,
-    pub(crate) generation: u64,
-    pub(crate) addr: SocketAddr,
-}
-
 /// What the sender knows of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Digest {
-    pub(crate) id: Id,
+    pub(crate) id: ChitchatId,
     pub(crate) heartbeat: u64,
     pub(crate) last_gc_version: u64,
     pub(crate) max_version: u64,
@@ -57,7 +50,7 @@ pub(crate) struct Digest {
 /// What the sender tells of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delta {
-    pub(crate) id: Id,
+    pub(crate) id: ChitchatId,
     pub(crate) last_gc_version: u64,
     pub(crate) from_version: u64,
     pub(crate) values: Vec<Value>,
@@ -217,11 +210,11 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn id(&mut self) -> Option<Id> {
-        let node = self.text()?.to_owned();
+    fn id(&mut self) -> Option<ChitchatId> {
+        let node = self.text()?;
         let generation = self.u64()?;
         let ip = self.ip()?;
-        Some(Id { node, generation, addr: SocketAddr::new(ip, self.u16()?) })
+        Some(ChitchatId::new(node, generation, SocketAddr::new(ip, self.u16()?)))
     }
 }
 
@@ -251,17 +244,10 @@ impl Message {
     }
 }
 
-impl Id {
-    /// Bytes of this node in a digest.
-    pub(crate) fn digest_bytes(&self) -> usize {
-        digest_bytes(self.node.len(), self.addr)
-    }
-}
-
-/// Bytes that a node of an id so long at this address takes in a digest.
-pub(crate) fn digest_bytes(id: usize, addr: SocketAddr) -> usize {
-    let ip = if addr.is_ipv4() { 4 } else { 16 };
-    2 + id + 8 + 1 + ip + 2 + 3 * 8
+/// Bytes that a node takes in a digest.
+pub(crate) fn digest_bytes(id: &ChitchatId) -> usize {
+    let ip = if id.gossip_advertise_addr.is_ipv4() { 4 } else { 16 };
+    2 + id.node_id.len() + 8 + 1 + ip + 2 + 3 * 8
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) -> Option<()> {
@@ -270,10 +256,10 @@ fn put_text(out: &mut Vec<u8>, text: &str) -> Option<()> {
     Some(())
 }
 
-fn put_id(out: &mut Vec<u8>, id: &Id) -> Option<()> {
-    put_text(out, &id.node)?;
-    out.extend(id.generation.to_le_bytes());
-    match id.addr.ip() {
+fn put_id(out: &mut Vec<u8>, id: &ChitchatId) -> Option<()> {
+    put_text(out, &id.node_id)?;
+    out.extend(id.generation_id.to_le_bytes());
+    match id.gossip_advertise_addr.ip() {
         IpAddr::V4(ip) => {
             out.push(4);
             out.extend(ip.octets());
@@ -283,7 +269,7 @@ fn put_id(out: &mut Vec<u8>, id: &Id) -> Option<()> {
             out.extend(ip.octets());
         }
     }
-    out.extend(id.addr.port().to_le_bytes());
+    out.extend(id.gossip_advertise_addr.port().to_le_bytes());
     Some(())
 }
 
@@ -334,8 +320,8 @@ mod tests {
 
     use super::*;
 
-    fn id(node: &str) -> Id {
-        Id { node: node.to_owned(), generation: 7, addr: "10.0.0.1:7447".parse().unwrap() }
+    fn id(node: &str) -> ChitchatId {
+        ChitchatId::new(node, 7, "10.0.0.1:7447".parse().unwrap())
     }
 
     fn syn_ack() -> Message {
@@ -378,7 +364,7 @@ mod tests {
     fn a_node_weighs_in_a_digest_what_is_counted_for_it() {
         let digest = |digest| Message::Syn { digest, cluster: String::new() }.encode().unwrap().len();
         let one = Digest { id: id("abcdefgh"), heartbeat: 1, last_gc_version: 2, max_version: 3 };
-        assert_eq!(digest(vec![one.clone()]) - digest(Vec::new()), one.id.digest_bytes());
+        assert_eq!(digest(vec![one.clone()]) - digest(Vec::new()), digest_bytes(&one.id));
     }
 
     #[test]

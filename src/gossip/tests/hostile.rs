@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chitchat::ChitchatId;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use super::super::seal::Cipher;
 use super::super::sessions::{Opened, Parts, Sessions};
 use super::super::stats::DropReason;
 use super::super::testing::{CLUSTER, Lan, LanSocket, Machine, Node, at, ip};
-use super::super::wire::{Delta, Digest, Id, Message, Value};
+use super::super::wire::{Delta, Digest, Message, Value};
 use super::super::{Heard, Settings};
 use crate::engine::Event;
 use crate::engine::endpoint::{Endpoint, NodeId};
@@ -73,10 +74,10 @@ impl Cluster {
     }
 
     /// The id under which a node runs now.
-    fn id(&self, place: usize) -> Id {
+    fn id(&self, place: usize) -> ChitchatId {
         let generation = u64::try_from(self.nodes[place].gossip.stats().generation.get()).unwrap();
         let addr = self.nodes[place].gossip.advertised().unwrap();
-        Id { node: NodeId::of(&self.machines[place].name).to_string(), generation, addr }
+        ChitchatId::new(NodeId::of(&self.machines[place].name).as_str(), generation, addr)
     }
 }
 
@@ -128,7 +129,7 @@ fn forged(name: &str, endpoint: &str) -> Record {
     }
 }
 
-fn digest(id: &Id, heartbeat: u64, max_version: u64) -> Digest {
+fn digest(id: &ChitchatId, heartbeat: u64, max_version: u64) -> Digest {
     Digest { id: id.clone(), heartbeat, last_gc_version: 0, max_version }
 }
 
@@ -136,17 +137,14 @@ fn value(key: &str, value: &str, version: u64) -> Value {
     Value { key: key.to_owned(), value: value.to_owned(), version, status: 0 }
 }
 
-fn delta(id: &Id, values: Vec<Value>) -> Delta {
+fn delta(id: &ChitchatId, values: Vec<Value>) -> Delta {
     Delta { id: id.clone(), last_gc_version: 0, from_version: 0, values, sets_max_version: false }
 }
 
-fn invented(n: u32) -> Id {
+fn invented(n: u32) -> ChitchatId {
     let [a, b, c, d] = n.to_be_bytes();
-    Id {
-        node: NodeId::of(&format!("invented-{n}")).to_string(),
-        generation: 1_800_000_000_000,
-        addr: SocketAddr::from(([172, 16 + a + b, c, d], 9)),
-    }
+    let addr = SocketAddr::from(([172, 16 + a + b, c, d], 9));
+    ChitchatId::new(NodeId::of(&format!("invented-{n}")).as_str(), 1_800_000_000_000, addr)
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,7 +316,7 @@ async fn a_crash_loop_of_one_name_fills_nobodys_digest() {
     let mut mallory = Mallory::new(&cluster);
     let before = cluster.nodes[0].gossip.stats().digest_bytes.get();
     for generation in 0..200 {
-        let id = Id { generation: 1_800_000_000_000 + generation, ..invented(1) };
+        let id = ChitchatId { generation_id: 1_800_000_000_000 + generation, ..invented(1) };
         mallory.tell(at(1), &Message::Syn { digest: vec![digest(&id, 5, 0)], cluster: CLUSTER.to_owned() }).await;
     }
     cluster.idle(SECOND).await;
@@ -359,7 +357,7 @@ async fn a_heartbeat_forged_over_another_nodes_is_outlived() {
 async fn a_generation_beyond_belief_hides_nobody() {
     let mut cluster = Cluster::start().await;
     let mut mallory = Mallory::new(&cluster);
-    let id = Id { generation: u64::MAX - 1, ..cluster.id(1) };
+    let id = ChitchatId { generation_id: u64::MAX - 1, ..cluster.id(1) };
     mallory.tell(at(1), &Message::Syn { digest: vec![digest(&id, 5, 0)], cluster: CLUSTER.to_owned() }).await;
     assert!(cluster.dropped(0, DropReason::Content) > 0);
     cluster.is_well().await;
@@ -369,7 +367,7 @@ async fn a_generation_beyond_belief_hides_nobody() {
 async fn direct_records_are_only_ahead_of_gossip_never_beside_it() {
     let mut cluster = Cluster::start().await;
     let mut mallory = Mallory::new(&cluster);
-    let generation = cluster.id(1).generation;
+    let generation = cluster.id(1).generation_id;
     let send = |name: &str, generation, version| {
         let record = forged(name, "10.0.0.99:6443").encode().unwrap();
         vec![Packet::Direct(Direct { generation, version, record }).encode()]
