@@ -19,6 +19,8 @@ use crate::sim::results::{Point, Results};
 const SIZES: [usize; 3] = [5, 50, 200];
 /// And those that take long.
 const MORE: [usize; 2] = [500, 1_000];
+/// A run that takes longer than this on the wall is ended, unless another limit is given.
+const LONG: Duration = Duration::from_secs(2 * 3_600);
 /// The smallest cluster in which every story can be told.
 const LEAST: usize = 5;
 
@@ -31,11 +33,11 @@ pub struct Growth {
     /// What everything is drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Write the figures into this file of results, as `sweep --out` leaves one, or into a new one.
+    /// Write the figures into this file of results, as `sweep --out` leaves one, or into a new one; those of other sizes stay there.
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
     /// A run that takes longer than this on the wall is ended.
-    #[arg(long, default_value_t = 3_600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = LONG.as_secs(), value_name = "SECONDS")]
     wall: u64,
     /// Runs at the same time: more than one makes each slower, and speed is one of the figures.
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -48,7 +50,7 @@ impl Growth {
         let (points, whole) = measure(&self.sizes()?, self.seed, self.jobs, Duration::from_secs(self.wall))?;
         let kept = tell(&points, self.seed);
         if let Some(path) = &self.into {
-            Results::change(path, |results| results.growth = points)?;
+            Results::change(path, |results| merge(&mut results.growth, points))?;
             say!("written to {}", path.display());
         }
         Ok(whole && kept)
@@ -63,12 +65,33 @@ impl Growth {
     }
 }
 
-/// Measures clusters of all sizes and prints the figures; and whether nothing was broken and no limit missed.
-pub(super) fn full() -> anyhow::Result<(Vec<Point>, bool)> {
-    let sizes = [&SIZES[..], &MORE].concat();
-    let (points, whole) = measure(&sizes, 1, 1, Duration::from_secs(3_600))?;
-    let kept = tell(&points, 1);
-    Ok((points, whole && kept))
+/// Measures clusters of those sizes that are not among these points, each kept as soon as it is there, and prints all figures; and
+/// whether nothing was broken and no limit missed. So many runs of large clusters are made at the same time.
+pub(super) fn full(
+    points: &mut Vec<Point>,
+    at_once: usize,
+    mut keep: impl FnMut(&[Point]) -> anyhow::Result<()>,
+) -> anyhow::Result<bool> {
+    let mut whole = true;
+    for size in lacking(points) {
+        let at_once = if SIZES.contains(&size) { 1 } else { at_once };
+        let (new, unbroken) = measure(&[size], 1, at_once, LONG)?;
+        whole &= unbroken;
+        merge(points, new);
+        keep(points)?;
+    }
+    Ok(tell(points, 1) && whole)
+}
+
+fn lacking(points: &[Point]) -> Vec<usize> {
+    SIZES.into_iter().chain(MORE).filter(|size| points.iter().all(|point| point.nodes != *size)).collect()
+}
+
+/// Puts newly measured points in the place of those of the same sizes.
+fn merge(points: &mut Vec<Point>, new: Vec<Point>) {
+    points.retain(|point| new.iter().all(|other| other.nodes != point.nodes));
+    points.extend(new);
+    points.sort_by_key(|point| point.nodes);
 }
 
 /// Measures clusters of these sizes; and whether all stories were played to their end and broke nothing.
@@ -82,6 +105,7 @@ fn measure(sizes: &[usize], seed: u64, at_once: usize, wall: Duration) -> anyhow
     pool::play_all(&jobs, at_once, wall, |place, played| {
         let (nodes, story) = tries[place];
         whole &= played.outcome.passed();
+        say!("{} at {nodes} nodes took {:.0} s", story.name(), played.seconds);
         complain(nodes, story, &played.outcome);
         told.entry(nodes).or_default().push(played.outcome.figures);
     })?;
@@ -160,6 +184,16 @@ mod tests {
         assert_eq!(growth(&[50, 5, 50]).sizes().unwrap(), [5, 50]);
         assert_eq!(growth(&[]).sizes().unwrap(), SIZES);
         assert!(growth(&[4]).sizes().is_err());
+    }
+
+    #[test]
+    fn figures_of_other_sizes_stay_and_only_what_is_not_there_is_measured() {
+        let point = |nodes, value| Point { nodes, figures: [("a_s".to_owned(), value)].into() };
+        let mut points = vec![point(50, 1.0), point(500, 1.0)];
+        merge(&mut points, vec![point(500, 2.0), point(5, 2.0)]);
+        let all: Vec<(usize, f64)> = points.iter().map(|point| (point.nodes, point.figures["a_s"])).collect();
+        assert_eq!(all, [(5, 2.0), (50, 1.0), (500, 2.0)]);
+        assert_eq!(lacking(&points), [200, 1_000]);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct Report {
     /// Measure clusters of 5 to 1,000 nodes first, which takes long, and add the figures to the first of these files, if there is one.
     #[arg(long)]
     full: bool,
+    /// So many runs of clusters of 500 and 1,000 nodes at the same time: each takes a core, and 10 GB at 1,000.
+    #[arg(long, requires = "full", default_value_t = 1, value_name = "N")]
+    jobs: usize,
     /// Write the page to this file.
     #[arg(long, default_value = "report.html", value_name = "FILE")]
     out: PathBuf,
@@ -31,35 +34,26 @@ pub struct Report {
 
 impl Report {
     pub(super) fn execute(&self) -> anyhow::Result<bool> {
-        if let Some(first) = self.results.first().filter(|_| self.calibrate || self.full) {
-            Results::to_change(first)?;
-        }
         let (mut measured, mut held) = (Results::of(Vec::new(), BTreeMap::new()), true);
+        let first = self.results.first().filter(|_| self.calibrate || self.full);
+        if let Some(first) = first {
+            measured.growth = Results::to_change(first)?.growth;
+        }
         if self.calibrate {
             measured.calibration = calibrate()?;
+            keep(first, |results| results.calibration.clone_from(&measured.calibration))?;
         }
         if self.full {
-            (measured.growth, held) = growth::full()?;
+            held = growth::full(&mut measured.growth, self.jobs, |growth| keep(first, |results| results.growth = growth.into()))?;
         }
-        let page = report::page(&self.gather(measured)?)?;
+        let measured = self.results.is_empty().then_some(measured);
+        let page = report::page(&Gathered::read(&self.results, measured)?)?;
         std::fs::write(&self.out, &page).with_context(|| format!("cannot write {}", self.out.display()))?;
         say!("written to {}, {:.1} MB", self.out.display(), page.len() as f64 / 1e6);
         Ok(held)
     }
+}
 
-    /// What is in the files, and what was measured just now.
-    fn gather(&self, measured: Results) -> anyhow::Result<Gathered> {
-        let Some(first) = self.results.first() else { return Gathered::read(&[], Some(measured)) };
-        if self.calibrate || self.full {
-            Results::change(first, |results| {
-                if self.calibrate {
-                    results.calibration = measured.calibration;
-                }
-                if self.full {
-                    results.growth = measured.growth;
-                }
-            })?;
-        }
-        Gathered::read(&self.results, None)
-    }
+fn keep(file: Option<&PathBuf>, change: impl FnOnce(&mut Results)) -> anyhow::Result<()> {
+    file.map_or(Ok(()), |file| Results::change(file, change))
 }

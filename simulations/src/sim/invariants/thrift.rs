@@ -14,9 +14,7 @@ use crate::sim::state::{AgentLife, MachineId, Ms, State, Toll};
 const WINDOW: Ms = 10_000;
 /// The same in seconds, by which bytes are noted.
 const SECONDS: usize = 10;
-/// Periodic probes of one endpoint by all nodes but its own, over [`WINDOW`] ...
-const OTHERS: usize = limits::PROBES * SECONDS;
-/// ... which no 20 nodes reach that keep to an interval of a second, give or take its jitter.
+/// Periodic probes of one endpoint by a node that is not its own, over [`WINDOW`]: an interval of a second, give or take its jitter.
 const EACH: usize = 12;
 /// Its own node adds four a second, and a tenth for jitter, as is in the others' number.
 const OWN: usize = 44;
@@ -88,7 +86,9 @@ fn probes(ran: &Ran, docket: &mut Docket) {
             }
         }
         others.sort_unstable();
-        at_most(ran, e, "others", &others, (nodes * EACH).min(OTHERS), docket);
+        if let Some(a_second) = limits::probes(nodes) {
+            at_most(ran, e, "others", &others, (nodes * EACH).min(a_second * SECONDS), docket);
+        }
     }
 }
 

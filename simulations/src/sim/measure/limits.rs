@@ -76,7 +76,7 @@ impl Limit {
 }
 
 /// Periodic probes of one endpoint by nodes other than its own, a second, at most ...
-pub const PROBES: usize = 22;
+const PROBES: usize = 22;
 /// ... up to so many nodes.
 const PROBED: usize = 200;
 /// At so many nodes everybody knows a new control plane within its limit.
@@ -89,6 +89,11 @@ pub fn gossip(members: f64) -> f64 {
     7.0 + 0.165 * members
 }
 
+/// Periodic probes of one endpoint by so many nodes other than its own, a second; [`None`] where there is no limit.
+pub fn probes(nodes: usize) -> Option<usize> {
+    (nodes <= PROBED).then_some(PROBES)
+}
+
 /// The limit of a figure in a cluster of so many nodes, if it has one.
 pub fn limit(figure: &str, nodes: usize) -> Option<Limit> {
     let at_most = |bound| Some(Limit { bound, at_least: false });
@@ -96,7 +101,7 @@ pub fn limit(figure: &str, nodes: usize) -> Option<Limit> {
         "new_control_plane_known_last_s" if nodes <= KNOWN => at_most(3.0),
         "draining_known_last_s" => at_most(1.5),
         "gossip_kB_per_node_s" | "gossip_busiest_kB_per_s" => at_most(gossip(nodes as f64)),
-        "probes_per_apiserver_s" if nodes <= PROBED => at_most(PROBES as f64),
+        "probes_per_apiserver_s" => at_most(probes(nodes)? as f64),
         "new_control_plane_unknown_nodes" | "draining_unknown_nodes" => at_most(0.0),
         "speed_times" => {
             let (_, bound) = SPEEDS.into_iter().find(|(most, _)| nodes <= *most)?;
