@@ -128,12 +128,12 @@ pub enum Carrier {
     KubeprismModel,
 }
 
-/// What became of one invariant in one run.
+/// What became of one invariant in one run, or of one of its two halves where both have to be exercised.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Judged {
     /// Its number, 1 to 11.
     pub number: u8,
-    /// Its name.
+    /// Its name, the half's where it has two.
     pub name: String,
     /// How often it was looked at where it could have been broken; 0: not exercised.
     pub evaluated: u64,

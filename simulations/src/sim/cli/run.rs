@@ -192,7 +192,7 @@ fn tell(outcome: &Outcome, took: f64) {
             (evaluated, 0) => format!("held {evaluated} times"),
             (evaluated, broken) => format!("BROKEN {broken} of {evaluated} times"),
         };
-        say!("  {:>2} {:<18} {how}", judged.number, judged.name);
+        say!("  {:>2} {:<22} {how}", judged.number, judged.name);
         for broken in judged.first.iter().take(SHOWN) {
             say!("       at {} ms: {}", broken.at, broken.what);
         }

@@ -239,14 +239,21 @@ fn broken(runs: &[&Outcome]) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// Invariants that no run could have broken.
+/// Invariants that no run could have broken; with its name a half of one whose other half some could have.
 fn idle(runs: &[&Outcome]) -> String {
-    let mut looked: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut looked: BTreeMap<u8, BTreeMap<&str, u64>> = BTreeMap::new();
     for judged in runs.iter().flat_map(|outcome| &outcome.invariants) {
-        *looked.entry(judged.number).or_default() += judged.evaluated;
+        *looked.entry(judged.number).or_default().entry(&judged.name).or_default() += judged.evaluated;
     }
-    let idle = looked.iter().filter(|(_, evaluated)| **evaluated == 0).map(|(number, _)| number.to_string());
-    idle.collect::<Vec<_>>().join(" ")
+    let told = |(number, halves): (&u8, &BTreeMap<&str, u64>)| {
+        let idle: Vec<&str> = halves.iter().filter(|(_, evaluated)| **evaluated == 0).map(|(name, _)| *name).collect();
+        match idle.as_slice() {
+            [] => None,
+            all if all.len() == halves.len() => Some(number.to_string()),
+            some => Some(format!("{number} ({})", some.join(", "))),
+        }
+    };
+    looked.iter().filter_map(told).collect::<Vec<_>>().join(" ")
 }
 
 /// Progress, on a terminal.
@@ -285,6 +292,23 @@ impl Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::outcome::Judged;
+
+    #[test]
+    fn what_no_run_could_have_broken_is_told_by_its_number_and_half_of_it_by_its_name() {
+        let judged =
+            |number, name: &str, evaluated| Judged { number, name: name.to_owned(), evaluated, broken: 0, first: Vec::new() };
+        let invariants = vec![
+            judged(4, "no needless cut", 0),
+            judged(8, "calm in noise", 0),
+            judged(8, "calm after a step", 0),
+            judged(9, "balance of new", 3),
+        ];
+        let run = Outcome { invariants, ..Outcome::fallen("calm", 1, Vec::new()) };
+        let mut other = run.clone();
+        other.invariants.push(judged(9, "balance of established", 0));
+        assert_eq!(idle(&[&run, &other]), "4 8 9 (balance of established)");
+    }
 
     #[test]
     fn no_failure_in_n_runs_is_told_with_its_bound() {

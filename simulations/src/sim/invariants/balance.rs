@@ -31,11 +31,11 @@ const EVEN: std::ops::RangeInclusive<f64> = 0.5..=1.5;
 const ESTABLISHED: usize = 20;
 
 /// Judges it.
-pub(super) fn judge(ran: &Ran) -> Judged {
-    let mut docket = Docket::new(9, "balance");
-    new_ones(ran, &mut docket);
-    established(ran, &mut docket);
-    docket.close()
+pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
+    let (mut new, mut old) = (Docket::new(9, "balance of new"), Docket::new(9, "balance of established"));
+    new_ones(ran, &mut new);
+    established(ran, &mut old);
+    [new.close(), old.close()]
 }
 
 /// Workers that truly have the same band, by their band.

@@ -28,22 +28,22 @@ const LEAST: u32 = 10;
 const NOISE: f64 = 0.2;
 
 /// Judges it.
-pub(super) fn judge(ran: &Ran) -> Judged {
-    let mut docket = Docket::new(8, "calm");
+pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
+    let (mut noise, mut step) = (Docket::new(8, "calm in noise"), Docket::new(8, "calm after a step"));
     let far = ran.plan.cluster.zones.iter().flatten().all(|rtt| *rtt >= LEAST) && ran.plan.cluster.jitter >= NOISE;
     if far && ran.plan.steps.is_empty() && ran.ended >= WATCHED {
         for (run, seen) in &ran.log.runs {
-            quiet_nodes_change_nothing(ran, *run, seen.machine, &mut docket);
+            quiet_nodes_change_nothing(ran, *run, seen.machine, &mut noise);
         }
     }
-    for step in &ran.plan.steps {
-        if let Fault::Latency { ms, .. } = step.what {
+    for happens in &ran.plan.steps {
+        if let Fault::Latency { ms, .. } = happens.what {
             for run in ran.log.runs.keys() {
-                a_step_is_followed(ran, *run, step.at, ms, &mut docket);
+                a_step_is_followed(ran, *run, happens.at, ms, &mut step);
             }
         }
     }
-    docket.close()
+    [noise.close(), step.close()]
 }
 
 type Band = BTreeSet<SocketAddr>;

@@ -27,8 +27,8 @@ pub(super) fn judge(ran: &Ran) -> Vec<Judged> {
     all.extend(cuts::judge(ran));
     all.push(agreement::judge(ran));
     all.push(nearness::judge(ran));
-    all.push(calm::judge(ran));
-    all.push(balance::judge(ran));
+    all.extend(calm::judge(ran));
+    all.extend(balance::judge(ran));
     all.push(thrift::judge(ran));
     all.push(leases::judge(ran));
     all

@@ -71,9 +71,9 @@ fn tiles(all: &Gathered, chapters: &[Chapter]) -> Markup {
 /// What no run at all could have broken.
 fn untried(chapters: &[Chapter]) -> Markup {
     let all: Vec<_> = chapters.iter().flat_map(Chapter::invariants).collect();
-    let tried: BTreeSet<u8> = all.iter().filter(|held| held.evaluated > 0).map(|held| held.number).collect();
+    let tried: BTreeSet<&str> = all.iter().filter(|held| held.evaluated > 0).map(|held| held.name.as_str()).collect();
     let mut names: Vec<(u8, &str)> =
-        all.iter().filter(|held| !tried.contains(&held.number)).map(|held| (held.number, held.name.as_str())).collect();
+        all.iter().filter(|held| !tried.contains(held.name.as_str())).map(|held| (held.number, held.name.as_str())).collect();
     names.sort_unstable();
     names.dedup();
     html! {

@@ -147,7 +147,7 @@ impl<'r> Chapter<'r> {
     pub(super) fn invariants(&self) -> Vec<Held> {
         let mut all: Vec<Held> = Vec::new();
         for judged in self.runs.iter().flat_map(|outcome| &outcome.invariants) {
-            match all.iter_mut().find(|held| held.number == judged.number) {
+            match all.iter_mut().find(|held| held.name == judged.name) {
                 Some(held) => {
                     held.evaluated += judged.evaluated;
                     held.broken += judged.broken;

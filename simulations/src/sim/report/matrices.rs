@@ -14,11 +14,17 @@ fn link(name: &str) -> Markup {
     html! { a href={ "#scenario-" (name) } { (name) } }
 }
 
+/// The invariants, or halves of them, with their numbers.
+type Rules = Vec<(u8, String)>;
+
 pub(super) fn invariants(chapters: &[Chapter]) -> Markup {
-    let mut rules: BTreeMap<u8, String> = BTreeMap::new();
+    let mut rules: Rules = Vec::new();
     for held in chapters.iter().flat_map(Chapter::invariants) {
-        rules.entry(held.number).or_insert(held.name);
+        if rules.iter().all(|(_, name)| *name != held.name) {
+            rules.push((held.number, held.name));
+        }
     }
+    rules.sort_by_key(|(number, _)| *number);
     html! {
         @if rules.is_empty() { p.none { "No runs." } } @else {
             p {
@@ -29,7 +35,7 @@ pub(super) fn invariants(chapters: &[Chapter]) -> Markup {
             }
             ol.rules {
                 @for (number, name) in &rules {
-                    li value=(number) { b { (name) } @if let Some(rule) = model::invariant(*number) { ": " (rule) } }
+                    li value=(number) { b { (name) } @if let Some(rule) = model::invariant(name) { ": " (rule) } }
                 }
             }
             div.wide.tall tabindex="0" {
@@ -39,7 +45,7 @@ pub(super) fn invariants(chapters: &[Chapter]) -> Markup {
                             th { "scenario" }
                             th { span { "runs" } }
                             @for (number, name) in &rules {
-                                th { span title=[model::invariant(*number)] { (number) " " (name) } }
+                                th { span title=[model::invariant(name)] { (number) " " (name) } }
                             }
                             th { span title="promises, complaints, left over" { "otherwise" } }
                         }
@@ -51,7 +57,7 @@ pub(super) fn invariants(chapters: &[Chapter]) -> Markup {
     }
 }
 
-fn row(chapter: &Chapter, rules: &BTreeMap<u8, String>) -> Markup {
+fn row(chapter: &Chapter, rules: &Rules) -> Markup {
     let all = chapter.invariants();
     let otherwise =
         chapter.runs.iter().filter(|outcome| outcome.broken_kinds().iter().any(|kind| !kind.starts_with("invariant")));
@@ -60,7 +66,7 @@ fn row(chapter: &Chapter, rules: &BTreeMap<u8, String>) -> Markup {
         tr {
             th scope="row" { (link(chapter.name)) }
             td { (chapter.runs.len()) }
-            @for number in rules.keys() { td { (cell(all.iter().find(|held| held.number == *number))) } }
+            @for (_, name) in rules { td { (cell(all.iter().find(|held| held.name == *name))) } }
             td { @if otherwise > 0 { span.cell.broken title="promises, complaints, left over" { "✗ " (otherwise) } } }
         }
     }

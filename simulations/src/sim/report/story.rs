@@ -125,11 +125,11 @@ fn invariants(chapter: &Chapter) -> Markup {
                 "held" => "✓ ",
                 _ => "",
             };
-            let rule = model::invariant(held.number).unwrap_or_default();
+            let rule = model::invariant(&held.name).unwrap_or_default();
             vec![
                 html! { (held.number) },
                 html! { b { (held.name) } " " small { (rule) } },
-                html! { span.cell.(class) { (sign) (told(held)) } (breaches(chapter, held.number)) },
+                html! { span.cell.(class) { (sign) (told(held)) } (breaches(chapter, &held.name)) },
             ]
         })
         .collect();
@@ -137,9 +137,9 @@ fn invariants(chapter: &Chapter) -> Markup {
 }
 
 /// The first breaches of one invariant, of each seed.
-fn breaches(chapter: &Chapter, number: u8) -> Markup {
+fn breaches(chapter: &Chapter, name: &str) -> Markup {
     let of = |outcome: &&Outcome| -> Option<(u64, Judged)> {
-        let judged = outcome.invariants.iter().find(|judged| judged.number == number && judged.broken > 0)?;
+        let judged = outcome.invariants.iter().find(|judged| judged.name == name && judged.broken > 0)?;
         Some((outcome.seed, judged.clone()))
     };
     let broken: Vec<(u64, Judged)> = chapter.runs.iter().filter_map(of).collect();
