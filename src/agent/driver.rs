@@ -14,7 +14,7 @@ use super::decide::Decide;
 use super::endpoints::naming;
 use super::measures::Tally;
 use crate::config::{Config, HostPort};
-use crate::engine::event::{AgentState, Notice, OwnReport, Probed, Saw, Verdict};
+use crate::engine::event::{Notice, OwnReport, Probed, Saw, Verdict};
 use crate::engine::{Effect, Endpoint, Event, Explained, Routing};
 use crate::gossip::{Gossip, Heard, Say};
 use crate::names::Resolved;
@@ -30,8 +30,6 @@ pub(super) enum Order {
     Explain(oneshot::Sender<Knowledge>),
     /// A new configuration is in force.
     Configure(Arc<Config>),
-    /// The agent is about to stop.
-    Leave,
 }
 
 /// What the engine knows, for people.
@@ -126,12 +124,6 @@ impl Driver {
             Order::Configure(config) => {
                 self.config = config;
                 self.configured(resolved, probed);
-            }
-            Order::Leave => {
-                self.say.agent = AgentState::Leaving;
-                if let Some(gossip) = &self.gossip {
-                    gossip.say(self.say.clone(), true);
-                }
             }
         }
     }

@@ -169,7 +169,6 @@ impl Agent {
 
     /// Says good-bye, serves on until the drain ends or `hurry` is cancelled, and stops.
     pub async fn stop(self, hurry: CancellationToken) {
-        let _ = self.orders.send(Order::Leave).await;
         let farewell = async {
             if let Some(gossip) = &self.gossip {
                 tokio::select! {

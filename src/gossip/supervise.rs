@@ -22,7 +22,7 @@ use super::starts::Starts;
 use super::transport::{self, Incoming, Outgoing};
 use super::voice::{Speak, Voice, until};
 use super::{Command, Heard, INTERVAL, Keyring, Say, Settings, Shared, unpoisoned};
-use crate::engine::event::{AgentState, Role};
+use crate::engine::event::AgentState;
 use crate::world::{BoxFuture, World};
 
 /// What is still to be written when gossip ends has this long.
@@ -260,8 +260,7 @@ impl Supervisor {
         let leaving = self.leaving.get_or_insert_with(|| Leaving { at: Instant::now() + heard_in, told: Vec::new() });
         leaving.told.push(done);
         let say = unpoisoned(&self.shared.said).clone();
-        let urgent = say.role == Role::ControlPlane;
-        self.say(say, urgent).await;
+        self.say(say, false).await;
     }
 
     fn has_left(&self) -> bool {

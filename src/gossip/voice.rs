@@ -71,3 +71,20 @@ pub(super) async fn until(when: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::event::{AgentState, OwnReport};
+
+    #[test]
+    fn of_those_that_leave_only_a_control_plane_tells_everybody_directly() {
+        for (role, directly) in [(Role::ControlPlane, true), (Role::Worker, false)] {
+            let mut voice = Voice::new("node".to_owned());
+            let say = |agent| Say { role, agent, endpoints: Vec::new(), report: OwnReport::default() };
+            voice.wrote(voice.record(&say(AgentState::Running)));
+            let leaving = voice.record(&say(AgentState::Leaving));
+            assert_eq!(voice.judge(&leaving, false), Speak::Now { directly });
+        }
+    }
+}
