@@ -40,6 +40,11 @@ impl History {
         self.states.iter().map(|(at, _)| *at)
     }
 
+    /// When a machine was there first.
+    pub fn came_up(&self, machine: MachineId) -> Option<Ms> {
+        self.states.iter().find(|(_, state)| state.machines[machine].up).map(|(at, _)| *at)
+    }
+
     /// When something may have become usable: when the world changed, and when that had been heard of.
     pub fn turns(&self) -> impl Iterator<Item = Ms> + '_ {
         self.changes().flat_map(|at| [at, at + HEARD_FOR])

@@ -67,14 +67,15 @@ fn leases(ran: &Ran, lines: &mut Timelines, place: impl Fn(Ms) -> usize) {
     }
 }
 
-/// Each second, how long ago each node renewed its lease, of those that are up.
+/// Each second, how long ago each node renewed its lease, or came, of those that are up.
 pub(super) fn lease_ages(ran: &Ran) -> impl Iterator<Item = Vec<Ms>> {
+    let came: Vec<Ms> = (0..ran.names.len()).map(|machine| ran.history.came_up(machine).unwrap_or(0)).collect();
     (0..=ran.ended / SECOND).map(move |second| {
         let now = second * SECOND;
         let machines = &ran.history.at(now).machines;
         let age = |machine: usize| {
             let renewals = ran.log.leases.get(&machine).map_or(&[][..], Vec::as_slice);
-            let last = renewals.partition_point(|at| *at <= now).checked_sub(1).map_or(0, |last| renewals[last]);
+            let last = renewals.partition_point(|at| *at <= now).checked_sub(1).map_or(came[machine], |last| renewals[last]);
             now.saturating_sub(last)
         };
         (0..ran.names.len()).filter(|machine| machines[*machine].up).map(age).collect()

@@ -19,8 +19,7 @@ pub(super) fn judge(ran: &Ran) -> Judged {
         return docket.close();
     }
     for n in 0..ran.names.len() {
-        let began = ran.history.changes().find(|at| ran.history.at(*at).machines[n].up);
-        let Some(began) = began else { continue };
+        let Some(began) = ran.history.came_up(n) else { continue };
         let renewals = ran.log.leases.get(&n).cloned().unwrap_or_default();
         let marks: Vec<Ms> = [began].into_iter().chain(renewals).chain([ran.ended]).collect();
         for gap in marks.windows(2) {
