@@ -171,8 +171,13 @@ fn kinds(runs: &[&Outcome]) -> BTreeMap<String, usize> {
 /// In how many runs each invariant could have been broken; those that could be in none are missing.
 pub(super) fn exercised(runs: &[&Outcome]) -> BTreeMap<u8, usize> {
     let mut exercised = BTreeMap::new();
-    for judged in runs.iter().flat_map(|outcome| &outcome.invariants).filter(|judged| judged.evaluated > 0) {
-        *exercised.entry(judged.number).or_default() += 1;
+    for outcome in runs {
+        // Who could have broken both halves of one counts once.
+        let looked: BTreeSet<u8> =
+            outcome.invariants.iter().filter(|judged| judged.evaluated > 0).map(|judged| judged.number).collect();
+        for number in looked {
+            *exercised.entry(number).or_default() += 1;
+        }
     }
     exercised
 }
