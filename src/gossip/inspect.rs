@@ -23,7 +23,7 @@ use crate::engine::endpoint::NodeId;
 pub const DIGEST_CEILING: usize = 60_000;
 /// Above this share of the ceiling names that were never heard before are not admitted, so that inventing names
 /// cannot keep the known ones from coming back after a restart.
-const NEW_NAMES_BELOW: usize = DIGEST_CEILING / 10 * 8;
+const NEW_NAMES_BELOW: usize = DIGEST_CEILING / 10 * 9;
 /// Generations of one name that are admitted as fast as they come.
 const GENERATIONS_AT_ONCE: usize = 3;
 /// Between two generations of one name after that: a crash loop fills nobody's digest.
@@ -185,4 +185,28 @@ fn sound_value(value: &Value) -> bool {
         && (1..=VERSIONS).contains(&value.version)
         && value.value.len() <= TEXT_BYTES
         && value.value.is_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u16) -> ChitchatId {
+        let [high, low] = n.to_be_bytes();
+        ChitchatId::new(NodeId::of(&format!("node-{n}")).as_str(), 1_800_000_000_000, ([10, 0, high, low], 7447).into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_nodes_have_room_and_so_has_a_hundred_of_them_that_restarts() {
+        let mut inspector = Inspector::new("c".to_owned(), id(0), false, u64::MAX);
+        let admitted = |inspector: &mut Inspector, ids: Vec<ChitchatId>| {
+            let entry = |id| Digest { id, heartbeat: 1, last_gc_version: 0, max_version: 1 };
+            let syn = Message::Syn { digest: ids.into_iter().map(entry).collect(), cluster: "c".to_owned() };
+            inspector.inspect(Instant::now(), &syn.encode().unwrap(), &Stats::default()).unwrap();
+            inspector.admitted.len()
+        };
+        assert_eq!(admitted(&mut inspector, (1..1_050).map(id).collect()), 1_049);
+        let again = |n| ChitchatId { generation_id: 1_800_000_001_000, ..id(n) };
+        assert_eq!(admitted(&mut inspector, (1..101).map(again).collect()), 1_149);
+    }
 }
