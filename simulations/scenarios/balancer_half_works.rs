@@ -10,7 +10,8 @@ use crate::sim::state::Mode;
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "balancer-half-works",
     story: "The external load balancer's checks find nothing, so it goes on sending to an apiserver that crashed: every second or third \
-            connection through it fails. A few nodes know nothing but the balancer: what failed there is tried again until it is answered.",
+            connection through it fails. A few nodes know nothing but the balancer: what failed there is tried again at once, and their clients \
+            wait for a few round trips.",
     class: Class::Quick,
     plan,
     holds,
@@ -35,10 +36,13 @@ fn plan(cast: &Cast) -> Plan {
 /// By then everybody has started, has heard of the apiservers, and needs the balancer no longer.
 const KNOWN: u64 = 4_000;
 
+/// Four dead ends, one after the other, each for two round trips of 20 ms.
+const DEAD_ENDS: u64 = 160;
+
 fn holds(ran: &Ran) -> Vec<String> {
     let mut promises = Promises::of(ran);
     let blind = promises.step(0);
     nobody_else_notices(&mut promises, ran, KNOWN, blind.from);
-    promises.nobody_fails();
+    promises.nobody_fails().late_at_most(DEAD_ENDS, blind.from, (blind.from, ran.ended));
     promises.broken()
 }

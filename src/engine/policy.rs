@@ -22,6 +22,10 @@ pub const SECOND_DIAL_ROUND_TRIPS: u32 = 3;
 pub const SECOND_DIAL_LEAST: Duration = Duration::from_millis(10);
 /// ... and not after this (RFC 8305 recommends 250 ms).
 pub const SECOND_DIAL_MOST: Duration = Duration::from_millis(250);
+/// In one race the external balancer is dialled again so often, each time after the dial before was refused or closed. Where one of five
+/// apiservers is left, and the balancer does not know and takes them in turn, whoever dials right after one that was answered finds the next
+/// four dead: and held clients are let go at just that moment.
+pub const BALANCER_REDIALS_A_RACE: u32 = 4;
 /// The first byte is expected within this many round trips ...
 pub const FIRST_BYTE_ROUND_TRIPS: u32 = 10;
 /// ... but at least this is granted ...

@@ -82,6 +82,15 @@ impl Routing {
 }
 
 impl Upstream {
+    /// How often one race may dial it again after it refused or closed. An apiserver would do so again; behind a balancer there are
+    /// several, and the next connection leads to another.
+    pub fn redials_a_race(&self) -> u32 {
+        match path(&self.sources) {
+            Path::Direct => 0,
+            Path::External => policy::BALANCER_REDIALS_A_RACE,
+        }
+    }
+
     fn differs_from(&self, other: &Upstream) -> bool {
         /// Delays and round trips within a quarter of one another are the same to a race.
         fn apart(one: Duration, two: Duration) -> bool {
@@ -165,6 +174,12 @@ impl Score {
     }
 }
 
+fn path(sources: &[Source]) -> Path {
+    let direct = |source: &Source| matches!(source, Source::Local | Source::Static | Source::Member);
+    let external = sources.contains(&Source::External) && !sources.iter().any(direct);
+    if external { Path::External } else { Path::Direct }
+}
+
 /// What ranking needs to know of an endpoint that may carry.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
@@ -189,12 +204,6 @@ impl Candidate {
         if self.sources.contains(&Source::Local) { Place::Local } else { Place::Elsewhere }
     }
 
-    fn path(&self) -> Path {
-        let direct = |source: &Source| matches!(source, Source::Local | Source::Static | Source::Member);
-        let external = self.sources.contains(&Source::External) && !self.sources.iter().any(direct);
-        if external { Path::External } else { Path::Direct }
-    }
-
     fn trouble(&self) -> Trouble {
         match self.verdict {
             Verdict::Suspect | Verdict::Down => self.trouble,
@@ -203,7 +212,7 @@ impl Candidate {
     }
 
     fn class(&self) -> (Verdict, Trouble, Place, Path) {
-        (self.verdict, self.trouble(), self.place(), self.path())
+        (self.verdict, self.trouble(), self.place(), path(&self.sources))
     }
 }
 
@@ -349,6 +358,18 @@ mod tests {
                 std::net::IpAddr::V6(_) => 0,
             })
             .collect()
+    }
+
+    #[test]
+    fn only_what_is_nothing_but_a_balancer_is_dialled_again_in_one_race() {
+        let redials = |sources: &[Source]| {
+            let (routing, _) = rank(&[Candidate { sources: sources.into(), ..candidate(1, None) }]);
+            routing.upstreams[0].redials_a_race()
+        };
+        assert_eq!(redials(&[Source::Member]), 0);
+        assert_eq!(redials(&[Source::External]), policy::BALANCER_REDIALS_A_RACE);
+        assert_eq!(redials(&[Source::Cached, Source::External]), policy::BALANCER_REDIALS_A_RACE);
+        assert_eq!(redials(&[Source::Member, Source::External]), 0, "an apiserver whose address is configured as the balancer's");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Candidate {
     pub(super) verdict: Verdict,
     pub(super) second_dial: Duration,
     pub(super) first_byte: Duration,
+    /// So often may one race dial it again that it refused or closed.
+    pub(super) redials: u32,
 }
 
 impl From<&Upstream> for Candidate {
@@ -29,6 +31,7 @@ impl From<&Upstream> for Candidate {
             verdict: upstream.verdict,
             second_dial: upstream.second_dial,
             first_byte: upstream.first_byte,
+            redials: upstream.redials_a_race(),
         }
     }
 }

@@ -9,6 +9,9 @@
 //! with something else than a handshake: nobody is working on the client's hello then. While one is merely silent, one more
 //! means one more handshake for the control plane, and that is paid from the bucket.
 //!
+//! A balancer that refused or closed is dialled again, after all others, some times: another apiserver may be behind its next
+//! connection.
+//!
 //! Who was `down` already when it was dialled is on trial because nobody better was left, and may just be coming back. It is
 //! not given up for being `down`: another one is asked beside it, as soon as there is one that this race has not tried.
 //!
@@ -81,6 +84,8 @@ pub(super) struct Race<'a, 'c> {
     waiting: VecDeque<Candidate>,
     /// Who is not dialled again in this race unless it recovers, and the worst that was held of it since it was dialled.
     tried: Vec<(Endpoint, Verdict)>,
+    /// Dials so far of a balancer that had refused or closed.
+    redials: u32,
     dials: Dials<'a>,
     /// In the order in which they connected.
     trials: Vec<Trial>,
@@ -105,6 +110,7 @@ impl<'a, 'c> Race<'a, 'c> {
             runner,
             waiting: VecDeque::new(),
             tried: Vec::new(),
+            redials: 0,
             dials: Dials::new(&*shared.net),
             trials: Vec::new(),
             wanting: true,
@@ -133,6 +139,19 @@ impl<'a, 'c> Race<'a, 'c> {
         let routing = self.routing.borrow_and_update().clone();
         let order = routing.order(|below| rand::random_range(0..below.max(1)));
         self.waiting = order.into_iter().map(Candidate::from).filter(|next| !self.has_tried(next.endpoint)).collect();
+    }
+
+    fn line_up_again(&mut self, next: Candidate) {
+        self.tried.retain(|(tried, _)| *tried != next.endpoint);
+        self.waiting.push_back(next);
+    }
+
+    /// It refused or closed, or might as well have.
+    fn disappointed_by(&mut self, candidate: Candidate) {
+        if self.redials < candidate.redials {
+            self.redials += 1;
+            self.line_up_again(candidate);
+        }
     }
 
     fn has_tried(&self, endpoint: Endpoint) -> bool {
@@ -211,8 +230,7 @@ impl<'a, 'c> Race<'a, 'c> {
             let (end, saw) =
                 if overtaken { (DialEnd::Overtaken, Some(Saw::Overtaken { deadline })) } else { (DialEnd::Dropped, None) };
             self.shared.dialled(loser.to.endpoint, end, saw);
-            self.tried.retain(|(tried, _)| *tried != loser.to.endpoint);
-            self.waiting.push_back(loser.to);
+            self.line_up_again(loser.to);
         }
         self.trials.push(Trial::new(dial.to, stream));
         self.wanting = false;
@@ -223,6 +241,9 @@ impl<'a, 'c> Race<'a, 'c> {
         let (end, saw) =
             if is_refusal(error) { (DialEnd::Refused, Saw::Refused) } else { (DialEnd::LocalError, Saw::LocalError) };
         self.shared.dialled(dial.to.endpoint, end, Some(saw));
+        if end == DialEnd::Refused {
+            self.disappointed_by(dial.to);
+        }
     }
 
     fn heard(&mut self, place: usize, heard: Heard) -> Option<End> {
@@ -255,7 +276,8 @@ impl<'a, 'c> Race<'a, 'c> {
         }
         if kind != Some(ALERT) && self.runner.said.asks() {
             // A TLS client can do nothing with it: as good as a close.
-            self.trials.remove(place);
+            let trial = self.trials.remove(place);
+            self.disappointed_by(trial.to);
         }
         self.wanting |= !self.trials.iter().any(Trial::is_open);
         None
@@ -276,6 +298,7 @@ impl<'a, 'c> Race<'a, 'c> {
             return Some(end);
         }
         self.wanting |= newest || !self.trials.iter().any(Trial::is_open);
+        self.disappointed_by(trial.to);
         None
     }
 

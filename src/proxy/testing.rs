@@ -52,6 +52,8 @@ pub(super) enum Play {
     Chats,
     /// This node has no descriptor left.
     LocalError,
+    /// One after the other, a dial each, and from the beginning again: a balancer.
+    Turns(&'static [Play]),
     /// A bug.
     Panics,
 }
@@ -118,6 +120,15 @@ pub(super) fn ranked(upstreams: &[(u16, Verdict)]) -> Arc<Routing> {
         sources: vec![Source::Static],
     };
     Arc::new(Routing { upstreams: (0..).zip(upstreams).map(upstream).collect() })
+}
+
+/// The same, of which this one is the external balancer.
+pub(super) fn with_balancer(balancer: u16, ports: &[u16]) -> Arc<Routing> {
+    let mut routing = Arc::unwrap_or_clone(ready(ports));
+    for upstream in routing.upstreams.iter_mut().filter(|upstream| upstream.endpoint == endpoint(balancer)) {
+        upstream.sources = vec![Source::External];
+    }
+    routing.into()
 }
 
 impl Scene {
@@ -250,7 +261,10 @@ impl Net for Town {
     }
 
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
-        let play = self.plays.lock().expect("whole").get(&to.port()).copied().unwrap_or(Play::Drops);
+        let mut play = self.plays.lock().expect("whole").get(&to.port()).copied().unwrap_or(Play::Drops);
+        if let Play::Turns(plays) = play {
+            play = plays[self.visits_to(to.port()).len() % plays.len()];
+        }
         let place = {
             let mut visits = self.visits.lock().expect("whole");
             visits.push(Visit { port: to.port(), after: self.start.elapsed(), got: Vec::new(), ended: None });

@@ -5,6 +5,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Play::{
     Alerts, Answers, AnswersAfter, Chats, Closes, ClosesAfter, ConnectsAfter, Drops, Echoes, LocalError, Refuses, Resets, Silent,
+    Turns,
 };
 use super::*;
 use crate::engine::event::{Saw, Verdict};
@@ -85,6 +86,35 @@ async fn a_dial_that_was_overtaken_is_tried_again_when_the_winner_disappoints() 
     let scene = Scene::of(&[(1, ConnectsAfter(ms(60))), (2, Closes)]);
     assert_eq!(scene.served().await.1, 1);
     assert_eq!(scene.town.dialled(), [1, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_that_leads_to_the_dead_is_dialled_again_until_it_leads_to_the_living() {
+    let scene = Scene::of(&[(1, Turns(&[Closes, Refuses, Resets, Chats, Answers]))]);
+    scene.route.send_replace(with_balancer(1, &[1]));
+    let begun = Instant::now();
+    assert_eq!(scene.served().await.1, 1);
+    assert_eq!((scene.town.dialled().len(), begun.elapsed()), (5, ms(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_that_leads_to_nobody_is_dialled_again_after_all_others_and_then_the_client_is_held() {
+    let scene = Scene::of(&[(1, Closes), (2, Refuses), (3, Closes)]);
+    scene.route.send_replace(with_balancer(1, &[1, 2, 3]));
+    let _client = scene.greeter().await;
+    let mut held = scene.proxy.held();
+    held.wait_for(|held| *held == 1).await.expect("held");
+    assert_eq!(scene.town.dialled(), [1, 2, 3, 1, 1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_balancer_is_dialled_once() {
+    let scene = Scene::of(&[(1, Drops)]);
+    scene.route.send_replace(with_balancer(1, &[1]));
+    let _client = scene.greeter().await;
+    let mut held = scene.proxy.held();
+    held.wait_for(|held| *held == 1).await.expect("held");
+    assert_eq!(scene.town.dialled(), [1]);
 }
 
 #[tokio::test(start_paused = true)]
