@@ -16,7 +16,7 @@ pub trait Decide: Send {
     fn next_deadline(&self) -> Option<Moment>;
 
     /// See [`Engine::explain`].
-    fn explain(&self) -> Vec<Explained>;
+    fn explain(&self, now: Moment) -> Vec<Explained>;
 
     /// See [`Engine::cluster_size`].
     fn cluster_size(&self) -> u32;
@@ -31,8 +31,8 @@ impl Decide for Engine {
         Engine::next_deadline(self)
     }
 
-    fn explain(&self) -> Vec<Explained> {
-        Engine::explain(self)
+    fn explain(&self, now: Moment) -> Vec<Explained> {
+        Engine::explain(self, now)
     }
 
     fn cluster_size(&self) -> u32 {
@@ -84,8 +84,8 @@ impl<W: FnMut(&Entry) + Send> Decide for Recorded<W> {
         self.engine.next_deadline()
     }
 
-    fn explain(&self) -> Vec<Explained> {
-        self.engine.explain()
+    fn explain(&self, now: Moment) -> Vec<Explained> {
+        self.engine.explain(now)
     }
 
     fn cluster_size(&self) -> u32 {

@@ -117,7 +117,8 @@ impl Driver {
                     .iter()
                     .map(|(name, addr)| format!("{name} is left out: it resolves to this agent's own listener {addr}"))
                     .collect();
-                let knowledge = Knowledge { endpoints: self.engine.explain(), cluster_size: self.engine.cluster_size(), notes };
+                let endpoints = self.engine.explain(self.world.clock.now());
+                let knowledge = Knowledge { endpoints, cluster_size: self.engine.cluster_size(), notes };
                 // Whoever asked may have gone.
                 let _ = asker.send(knowledge);
             }

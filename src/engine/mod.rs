@@ -186,20 +186,21 @@ impl Engine {
         self.refused
     }
 
-    /// Every endpoint, those that carry in rank order first.
-    pub fn explain(&self) -> Vec<Explained> {
+    /// Every endpoint, those that carry in rank order first, in the words of this moment: the last event may be long ago.
+    pub fn explain(&self, now: Moment) -> Vec<Explained> {
+        let now = now.max(self.now);
         let (routing, scores) = selection::rank(&self.candidates());
         let ranked = routing.upstreams.iter().zip(&scores).filter_map(|(upstream, score)| {
-            let mut explained = self.explain_one(self.endpoints.get(&upstream.endpoint)?);
+            let mut explained = self.explain_one(self.endpoints.get(&upstream.endpoint)?, now);
             explained.best = upstream.group == 0;
             explained.reasons.insert(0, score.explain());
             Some(explained)
         });
-        let others = self.endpoints.values().filter(|known| !known.carries()).map(|known| self.explain_one(known));
+        let others = self.endpoints.values().filter(|known| !known.carries()).map(|known| self.explain_one(known, now));
         ranked.chain(others).collect()
     }
 
-    fn explain_one(&self, known: &Known) -> Explained {
+    fn explain_one(&self, known: &Known, now: Moment) -> Explained {
         Explained {
             endpoint: known.endpoint,
             verdict: known.health.verdict(),
@@ -209,7 +210,7 @@ impl Engine {
             connections: known.connections,
             carries: known.carries(),
             best: false,
-            reasons: known.explain(self.now),
+            reasons: known.explain(now),
         }
     }
 

@@ -103,8 +103,8 @@ impl Decide for Watched {
         self.engine.next_deadline().into_iter().chain(spoil).min()
     }
 
-    fn explain(&self) -> Vec<Explained> {
-        self.engine.explain()
+    fn explain(&self, now: Moment) -> Vec<Explained> {
+        self.engine.explain(now)
     }
 
     fn cluster_size(&self) -> u32 {

@@ -212,12 +212,12 @@ fn a_member_has_at_most_8_endpoints_and_all_together_64() {
     let mut world = World::worker(1);
     let many: Vec<Endpoint> = (0..200).map(|n| address([10, 1, 0, n])).collect();
     world.record(1, &many);
-    assert_eq!(world.engine.explain().len(), policy::ENDPOINTS_A_MEMBER);
+    assert_eq!(world.all_explained().len(), policy::ENDPOINTS_A_MEMBER);
     for member in 2..40 {
         let many: Vec<Endpoint> = (0..8).map(|n| address([10, 1, member, n])).collect();
         world.record(member, &many);
     }
-    assert_eq!(world.engine.explain().len(), policy::ENDPOINTS);
+    assert_eq!(world.all_explained().len(), policy::ENDPOINTS);
     assert!(world.engine.refused_endpoints() > 0, "and the rest is counted");
 }
 
@@ -231,7 +231,7 @@ fn a_flood_of_endpoints_evicts_no_proven_one_and_never_keeps_a_true_one_out() {
         }
         world.run(secs(5));
     }
-    assert_eq!(world.engine.explain().len(), policy::ENDPOINTS);
+    assert_eq!(world.all_explained().len(), policy::ENDPOINTS);
     for n in 1..=3 {
         assert_eq!(world.verdict(apiserver(n)), Verdict::Ready);
     }
@@ -250,7 +250,7 @@ fn what_a_person_wrote_is_known_however_full_it_is() {
     }
     world.configure(&[(apiserver(1), Source::Static)]);
     assert!(world.carries(apiserver(1)));
-    assert_eq!(world.engine.explain().len(), policy::ENDPOINTS);
+    assert_eq!(world.all_explained().len(), policy::ENDPOINTS);
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn the_newest_record_counts_by_generation_then_version() {
     record(&mut world, 2, 5, 1);
     record(&mut world, 2, 4, 2);
     record(&mut world, 1, 999, 4);
-    assert_eq!(world.engine.explain().iter().map(|one| one.endpoint).collect::<Vec<_>>(), [apiserver(1)]);
+    assert_eq!(world.all_explained().iter().map(|one| one.endpoint).collect::<Vec<_>>(), [apiserver(1)]);
     record(&mut world, 3, 0, 5);
     assert!(world.knows(apiserver(5)), "a higher generation counts whatever its version");
 }

@@ -330,8 +330,12 @@ impl World {
         }
     }
 
+    fn all_explained(&self) -> Vec<Explained> {
+        self.engine.explain(self.now)
+    }
+
     fn explained(&self, endpoint: Endpoint) -> Option<Explained> {
-        self.engine.explain().into_iter().find(|one| one.endpoint == endpoint)
+        self.all_explained().into_iter().find(|one| one.endpoint == endpoint)
     }
 
     fn knows(&self, endpoint: Endpoint) -> bool {

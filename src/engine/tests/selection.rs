@@ -238,12 +238,23 @@ fn explain_says_why_each_endpoint_is_where_it_is() {
     let mut world = World::quiet(2, 1);
     world.record(3, &[apiserver(3)]);
     world.run(secs(5));
-    let all = world.engine.explain();
+    let all = world.all_explained();
     assert_eq!(all.iter().map(|one| one.best).collect::<Vec<_>>(), [true, true, false]);
     for one in &all {
         assert!(one.reasons.len() >= 3, "{one:?}");
     }
     assert!(all[2].reasons.iter().any(|reason| reason.contains("before it has proven itself")), "{:?}", all[2].reasons);
+}
+
+#[test]
+fn ages_are_told_as_of_the_question_and_not_as_of_the_last_event() {
+    let world = World::quiet(1, 1);
+    let age = |at: Moment| {
+        let told = world.engine.explain(at).remove(0).reasons;
+        let sent = told.iter().find_map(|reason| reason.strip_prefix("last probe sent ")?.strip_suffix(" s ago")).expect("told");
+        sent.parse::<f64>().expect("seconds")
+    };
+    assert!((age(world.now + secs(30)) - age(world.now) - 30.0).abs() < 0.11);
 }
 
 #[test]
