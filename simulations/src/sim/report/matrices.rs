@@ -65,7 +65,7 @@ fn row(chapter: &Chapter, rules: &Rules) -> Markup {
     html! {
         tr {
             th scope="row" { (link(chapter.name)) }
-            td { (chapter.runs.len()) }
+            td.n { (chapter.runs.len()) }
             @for (_, name) in rules { td { (cell(all.iter().find(|held| held.name == *name))) } }
             td { @if otherwise > 0 { span.cell.broken title="promises, complaints, left over" { "✗ " (otherwise) } } }
         }
