@@ -140,7 +140,7 @@ async fn ask(port: SocketAddr) -> io::Result<()> {
 }
 
 fn hello() -> Vec<u8> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
     let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     let name = "kubernetes".try_into().expect("a name");

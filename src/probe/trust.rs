@@ -71,7 +71,7 @@ pub enum TrustError {
 impl Trust {
     /// Reads the files that the configuration names.
     pub async fn load(store: Arc<dyn Store>, wall: Arc<dyn WallClock>, config: &Config) -> Result<Trust, TrustError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let chain = match &config.ca {
             Some(path) => Some(read_ca(&*store, path, &provider).await?),
             None => None,

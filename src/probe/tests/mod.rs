@@ -1,5 +1,6 @@
 //! What a probe tells of servers of every kind, on real loopback sockets.
 
+mod algorithms;
 mod bench;
 mod credentials;
 mod keeping;

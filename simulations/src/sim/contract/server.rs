@@ -118,7 +118,7 @@ impl Server {
 fn acceptor(pair: &Pair) -> TlsAcceptor {
     let chain = CertificateDer::pem_file_iter(&pair.cert).expect("read").collect::<Result<Vec<_>, _>>().expect("PEM");
     let key = PrivateKeyDer::from_pem_file(&pair.key).expect("PEM");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("TLS");
     TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).expect("a pair")))
 }
