@@ -113,8 +113,17 @@ pub trait Listener: Send + Sync {
     /// Where it listens.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
+    /// Whether it is bound to the IPv6 wildcard and takes IPv4 connections as well.
+    fn takes_both_families(&self) -> bool {
+        false
+    }
+
     /// The next connection and who it is from. The stream has `TCP_NODELAY` and the client side's keepalive. Cancel-safe.
     fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
+
+    /// The same for a connection that is complete already; [`None`] if there is none. Never waits, and does not depend on what
+    /// the runtime knows of the socket.
+    fn accept_now(&self) -> io::Result<Option<(Box<dyn Stream>, SocketAddr)>>;
 }
 
 /// A byte stream.

@@ -42,6 +42,8 @@ pub struct Metrics {
     pub replays_refused: u64,
     /// Connections refused, by the limit that was reached.
     pub refusals: Counts,
+    /// Connections and requests that the admin port turned away, by reason.
+    pub admin_rejections: Counts,
     /// Failed accepts of the proxy's listeners.
     pub accept_errors: u64,
     /// Sightings of the proxy that the engine was too busy to take.
@@ -190,6 +192,8 @@ impl Page<'_> {
         self.count("replays", "ClientHellos sent to one more upstream because the first was silent", metrics.replays);
         self.count("replays_refused", "Replays not made because too many had been made lately", metrics.replays_refused);
         self.count("sightings_dropped", "Sightings of the proxy that the engine was too busy to take", metrics.sightings_dropped);
+        let help = "Connections and requests that the admin port turned away, by reason";
+        self.counts("admin_rejections", help, words("reason", &metrics.admin_rejections));
         self.counts("refusals", "Connections refused, by the limit that was reached", words("limit", &metrics.refusals));
         self.count("accept_errors", "Failed accepts of the proxy's listeners", metrics.accept_errors);
     }

@@ -5,10 +5,13 @@
 //! the agent because the apiservers are gone would help nobody).
 //!
 //! It shares a process with the data path, so it is bounded: connections, their life, the time for a request's head; a request's
-//! body is never read.
+//! body is never read. And it must answer a liveness check whatever other clients do, since the agent is restarted otherwise: so
+//! a newcomer never waits for a place (`connections`).
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,24 +22,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::world::{BoxFuture, Listener, Stream};
 
+mod connections;
+mod host;
 pub mod metrics;
 pub mod status;
 #[cfg(test)]
 mod tests;
 
+use connections::{Admission, Connections, Place};
+pub use host::Own;
 pub use metrics::Metrics;
 pub use status::Status;
 
-/// Connections at once; more wait in the listener's queue.
+/// Connections at once; one more takes the place of the one that has waited for its client for longest.
 const CONNECTIONS: usize = 64;
 /// A request's head must be there within this time. An idle kept connection ends after it too.
-const HEAD_WAIT: Duration = Duration::from_secs(5);
+const HEAD_WAIT: Duration = Duration::from_secs(2);
 /// A request's head is at most this large.
 const HEAD_BYTES: usize = 16 << 10;
 /// A connection ends after this, whether its client reads or not.
@@ -59,41 +65,86 @@ pub trait View: Send + Sync {
 
     /// All numbers, now. The error says who does not answer.
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>>;
+
+    /// Whether this machine has the address now.
+    fn has_address(&self, ip: IpAddr) -> bool;
 }
 
-/// Serves `view` on `listener` until the task is aborted; its connections end with it.
-pub fn serve(listener: Box<dyn Listener>, view: Arc<dyn View>) -> JoinHandle<()> {
-    tokio::spawn(accept(listener, view))
+/// What the admin port has turned away since its start.
+#[derive(Debug, Default)]
+pub struct Rejections {
+    evicted: AtomicU64,
+    full: AtomicU64,
+    wrong_host: AtomicU64,
 }
 
-async fn accept(listener: Box<dyn Listener>, view: Arc<dyn View>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        // The semaphore is never closed.
-        let Ok(place) = room.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let view = view.clone();
-                connections.spawn(async move {
-                    // A client that went away or took too long: nobody else has to know.
-                    let _ = timeout(CONNECTION_LIFE, converse(stream, view)).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept an admin connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+impl Rejections {
+    /// The counts by reason.
+    pub fn counts(&self) -> metrics::Counts {
+        [("evicted", &self.evicted), ("full", &self.full), ("wrong_host", &self.wrong_host)]
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+            .into()
     }
 }
 
-async fn converse(stream: Box<dyn Stream>, view: Arc<dyn View>) -> hyper::Result<()> {
-    let service = service_fn(|request: Request<Incoming>| {
-        let view = view.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &*view).await) }
+/// What each connection needs to know.
+struct Shared {
+    view: Arc<dyn View>,
+    own: Own,
+    rejections: Arc<Rejections>,
+}
+
+/// Serves `view` on `listener` until the task is aborted; its connections end with it.
+pub fn serve(listener: Box<dyn Listener>, view: Arc<dyn View>, own: Own, rejections: Arc<Rejections>) -> JoinHandle<()> {
+    tokio::spawn(accept(listener, Arc::new(Shared { view, own, rejections })))
+}
+
+async fn accept(listener: Box<dyn Listener>, shared: Arc<Shared>) {
+    let places = Connections::new(CONNECTIONS);
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let mut stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept an admin connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let place = match places.admit() {
+            Admission::Free(place) => place,
+            Admission::Evicting(place) => {
+                shared.rejections.evicted.fetch_add(1, Ordering::Relaxed);
+                place
+            }
+            Admission::Full => {
+                shared.rejections.full.fetch_add(1, Ordering::Relaxed);
+                stream.reset_on_drop();
+                continue;
+            }
+        };
+        connections.spawn(converse(stream, place, shared.clone()));
+        // A client that has sent its request with its connection is heard before the next newcomer can take its place.
+        yield_now().await;
+    }
+}
+
+/// Whether its client went away, took too long or had to go: nobody else has to know.
+async fn converse(stream: Box<dyn Stream>, place: Place, shared: Arc<Shared>) {
+    tokio::select! {
+        biased;
+        () = place.evicted() => {}
+        _ = timeout(CONNECTION_LIFE, exchange(stream, &place, &shared)) => {}
+    }
+}
+
+async fn exchange(stream: Box<dyn Stream>, place: &Place, shared: &Shared) -> hyper::Result<()> {
+    let service = service_fn(|request: Request<Incoming>| async move {
+        place.works();
+        let answer = answer(&request, shared).await;
+        place.waits();
+        Ok::<_, Infallible>(answer)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,7 +158,10 @@ type Answer = Response<Full<Bytes>>;
 
 const HELP: &str = "prismesh: /healthz (the loops turn), /readyz (something can carry), /metrics (Prometheus), /status (JSON)\n";
 
-async fn answer(request: &Request<Incoming>, view: &dyn View) -> Answer {
+const WRONG_HOST: &str = "the request's Host is no name of this agent; ask by its address, as localhost, or by the node's name as the agent knows it\n";
+
+async fn answer(request: &Request<Incoming>, shared: &Shared) -> Answer {
+    let view = &*shared.view;
     let path = request.uri().path();
     if !matches!(path, "/" | "/healthz" | "/readyz" | "/metrics" | "/status") {
         return text(StatusCode::NOT_FOUND, HELP);
@@ -116,6 +170,10 @@ async fn answer(request: &Request<Incoming>, view: &dyn View) -> Answer {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
+    }
+    if matches!(path, "/metrics" | "/status") && !shared.own.addressed_by(request, view) {
+        shared.rejections.wrong_host.fetch_add(1, Ordering::Relaxed);
+        return text(StatusCode::MISDIRECTED_REQUEST, WRONG_HOST);
     }
     match path {
         "/healthz" => verdict(

@@ -31,6 +31,10 @@ impl Listener for Queue {
             }
         })
     }
+
+    fn accept_now(&self) -> io::Result<Option<(Box<dyn Stream>, SocketAddr)>> {
+        Ok(None)
+    }
 }
 
 struct Shown {
@@ -56,6 +60,9 @@ impl View for Shown {
     }
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
         Box::pin(async { Ok(some_metrics()) })
+    }
+    fn has_address(&self, ip: IpAddr) -> bool {
+        ip == IpAddr::from([10, 0, 0, 7])
     }
 }
 
@@ -118,9 +125,16 @@ fn some_metrics() -> Metrics {
 
 /// A served view, and where clients come in.
 fn served(view: Shown) -> mpsc::Sender<Option<DuplexStream>> {
+    served_at(address(), view).0
+}
+
+/// The same for a listener at an address, with what it turns away.
+fn served_at(listener: SocketAddr, view: Shown) -> (mpsc::Sender<Option<DuplexStream>>, Arc<Rejections>) {
     let (clients, queue) = mpsc::channel(1000);
-    serve(Box::new(Queue(Mutex::new(queue))), Arc::new(view));
-    clients
+    let rejections = Arc::new(Rejections::default());
+    let own = Own { listener, node: "worker-1".to_owned() };
+    serve(Box::new(Queue(Mutex::new(queue))), Arc::new(view), own, rejections.clone());
+    (clients, rejections)
 }
 
 async fn connect(clients: &mpsc::Sender<Option<DuplexStream>>) -> DuplexStream {
@@ -138,7 +152,7 @@ async fn ask(view: Shown, request: &str) -> String {
 }
 
 async fn get(view: Shown, path: &str) -> (u16, String) {
-    let answer = ask(view, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+    let answer = ask(view, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
@@ -225,24 +239,143 @@ async fn metrics_have_conventional_names_units_and_a_help_each() {
 async fn what_is_not_there_is_404_and_what_would_change_something_405() {
     assert_eq!(get(WELL, "/secrets").await.0, 404);
     assert_eq!(get(WELL, "/").await, (200, HELP.to_owned()));
-    let refused = ask(WELL, "DELETE /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let refused = ask(WELL, "DELETE /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("allow: GET, HEAD"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_requests_body_is_never_waited_for() {
     let begun = Instant::now();
-    let refused = ask(WELL, "POST /status HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let refused = ask(WELL, "POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n").await;
     assert!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
     assert!(begun.elapsed() <= HEAD_WAIT);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_says_nothing_is_let_go_after_five_seconds() {
-    for said in ["", "GET /healthz HT", "GET /healthz HTTP/1.1\r\nHost: x\r\n"] {
+async fn a_client_that_says_nothing_is_closed_after_the_time_for_a_head() {
+    for said in ["", "GET /healthz HT", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n"] {
         let begun = Instant::now();
         ask(WELL, said).await;
         assert_eq!(begun.elapsed().as_secs(), HEAD_WAIT.as_secs(), "{said:?}");
+    }
+}
+
+/// Asks one of many, and what came of it.
+async fn healthz(clients: &mpsc::Sender<Option<DuplexStream>>) -> String {
+    let mut client = connect(clients).await;
+    client.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_do_nothing_delay_no_other_and_the_longest_waiting_goes_first() {
+    let (clients, rejections) = served_at(address(), WELL);
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        silent.push(connect(&clients).await);
+    }
+    silent[1].write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert!(healthz(&clients).await.ends_with("ok\n"));
+    }
+    assert_eq!((begun.elapsed(), rejections.counts()["evicted"]), (Duration::ZERO, 1), "one place was enough for all three");
+    assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(begun.elapsed(), Duration::ZERO, "the first one had to go");
+    for _ in 0..10 * CONNECTIONS {
+        silent.push(connect(&clients).await);
+        assert!(healthz(&clients).await.ends_with("ok\n"));
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_do_not_read_their_answer_keep_no_other_out() {
+    let clients = served(WELL);
+    let mut stuck = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        let (mut near, far) = duplex(64);
+        clients.send(Some(far)).await.unwrap();
+        near.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        yield_now().await;
+        stuck.push(near);
+    }
+    let begun = Instant::now();
+    assert!(healthz(&clients).await.ends_with("ok\n"));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_is_reset_when_all_others_are_worked_on() {
+    let (clients, rejections) = served_at(address(), Shown { healthy: None, ..WELL });
+    let mut asking = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = connect(&clients).await;
+        client.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+        asking.push(client);
+    }
+    sleep(Duration::from_millis(1)).await;
+    let mut surplus = connect(&clients).await;
+    assert_eq!(surplus.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(rejections.counts(), [("evicted", 0), ("full", 1), ("wrong_host", 0)].into());
+    for mut client in asking {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
+    }
+}
+
+async fn code(listener: &str, request: &str) -> (String, u64) {
+    let (clients, rejections) = served_at(listener.parse().unwrap(), WELL);
+    let mut client = connect(&clients).await;
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    (answer.split(' ').nth(1).unwrap_or_default().to_owned(), rejections.counts()["wrong_host"])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_tells_of_the_cluster_is_told_under_own_names_only() {
+    let hosts = [
+        ("127.0.0.1:7446", "127.0.0.1:7446", true),
+        ("127.0.0.1:7446", "127.0.0.1", true),
+        ("127.0.0.1:7446", "[::1]:9999", true),
+        ("127.0.0.1:7446", "LocalHost:9999", true),
+        ("127.0.0.1:7446", "localhost.", true),
+        ("127.0.0.1:7446", "Worker-1:7446", true),
+        ("127.0.0.1:7446", "worker-1.", true),
+        ("10.0.0.1:7446", "10.0.0.1:7446", true),
+        ("10.0.0.1:7446", "10.0.0.7:7446", false),
+        ("0.0.0.0:7446", "10.0.0.7:7446", true),
+        ("[::]:7446", "10.0.0.7:7446", true),
+        ("[::]:7446", "[::ffff:10.0.0.7]", true),
+        ("0.0.0.0:7446", "10.0.0.8:7446", false),
+        ("127.0.0.1:7446", "evil.example", false),
+        ("127.0.0.1:7446", "127.0.0.1.evil.example", false),
+        ("127.0.0.1:7446", "localhost.evil.example:7446", false),
+        ("127.0.0.1:7446", "worker-1.evil.example", false),
+        ("127.0.0.1:7446", "evil.example:7446@localhost", false),
+        ("127.0.0.1:7446", "localhost@evil.example", false),
+        ("127.0.0.1:7446", "", false),
+        ("127.0.0.1:7446", "a b", false),
+    ];
+    for (listener, host, own) in hosts {
+        for path in ["/status", "/metrics"] {
+            let found = code(listener, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await;
+            let expected = if own { ("200".to_owned(), 0) } else { ("421".to_owned(), 1) };
+            assert_eq!(found, expected, "{path} of {host:?} at {listener}");
+        }
+    }
+    let two = "GET /status HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(code("127.0.0.1:7446", two).await.0, "421");
+    let in_line = "GET http://evil.example/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(code("127.0.0.1:7446", in_line).await.0, "421");
+    assert_eq!(code("127.0.0.1:7446", "GET /status HTTP/1.0\r\n\r\n").await.0, "200", "no browser asks so");
+    for path in ["/healthz", "/readyz", "/"] {
+        let found = code("127.0.0.1:7446", &format!("GET {path} HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(found.0, "200", "{path} tells nothing of the cluster, and checks come under any name");
     }
 }
 
@@ -250,22 +383,6 @@ async fn a_client_that_says_nothing_is_let_go_after_five_seconds() {
 async fn an_endless_head_is_refused() {
     let answer = ask(WELL, &format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(2 * HEAD_BYTES))).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn sixty_five_silent_clients_delay_the_next_one_and_do_not_lock_it_out() {
-    let clients = served(WELL);
-    let mut silent = Vec::new();
-    for _ in 0..CONNECTIONS {
-        silent.push(connect(&clients).await);
-    }
-    let begun = Instant::now();
-    let mut client = connect(&clients).await;
-    client.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.ends_with("ok\n"), "{answer}");
-    assert_eq!(begun.elapsed().as_secs(), HEAD_WAIT.as_secs());
 }
 
 #[tokio::test(start_paused = true)]

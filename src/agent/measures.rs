@@ -80,6 +80,7 @@ impl View {
             replays: proxy.replays,
             replays_refused: proxy.replays_refused,
             refusals: proxy.turned_away.iter().map(|(why, count)| (why.as_str(), *count)).collect(),
+            admin_rejections: self.rejections.counts(),
             accept_errors: proxy.accept_errors,
             sightings_dropped: proxy.sightings_dropped,
             engine_events: self.tally.events.load(Ordering::Relaxed),

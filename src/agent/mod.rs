@@ -122,6 +122,8 @@ impl Agent {
             node = %config.node, role = role(&config).as_str(), cluster = %config.cluster,
             listen = ?listening, admin = %admin_addr, gossip = ?gossip_addr, "prismesh serves"
         );
+        let own = admin::Own { listener: admin_addr, node: config.node.clone() };
+        let rejections = Arc::new(admin::Rejections::default());
         let config = Arc::new(ArcSwap::from(config));
         let view = Arc::new(View {
             addresses: view::Addresses { listen: listening, admin: admin_addr, gossip: gossip_addr },
@@ -132,8 +134,9 @@ impl Agent {
             gossip: gossip.clone(),
             routing: routes,
             tally,
+            rejections: rejections.clone(),
         });
-        let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone()));
+        let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone(), own, rejections));
         Ok(Agent { proxy, gossip, orders, names, config, view, _names: names_kept, _admin: admin, _driver: driver })
     }
 

@@ -1,6 +1,6 @@
 //! What the admin server shows: gathered from everyone at the moment it is asked for.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ pub(super) struct View {
     pub(super) gossip: Option<Gossip>,
     pub(super) routing: watch::Receiver<Arc<Routing>>,
     pub(super) tally: Arc<Tally>,
+    pub(super) rejections: Arc<admin::Rejections>,
 }
 
 impl View {
@@ -98,6 +99,10 @@ impl admin::View for View {
 
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
         Box::pin(async { Ok(self.measure(&self.knowledge().await?)) })
+    }
+
+    fn has_address(&self, ip: IpAddr) -> bool {
+        self.world.datagram.source_towards(SocketAddr::new(ip, 9)).is_ok_and(|source| source == ip)
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-/// A client must send its first byte within this time; none: closed, no evidence against anyone.
-pub const CLIENT_FIRST_BYTE: Duration = Duration::from_secs(10);
+/// A client must have sent a whole ClientHello within this time after it was accepted, or, where it does not speak TLS, have been
+/// answered; otherwise it is closed, and no upstream is blamed. Until then it is evicted when its place is needed.
+pub const CLIENT_HELLO: Duration = Duration::from_secs(10);
 /// What is kept of a client's bytes until the upstream's first one. A ClientHello with a post-quantum key share is under 2 KiB.
 pub const REPLAY_BYTES: usize = 16 * 1024;
 /// Replays of one connection's ClientHello.

@@ -75,16 +75,17 @@ impl Door {
         self.last_ones().await;
     }
 
-    /// Takes in those whom the kernel has accepted already: closing the listener would reset them.
+    /// Takes in the connections that the kernel has completed already: closing the listener would reset them. The kernel is
+    /// asked itself. Polling [`Listener::accept`] would not do: it is pending also when this task's turn is over, or when the
+    /// runtime has not heard yet that there is a connection.
     async fn last_ones(&mut self) {
-        // Lets the runtime see what has come.
-        tokio::task::yield_now().await;
         for _ in 0..LAST_ONES {
-            let mut accepting = self.listener.accept();
-            let accepted = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx))).await;
-            drop(accepting);
-            let Poll::Ready(Ok((client, _))) = accepted else { break };
-            self.accepted(Ok(client));
+            let Some(accepted) = self.listener.accept_now().transpose() else { break };
+            if !self.accepted(accepted.map(|(client, _)| client)) {
+                break;
+            }
+            // The connections that were accepted so far are served meanwhile.
+            tokio::task::coop::consume_budget().await;
         }
     }
 

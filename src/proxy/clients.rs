@@ -1,4 +1,4 @@
-//! Everyone who is connected: how many may be, who has not spoken yet, and what is carried where.
+//! The connected clients: how many there may be, which of them are silent so far, and what is carried where.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ pub(super) struct Clients {
 struct Table {
     next: u64,
     open: usize,
-    /// Clients without a first byte, the longest-waiting first.
+    /// Clients that have neither sent a whole ClientHello nor been answered, the longest-waiting first.
     silent: BTreeMap<u64, CancellationToken>,
     carried: BTreeMap<Endpoint, Carriage>,
 }
@@ -156,8 +156,13 @@ impl Carriage {
 }
 
 impl Place {
-    /// The client has sent its first byte: it is evicted no more.
-    pub(super) fn spoke(&self) {
+    /// When the client was accepted.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// The client has sent a whole ClientHello, or was answered: it is evicted no more.
+    pub(super) fn asked(&self) {
         self.clients.lock().silent.remove(&self.number);
     }
 

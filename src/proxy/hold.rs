@@ -1,10 +1,11 @@
 //! Clients that wait because nothing answers.
 //!
-//! A held client does nothing but wait: it does not dial, since a thousand clients that try again by themselves are what keeps
-//! an apiserver from coming back. They are let go by [`Hold::release`] in the order of their coming, a few at a time.
+//! A waiting client does nothing but wait: it does not dial, since a thousand clients that try again by themselves are what
+//! keeps an apiserver from coming back. [`Hold::release`] releases them in the order of their coming, a few at a time.
 //!
-//! A release is remembered by number: a client whose race began before the last release, and failed, has not tried what that
-//! release was about, so it goes with the released ones instead of waiting for another.
+//! Releases are numbered. A client whose race began before the last release, and failed, has not tried what that release was
+//! about, so it does not wait for another one: it joins the clients that are being released. It releases itself only; the
+//! clients that wait already had their turn.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,10 +26,12 @@ struct Room {
     /// Clients that have a seat, those that were released and race again included.
     seats: usize,
     next: u64,
-    held: BTreeMap<u64, oneshot::Sender<()>>,
-    /// Who came before this one may go.
-    released: u64,
+    /// Clients that wait for a release, by the number of their coming.
+    waiting: BTreeMap<u64, oneshot::Sender<()>>,
+    /// Clients that are released and go with one of the next batches.
+    going: BTreeMap<u64, oneshot::Sender<()>>,
     releases: u64,
+    /// A task lets batches go, or pauses after one.
     releasing: bool,
 }
 
@@ -64,17 +67,18 @@ impl Hold {
         })
     }
 
-    /// Something answers: who is held now may go.
+    /// Something answers: the clients that wait now may go.
     pub(super) fn release(self: &Arc<Hold>) {
         let mut room = self.lock();
         room.releases += 1;
+        let mut released = std::mem::take(&mut room.waiting);
+        room.going.append(&mut released);
         self.let_go(&mut room);
     }
 
-    /// Lets go all who are in the room.
+    /// Sees to it that the released clients go.
     fn let_go(self: &Arc<Hold>, room: &mut Room) {
-        room.released = room.next;
-        if !room.releasing && !room.held.is_empty() {
+        if !room.releasing && !room.going.is_empty() {
             room.releasing = true;
             tokio::spawn(self.clone().let_go_in_batches());
         }
@@ -82,26 +86,26 @@ impl Hold {
 
     async fn let_go_in_batches(self: Arc<Hold>) {
         while self.let_go_a_batch() {
+            // Also after the last batch: a client that joins next does not go sooner than it would have with another batch.
             tokio::time::sleep(RELEASE_PAUSE).await;
         }
     }
 
-    /// True if there are more.
+    /// False if there were none.
     fn let_go_a_batch(&self) -> bool {
         let mut room = self.lock();
+        room.releasing = !room.going.is_empty();
         for _ in 0..RELEASE_BATCH {
-            let released = room.released;
-            let Some(first) = room.held.first_entry().filter(|first| *first.key() < released) else { break };
+            let Some((_, client)) = room.going.pop_first() else { break };
             // A client that is gone does not listen; its place is gone with it.
-            let _ = first.remove().send(());
+            let _ = client.send(());
         }
         self.tell(&room);
-        room.releasing = room.held.first_key_value().is_some_and(|(number, _)| *number < room.released);
         room.releasing
     }
 
     fn tell(&self, room: &Room) {
-        let held = u32::try_from(room.held.len()).unwrap_or(u32::MAX);
+        let held = u32::try_from(room.waiting.len() + room.going.len()).unwrap_or(u32::MAX);
         self.count.send_if_modified(|count| std::mem::replace(count, held) != held);
     }
 }
@@ -115,8 +119,10 @@ impl Seat {
             let mut room = hold.lock();
             let number = room.next;
             room.next += 1;
-            room.held.insert(number, release);
-            if room.releases != releases {
+            if room.releases == releases {
+                room.waiting.insert(number, release);
+            } else {
+                room.going.insert(number, release);
                 hold.let_go(&mut room);
             }
             hold.tell(&room);
@@ -143,7 +149,7 @@ struct Waiting<'h> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut room = self.hold.lock();
-        if room.held.remove(&self.number).is_some() {
+        if room.waiting.remove(&self.number).or_else(|| room.going.remove(&self.number)).is_some() {
             self.hold.tell(&room);
         }
     }

@@ -63,6 +63,16 @@ impl Said {
         }
     }
 
+    /// It begins with one whole ClientHello.
+    pub(super) fn is_hello(&self) -> bool {
+        matches!(self.hello.shape(), Shape::Complete { .. } | Shape::More)
+    }
+
+    /// It may become a ClientHello and is none yet.
+    pub(super) fn is_partial(&self) -> bool {
+        self.hello.shape() == Shape::Partial && self.forgotten == 0 && self.kept.len() < REPLAY_BYTES
+    }
+
     /// It is one whole ClientHello, so that an answer is due.
     pub(super) fn asks(&self) -> bool {
         matches!(self.hello.shape(), Shape::Complete { .. })

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
 use super::clients::{Leave, Place};
@@ -37,22 +37,37 @@ pub(super) async fn serve(shared: Arc<Shared>, mut client: Box<dyn Stream>, plac
         outcome = served => outcome,
     };
     match outcome {
-        Outcome::Carry(winner, said) => carry(&shared, client, winner, said, &place).await,
+        Outcome::Carry(winner, said) => {
+            place.asked();
+            carry(&shared, client, winner, said, &place).await;
+        }
         Outcome::Reset => client.reset_on_drop(),
         Outcome::Close => {}
     }
 }
 
 async fn before_first_byte(shared: &Arc<Shared>, client: &mut Box<dyn Stream>, place: &Place) -> Outcome {
+    let silent_until = place.opened() + policy::CLIENT_HELLO;
     let mut said = Said::default();
-    match timeout(policy::CLIENT_FIRST_BYTE, said.more(client)).await {
-        Ok(Ok(true)) => {}
-        Ok(_) => return Outcome::Close,
-        Err(_) => return turn_away(shared, TurnedAway::Silent, Outcome::Close),
+    while said.is_partial() {
+        match timeout_at(silent_until, said.more(client)).await {
+            Ok(Ok(true)) => {}
+            Ok(_) => return Outcome::Close,
+            Err(_) => return turn_away(shared, TurnedAway::Silent, Outcome::Close),
+        }
     }
-    place.spoke();
     shared.bucket.refill();
-    race_and_hold(shared, Runner { client, said, replays: 0, patience: Instant::now() + policy::HOLD }).await
+    let asked = said.is_hello();
+    let race = race_and_hold(shared, Runner { client, said, replays: 0, patience: Instant::now() + policy::HOLD });
+    if asked {
+        place.asked();
+        return race.await;
+    }
+    // Any byte can begin what is not TLS, so it buys nothing: until it is answered such a client is as good as silent.
+    match timeout_at(silent_until, race).await {
+        Ok(outcome) => outcome,
+        Err(_) => turn_away(shared, TurnedAway::Silent, Outcome::Close),
+    }
 }
 
 /// Races until an upstream answers, held in between.

@@ -39,9 +39,9 @@ impl DialEnd {
 /// Why a client was turned away by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TurnedAway {
-    /// It sent no first byte in time: closed.
+    /// It sent no whole ClientHello in time, or no TLS and was not answered: closed.
     Silent,
-    /// It had sent no first byte and its place was needed for a newcomer: reset.
+    /// It was silent so far and its place was needed for a newcomer: reset.
     Evicted,
     /// There are as many connections as may be, all in use: reset.
     Full,

@@ -64,7 +64,9 @@ impl Status {
 pub async fn page(admin: SocketAddr, path: &str) -> Result<String> {
     let asked = async {
         let stream = TcpStream::connect(admin).await?;
-        ask(stream, get(path)?, |body| async {
+        let mut request = get(path)?;
+        request.headers_mut().insert("host", admin.to_string().parse()?);
+        ask(stream, request, |body| async {
             let bytes = Limited::new(body, MOST_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         })

@@ -4,13 +4,13 @@
 //! failure would only be tried again.
 
 use std::any::Any;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use prismesh::world::real::carry::carry;
@@ -137,6 +137,13 @@ impl Listener for SimListener {
             let (stream, from) = self.next().await?;
             Ok((Box::new(stream) as Box<dyn Stream>, from))
         })
+    }
+
+    fn accept_now(&self) -> io::Result<Option<(Box<dyn Stream>, SocketAddr)>> {
+        let next = pin!(self.next()).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(next) = next else { return Ok(None) };
+        let (stream, from) = next?;
+        Ok(Some((Box::new(stream), from)))
     }
 }
 

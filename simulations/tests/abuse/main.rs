@@ -4,6 +4,7 @@
 //! Tests share the machine but nothing else: each has a loopback subnet of its own. Those that load it with thousands of
 //! connections, or with datagrams, wait until the others that run are done (see [`rig::Rig::alone`]).
 
+mod admin;
 mod apiservers;
 mod clients;
 mod clock;
@@ -11,6 +12,7 @@ mod crowds;
 mod gossip;
 mod holding;
 mod listening;
+mod places;
 mod recording;
 mod reloading;
 mod rig;

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
-use super::Play::{Answers, AnswersOnce, Closes, ConnectsAfter, LocalError, Refuses, Silent};
+use super::Play::{Answers, AnswersOnce, Closes, ClosesAfter, ConnectsAfter, LocalError, Refuses, Silent};
 use super::*;
 use crate::engine::policy;
 use crate::engine::{Moment, Routing};
@@ -89,6 +89,28 @@ async fn a_release_during_the_race_is_not_missed() {
     let begun = Instant::now();
     assert_eq!(answer(&mut client).await.expect("an answer"), 1);
     assert_eq!(begun.elapsed(), ms(1_000), "when the second has left the race");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_race_missed_a_release_releases_itself_only() {
+    let scene = Scene::with(&[(1, Refuses), (2, Refuses)], 1_000, 10_000);
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        clients.push(scene.greeter().await);
+    }
+    sleep(ms(100)).await;
+    scene.town.now_plays(2, ClosesAfter(ms(1_000)));
+    for _ in 0..21 {
+        clients.push(scene.greeter().await);
+        sleep(ms(20)).await;
+    }
+    scene.town.now_plays(2, Refuses);
+    scene.proxy.release();
+    sleep(ms(300)).await;
+    let before = scene.town.dialled().len();
+    sleep(ms(1_000)).await;
+    assert_eq!(scene.town.dialled().len() - before, 21 * 2, "each late one dials both again, and no other client does");
+    assert_eq!(*scene.proxy.held().borrow(), 221);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,11 +2,12 @@
 
 use std::io;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
-use super::Play::{Answers, Panics, Refuses};
+use super::Play::{Answers, Echoes, Panics, Refuses, Silent};
 use super::*;
+use crate::engine::{Moment, policy};
 use crate::proxy::TurnedAway;
 
 #[tokio::test(start_paused = true)]
@@ -26,6 +27,42 @@ async fn beyond_the_limit_the_longest_waiting_silent_clients_go_first() {
     silent[2].write_all(&hello()).await.expect("written");
     assert_eq!(answer(&mut silent[2]).await.expect("an answer"), 1);
     assert_eq!(scene.proxy.stats().turned_away, [(TurnedAway::Evicted, 2)].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_hello_or_what_is_no_tls_keeps_no_place_before_it_is_answered() {
+    for said in [&hello()[..25], b"G"] {
+        let scene = Scene::with(&[(1, Silent)], 3, 100);
+        let mut first = Vec::new();
+        for _ in 0..3 {
+            let mut client = scene.client();
+            client.write_all(said).await.expect("written");
+            sleep(ms(1)).await;
+            first.push(client);
+        }
+        scene.town.now_plays(1, Answers);
+        assert_eq!(scene.served().await.1, 1);
+        assert_eq!(to_the_end(&mut first[0]).await, (vec![], Ended::Reset));
+        assert_eq!(scene.proxy.stats().turned_away, [(TurnedAway::Evicted, 1)].into());
+        for client in &mut first[1..] {
+            to_the_end(client).await;
+        }
+        assert_eq!(scene.clock.now().since(Moment::START).as_secs(), policy::CLIENT_HELLO.as_secs());
+        assert_eq!(scene.proxy.stats().turned_away[&TurnedAway::Silent], 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_tls_and_was_answered_stays() {
+    let scene = Scene::with(&[(1, Echoes)], 1, 100);
+    let mut client = scene.client();
+    client.write_all(b"GET").await.expect("written");
+    client.read_exact(&mut [0; 3]).await.expect("the echo");
+    let mut surplus = scene.greeter().await;
+    assert_eq!(to_the_end(&mut surplus).await, (vec![], Ended::Reset));
+    sleep(ms(60_000)).await;
+    client.write_all(b"GET").await.expect("still carried");
+    client.read_exact(&mut [0; 3]).await.expect("still carried");
 }
 
 #[tokio::test(start_paused = true)]

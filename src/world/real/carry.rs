@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 use crate::world::{Carried, Meter, Stream};
 
@@ -42,14 +43,14 @@ async fn both_ways(client: &mut Box<dyn Stream>, upstream: &mut Box<dyn Stream>,
     std::future::poll_fn(|cx| {
         let up_now = up.poll(cx, client, upstream, |_| {}, |bytes| meter.count_to_upstream(bytes));
         let down_now = down.poll(cx, upstream, client, |bytes| meter.count_to_client(bytes), |_| {});
+        // A sink that takes nothing because this task's turn is over is not stuck. The task is woken for its next turn.
+        let stuck = |way: &Way| way.is_stuck() && has_budget_remaining();
         match (up_now, down_now) {
             (Poll::Ready(Passed::Whole), Poll::Ready(Passed::Whole)) => Poll::Ready(Carried::Closed),
             (Poll::Ready(Passed::SourceFailed), _) => Poll::Ready(Carried::ClientFailed),
             (_, Poll::Ready(Passed::SourceFailed)) => Poll::Ready(Carried::UpstreamFailed),
-            (other, Poll::Ready(Passed::SinkFailed)) if other.is_ready() || up.is_stuck() => Poll::Ready(Carried::ClientFailed),
-            (Poll::Ready(Passed::SinkFailed), other) if other.is_ready() || down.is_stuck() => {
-                Poll::Ready(Carried::UpstreamFailed)
-            }
+            (other, Poll::Ready(Passed::SinkFailed)) if other.is_ready() || stuck(&up) => Poll::Ready(Carried::ClientFailed),
+            (Poll::Ready(Passed::SinkFailed), other) if other.is_ready() || stuck(&down) => Poll::Ready(Carried::UpstreamFailed),
             _ => Poll::Pending,
         }
     })

@@ -98,19 +98,40 @@ impl Listener for RealListener {
         self.0.local_addr()
     }
 
+    fn takes_both_families(&self) -> bool {
+        let wildcard = self.0.local_addr().is_ok_and(|addr| addr.is_ipv6() && addr.ip().is_unspecified());
+        // Ours take IPv6 only; one that was inherited may take both.
+        wildcard && !SockRef::from(&self.0).only_v6().unwrap_or(false)
+    }
+
     fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
         Box::pin(async move {
             let (stream, from) = self.0.accept().await?;
-            // Failing options are a connection that is gone already; reading from it will tell.
-            let _ = stream.set_nodelay(true);
-            let keepalive = TcpKeepalive::new()
-                .with_time(CLIENT_KEEPALIVE)
-                .with_interval(CLIENT_KEEPALIVE_INTERVAL)
-                .with_retries(CLIENT_KEEPALIVE_PROBES);
-            let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-            Ok((Box::new(RealStream(stream)) as Box<dyn Stream>, from))
+            Ok((accepted(stream), from))
         })
     }
+
+    fn accept_now(&self) -> io::Result<Option<(Box<dyn Stream>, SocketAddr)>> {
+        let (stream, from) = match SockRef::from(&self.0).accept() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            accepted => accepted?,
+        };
+        stream.set_nonblocking(true)?;
+        let from = from.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
+        Ok(Some((accepted(TcpStream::from_std(stream.into())?), from)))
+    }
+}
+
+/// A client's connection with its options.
+fn accepted(stream: TcpStream) -> Box<dyn Stream> {
+    // Failing options are a connection that is gone already; reading from it will tell.
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new()
+        .with_time(CLIENT_KEEPALIVE)
+        .with_interval(CLIENT_KEEPALIVE_INTERVAL)
+        .with_retries(CLIENT_KEEPALIVE_PROBES);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    Box::new(RealStream(stream))
 }
 
 /// A TCP connection.
