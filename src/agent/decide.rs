@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Effect, Engine, Event, Explained, Identity, Moment};
+use crate::engine::{Effect, Endpoint, Engine, Event, Explained, Identity, Moment, Source};
 
 /// What the driver asks: an [`Engine`], or something around one.
 pub trait Decide: Send {
@@ -20,6 +20,9 @@ pub trait Decide: Send {
 
     /// See [`Engine::cluster_size`].
     fn cluster_size(&self) -> u32;
+
+    /// See [`Engine::refused_listeners`].
+    fn refused_listeners(&self) -> Vec<(Endpoint, Source)>;
 }
 
 impl Decide for Engine {
@@ -37,6 +40,10 @@ impl Decide for Engine {
 
     fn cluster_size(&self) -> u32 {
         Engine::cluster_size(self)
+    }
+
+    fn refused_listeners(&self) -> Vec<(Endpoint, Source)> {
+        Engine::refused_listeners(self)
     }
 }
 
@@ -90,5 +97,9 @@ impl<W: FnMut(&Entry) + Send> Decide for Recorded<W> {
 
     fn cluster_size(&self) -> u32 {
         self.engine.cluster_size()
+    }
+
+    fn refused_listeners(&self) -> Vec<(Endpoint, Source)> {
+        self.engine.refused_listeners()
     }
 }

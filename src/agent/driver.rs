@@ -11,11 +11,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use super::decide::Decide;
-use super::endpoints::naming;
+use super::endpoints::{self, Own};
 use super::measures::Tally;
-use crate::config::{Config, HostPort};
+use crate::config::Config;
 use crate::engine::event::{Notice, OwnReport, Probed, Saw, Verdict};
-use crate::engine::{Effect, Endpoint, Event, Explained, Routing};
+use crate::engine::{Effect, Endpoint, Event, Explained, Routing, Source};
 use crate::gossip::{Gossip, Heard, Say};
 use crate::names::Resolved;
 use crate::proxy::Proxy;
@@ -53,7 +53,7 @@ pub(super) struct Driver {
     pub(super) engine: Box<dyn Decide>,
     pub(super) world: World,
     pub(super) config: Arc<Config>,
-    pub(super) listening: Vec<SocketAddr>,
+    pub(super) own: Own,
     pub(super) routing: watch::Sender<Arc<Routing>>,
     pub(super) proxy: Proxy,
     pub(super) gossip: Option<Gossip>,
@@ -61,8 +61,6 @@ pub(super) struct Driver {
     pub(super) say: Say,
     pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
     pub(super) connections: BTreeMap<Endpoint, u32>,
-    /// Endpoints left out because they are our own listener; each is warned of once.
-    pub(super) ourselves: Vec<(HostPort, SocketAddr)>,
 }
 
 impl Driver {
@@ -95,6 +93,8 @@ impl Driver {
                 }
                 _ = count.tick() => {
                     self.count_connections(&probed);
+                    let resolved = ears.resolved.borrow().clone();
+                    self.look_at_addresses(&resolved, &probed);
                     continue;
                 }
                 order = ears.orders.recv() => {
@@ -112,11 +112,7 @@ impl Driver {
     fn obey(&mut self, order: Order, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
         match order {
             Order::Explain(asker) => {
-                let notes = self
-                    .ourselves
-                    .iter()
-                    .map(|(name, addr)| format!("{name} is left out: it resolves to this agent's own listener {addr}"))
-                    .collect();
+                let notes = self.left_out(resolved);
                 let endpoints = self.engine.explain(self.world.clock.now());
                 let knowledge = Knowledge { endpoints, cluster_size: self.engine.cluster_size(), notes };
                 // Whoever asked may have gone.
@@ -130,13 +126,6 @@ impl Driver {
     }
 
     fn configured(&mut self, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
-        let naming = naming(&self.config, resolved, &self.listening, &*self.world.datagram);
-        for (name, addr) in &naming.ourselves {
-            if !self.ourselves.contains(&(name.clone(), *addr)) {
-                warn!(endpoint = %name, address = %addr, "left out: it is this agent's own listener");
-            }
-        }
-        self.ourselves = naming.ourselves;
         let seeds = self.config.gossip.iter().flat_map(|gossip| &gossip.seeds);
         let seeds: Vec<SocketAddr> = seeds.filter_map(|seed| resolved.get(seed)).flatten().copied().collect();
         self.seeds.send_if_modified(|before| {
@@ -144,7 +133,28 @@ impl Driver {
             *before = seeds;
             news
         });
-        self.tell(Event::Configured(naming.configured), probed);
+        self.tell(Event::Configured(endpoints::configured(&self.config, resolved)), probed);
+    }
+
+    /// Endpoints that were refused because they are this agent's own listeners, in words.
+    fn left_out(&self, resolved: &Resolved) -> Vec<String> {
+        let in_words = |(endpoint, source): (Endpoint, Source)| match endpoints::name_of(endpoint, &self.config, resolved) {
+            Some(name) => format!("{name} is left out: it resolves to this agent's own listener {endpoint}"),
+            None => format!("{endpoint} ({}) is left out: it is this agent's own listener", source.as_str()),
+        };
+        self.engine.refused_listeners().into_iter().map(in_words).collect()
+    }
+
+    /// This machine may have got or lost an address at which a wildcard listener answers.
+    fn look_at_addresses(&mut self, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
+        if !self.own.may_change() {
+            return;
+        }
+        let known = self.engine.explain(self.world.clock.now());
+        if let Some(own) = self.own.look(known.into_iter().map(|known| known.endpoint), &*self.world.datagram) {
+            self.step(Event::OwnListeners(own), probed);
+            self.configured(resolved, probed);
+        }
     }
 
     fn count_connections(&mut self, probed: &mpsc::Sender<Probed>) {
@@ -171,6 +181,16 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event, probed: &mpsc::Sender<Probed>) {
+        let named = endpoints::named_by(&event);
+        if !named.is_empty()
+            && let Some(own) = self.own.look(named, &*self.world.datagram)
+        {
+            self.step(Event::OwnListeners(own), probed);
+        }
+        self.step(event, probed);
+    }
+
+    fn step(&mut self, event: Event, probed: &mpsc::Sender<Probed>) {
         self.tally.events.fetch_add(1, Ordering::Relaxed);
         for effect in self.engine.handle(self.world.clock.now(), event) {
             self.carry_out(effect, probed);
@@ -229,6 +249,9 @@ fn log(notice: &Notice) {
         Notice::Best { endpoints, reason } => {
             let best: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
             info!(best = best.join(" "), reason, "best upstream changed");
+        }
+        Notice::OwnListener { endpoint, source } => {
+            warn!(%endpoint, source = source.as_str(), "endpoint left out: it is this agent's own listener");
         }
         Notice::Expired(endpoint) => {
             warn!(%endpoint, "its certificate is outside its validity; it is used only when nothing better answers");

@@ -33,6 +33,7 @@ mod view;
 
 use decide::Decide;
 use driver::{Driver, Ears, Order};
+use endpoints::{Bound, Own};
 use measures::Tally;
 use view::View;
 
@@ -78,7 +79,8 @@ impl Agent {
         max_connections: usize,
         within: impl FnOnce(Engine) -> Box<dyn Decide>,
     ) -> std::io::Result<Agent> {
-        let listening = sockets.proxy.iter().map(|listener| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
+        let bound = sockets.proxy.iter().map(|listener| Bound::of(&**listener)).collect::<Result<Vec<_>, _>>()?;
+        let listening: Vec<SocketAddr> = bound.iter().map(Bound::addr).collect();
         let admin_addr = sockets.admin.local_addr()?;
         let gossip_addr = sockets.gossip.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
         let (routing, routes) = watch::channel(Arc::new(Routing::default()));
@@ -106,7 +108,7 @@ impl Agent {
             engine: within(engine),
             world: world.clone(),
             config: config.clone(),
-            listening: listening.clone(),
+            own: Own::new(bound),
             routing,
             proxy: proxy.clone(),
             gossip: gossip.clone(),
@@ -114,7 +116,6 @@ impl Agent {
             say,
             seeds,
             connections: std::collections::BTreeMap::new(),
-            ourselves: Vec::new(),
         };
         let driver =
             AbortOnDropHandle::new(tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered })));

@@ -96,6 +96,16 @@ impl Cluster {
         self.records.insert(record.node, record)
     }
 
+    /// Whether a member names this endpoint.
+    pub(crate) fn names(&self, endpoint: Endpoint) -> bool {
+        self.records.values().any(|record| record.endpoints.contains(&endpoint))
+    }
+
+    /// What each member last said.
+    pub(crate) fn records(&self) -> Vec<MemberRecord> {
+        self.records.values().cloned().collect()
+    }
+
     pub(crate) fn forget(&mut self, node: NodeId) -> Option<MemberRecord> {
         if let Some(distance) = self.distance.remove(&node) {
             self.nearest.remove(&(distance, node));

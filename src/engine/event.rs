@@ -14,6 +14,9 @@ use super::time::Moment;
 pub enum Event {
     /// Nothing but time has passed: the deadline the engine asked for has come.
     Wake,
+    /// The addresses at which this agent's own proxy listens; of a wildcard listener those that are of interest. Replaces what an
+    /// earlier one said, and comes before any event that names one of them as an endpoint.
+    OwnListeners(BTreeSet<Endpoint>),
     /// All endpoints that the configuration names now, names already resolved. Replaces what an earlier one said.
     Configured(Vec<Configured>),
     /// What the peer cache on disk held at start. Told first: the engine asks for the cache to be written as soon as it has
@@ -376,4 +379,11 @@ pub enum Notice {
     },
     /// A certificate is outside its validity.
     Expired(Endpoint),
+    /// An endpoint was refused: it is this agent's own listener.
+    OwnListener {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// From where it became known.
+        source: Source,
+    },
 }

@@ -21,6 +21,7 @@ impl Engine {
                 known.schedule.bring_forward(self.now);
             }
         }
+        self.forget_configured_listeners(&all.iter().map(|one| one.endpoint).collect());
         for one in all {
             if let Some(known) = self.admit(one.endpoint, one.source, true, effects) {
                 known.configured = all.iter().filter(|other| other.endpoint == one.endpoint).cloned().collect();
@@ -82,6 +83,13 @@ impl Engine {
                 known.members.insert(record.node);
                 known.node.get_or_insert(record.node);
             }
+        }
+    }
+
+    /// What members' records name is taken again: something that was refused may be taken now.
+    pub(super) fn name_all_again(&mut self, effects: &mut Vec<Effect>) {
+        for record in self.cluster.records() {
+            self.name_endpoints(&record, effects);
         }
     }
 
@@ -181,6 +189,9 @@ impl Engine {
 
     /// The endpoint, made if there is room. Who is already proven never makes room; what a person wrote always gets some.
     fn admit(&mut self, endpoint: Endpoint, source: Source, always: bool, effects: &mut Vec<Effect>) -> Option<&mut Known> {
+        if self.is_own_listener(endpoint, source, effects) {
+            return None;
+        }
         if !self.endpoints.contains_key(&endpoint) {
             if self.endpoints.len() >= ENDPOINTS {
                 let fruitless = self.endpoints.values().filter(|known| known.is_hearsay() && !known.health.proven());

@@ -23,6 +23,7 @@ mod health;
 mod hearing;
 mod known;
 mod latency;
+mod own_listeners;
 pub mod policy;
 mod probing;
 mod reporting;
@@ -42,6 +43,7 @@ use cluster::Cluster;
 use event::{Probed, Saw, Verdict};
 use health::Finding;
 use known::Known;
+use own_listeners::OwnListeners;
 use probing::confirm_spread;
 use reporting::Reporting;
 
@@ -63,6 +65,7 @@ pub struct Engine {
     now: Moment,
     cluster: Cluster,
     endpoints: BTreeMap<Endpoint, Known>,
+    own_listeners: OwnListeners,
     /// Connections by endpoint as all members gossip them; [`None`] where gossip is off.
     loads: Option<BTreeMap<EndpointTag, u32>>,
     held: u32,
@@ -112,6 +115,7 @@ impl Engine {
             identity,
             now: Moment::START,
             endpoints: BTreeMap::new(),
+            own_listeners: OwnListeners::default(),
             loads: None,
             held: 0,
             stranded: None,
@@ -132,6 +136,7 @@ impl Engine {
         let mut effects = Vec::new();
         match event {
             Event::Wake => {}
+            Event::OwnListeners(addresses) => self.own_listeners(addresses, &mut effects),
             Event::Configured(all) => self.configured(&all, &mut effects),
             Event::Cached { endpoints, cluster_size } => self.cached(&endpoints, cluster_size, &mut effects),
             Event::Members(live) => self.cluster.set_live(self.now, live),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prismesh::agent::decide::Decide;
 use prismesh::engine::event::{Effect, Event, Notice};
-use prismesh::engine::{Engine, Explained, Moment};
+use prismesh::engine::{Endpoint, Engine, Explained, Moment, Source};
 
 use super::core::{RunId, Sim};
 use super::log::VerdictChange;
@@ -109,5 +109,9 @@ impl Decide for Watched {
 
     fn cluster_size(&self) -> u32 {
         self.engine.cluster_size()
+    }
+
+    fn refused_listeners(&self) -> Vec<(Endpoint, Source)> {
+        self.engine.refused_listeners()
     }
 }
