@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::engine::event::{ProbeOrder, Probed};
 use crate::engine::{Endpoint, Moment};
 
+pub mod fault;
 pub mod real;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -48,6 +48,7 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Untrusted(_) => "untrusted",
         Outcome::WrongName(_) => "wrong-name",
         Outcome::Stale => "stale",
+        Outcome::Unreachable(_) => "unreachable",
         Outcome::LocalError(_) => "local-error",
     }
 }

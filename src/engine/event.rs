@@ -235,7 +235,10 @@ pub enum Outcome {
     WrongName(String),
     /// A kept connection ended before its answer: no evidence.
     Stale,
-    /// This node could not even try (descriptors, ports, no route): no evidence against the endpoint.
+    /// The kernel found no way there, or a rule forbids it; the text names the errno. Evidence against the path only while others
+    /// connect.
+    Unreachable(String),
+    /// This node could not even try (descriptors, ports, memory): no evidence against the endpoint.
     LocalError(String),
 }
 
@@ -262,8 +265,10 @@ pub enum Saw {
     ClosedEarly,
     /// A whole hello was answered with something that is not TLS.
     NotTls,
-    /// This node could not dial (descriptors, ports, no route).
-    LocalError,
+    /// The kernel found no way there, or a rule forbids it; the text names the errno.
+    Unreachable(String),
+    /// This node could not dial (descriptors, ports, memory); the text names the errno.
+    LocalError(String),
 }
 
 /// What the engine asks its driver to do.

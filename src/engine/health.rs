@@ -60,6 +60,8 @@ impl Finding {
             Outcome::Untrusted(why) => Finding::Disproves(format!("its certificate is not of this cluster's CA: {why}")),
             Outcome::WrongName(why) => Finding::Disproves(format!("its certificate does not cover the name: {why}")),
             Outcome::Stale if fresh => fails("closed before its answer"),
+            // Whether it counts, the engine decides by how the others do.
+            Outcome::Unreachable(why) => Finding::Fails(super::reach::unreachable(why), Trouble::Refuses),
             Outcome::Stale | Outcome::LocalError(_) => Finding::Nothing,
         }
     }

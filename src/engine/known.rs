@@ -9,6 +9,7 @@ use super::health::Health;
 use super::latency::{Latency, ms};
 use super::policy::{CACHED_GONE, MEMBER_GONE};
 use super::probing::{Pace, Schedule};
+use super::reach::Reach;
 use super::selection::Candidate;
 use super::time::Moment;
 
@@ -32,6 +33,8 @@ pub(crate) struct Known {
     pub(crate) health: Health,
     pub(crate) latency: Latency,
     pub(crate) schedule: Schedule,
+    /// How connecting to it went last.
+    pub(crate) reach: Reach,
     /// This node's own established connections.
     pub(crate) connections: u32,
     /// The verdict that was told last.
@@ -62,6 +65,7 @@ impl Known {
             health: Health::new(),
             latency: Latency::default(),
             schedule: Schedule::new(now),
+            reach: Reach::default(),
             connections: 0,
             told: Verdict::Unproven,
             told_expired: false,
@@ -177,6 +181,7 @@ impl Known {
     pub(crate) fn explain(&self, now: Moment) -> Vec<String> {
         let ago = |then: Moment| format!("{:.1} s ago", now.since(then).as_secs_f64());
         let mut reasons = vec![format!("{}: {}", self.health.verdict().as_str(), self.health.reason())];
+        reasons.extend(self.reach.explain());
         if let Some(answer) = self.health.last_answer() {
             reasons.push(format!("last own probe answered {}", ago(answer)));
         }

@@ -26,6 +26,7 @@ mod latency;
 mod own_listeners;
 pub mod policy;
 mod probing;
+mod reach;
 mod reporting;
 pub mod selection;
 mod settling;
@@ -251,10 +252,13 @@ impl Engine {
         let held = self.held > 0;
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         let Some(probe) = known.schedule.ended(probed.id) else { return };
+        let counts = self.note_reach(probed.endpoint, &probed.outcome);
+        let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         let late = now.since(probed.sent) > policy::PROBE_TIMEOUT + policy::STALE_TIMEOUT;
         let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
             // Whoever was asleep when the answer may have come knows nothing.
             Finding::Fails(..) if late && probed.outcome == event::Outcome::TimedOut => Finding::Nothing,
+            Finding::Fails(..) if !counts => Finding::Nothing,
             finding => finding,
         };
         match finding {
@@ -279,7 +283,7 @@ impl Engine {
                 known.health.failed(now, probed.sent, probed.fresh, probe.corroborated, (why, trouble));
             }
             Finding::Disproves(why) => known.health.disprove(now, probed.sent, probe.corroborated, why),
-            Finding::Nothing if matches!(probed.outcome, event::Outcome::LocalError(_)) => {
+            Finding::Nothing if reach::was_not_sent(&probed.outcome) => {
                 // What could not be tried fails at once, and would do so again and again if it were due at once.
                 known.schedule.no_later_than(now + policy::CONFIRM_AFTER);
                 return;
@@ -330,32 +334,41 @@ impl Engine {
     }
 
     fn traffic(&mut self, endpoint: Endpoint, saw: &Saw) {
+        // Until something else connects it says nothing.
+        if let Saw::Unreachable(why) = saw
+            && !self.note_unreachable(endpoint, why)
+        {
+            return;
+        }
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
         let (doubt, trouble) = match saw {
             Saw::Connected(rtt) => {
                 known.latency.sample(*rtt);
                 self.rerank = true;
+                self.note_connected(endpoint);
                 return;
             }
             Saw::Answered => {
                 self.answered = true;
                 return;
             }
-            Saw::LocalError => return,
+            Saw::LocalError(why) => return self.note_local_lack(endpoint, why),
             Saw::Overtaken { deadline } | Saw::NoFirstByte { deadline } if self.now.since(*deadline) > policy::STALE_TIMEOUT => {
                 return;
             }
-            Saw::Refused => ("a connection was refused", Trouble::Refuses),
-            Saw::Overtaken { .. } => ("a dial begun later connected before it", Trouble::Silent),
-            Saw::NoFirstByte { .. } => ("connected, and no first byte came in time", Trouble::Silent),
-            Saw::ClosedEarly => ("closed before its first byte", Trouble::Refuses),
-            Saw::NotTls => ("answered a hello with something that is not TLS", Trouble::Refuses),
+            Saw::Refused => ("a connection was refused".into(), Trouble::Refuses),
+            Saw::Unreachable(why) => (reach::unreachable(why), Trouble::Refuses),
+            Saw::Overtaken { .. } => ("a dial begun later connected before it".into(), Trouble::Silent),
+            Saw::NoFirstByte { .. } => ("connected, and no first byte came in time".into(), Trouble::Silent),
+            Saw::ClosedEarly => ("closed before its first byte".into(), Trouble::Refuses),
+            Saw::NotTls => ("answered a hello with something that is not TLS".into(), Trouble::Refuses),
         };
-        known.health.doubt(self.now, doubt, trouble);
+        let doubt: String = doubt;
+        known.health.doubt(self.now, &doubt, trouble);
         self.stranded = Some(self.now);
         self.prompt(endpoint);
         if *saw == Saw::NotTls {
-            self.withdraw_proof(endpoint, doubt);
+            self.withdraw_proof(endpoint, &doubt);
         }
         self.rerank = true;
     }

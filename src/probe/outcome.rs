@@ -1,39 +1,20 @@
-//! From errors to what they say about an endpoint.
-//!
-//! The line that matters most is between "the endpoint refused" and "this node could not try": drawn wrongly, a node without
-//! free descriptors would call every apiserver down.
+//! From errors to what they say about an endpoint. Whose fault an error of the kernel's is, [`Fault`] says for all.
 
 use std::error::Error as _;
 use std::io;
 
-use rustix::io::Errno;
 use rustls::{AlertDescription, CertificateError};
 
 use crate::engine::event::Outcome;
+use crate::world::fault::Fault;
 
 /// What an error of the kernel's says, at a dial or later.
 pub(super) fn of_dial(error: &io::Error) -> Outcome {
-    if let Some(errno) = Errno::from_io_error(error) {
-        return match errno {
-            Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::HOSTUNREACH | Errno::HOSTDOWN | Errno::PIPE => {
-                Outcome::Refused
-            }
-            Errno::TIMEDOUT => Outcome::TimedOut,
-            // EMFILE, ENFILE, EADDRNOTAVAIL, ENETUNREACH, ENETDOWN, EACCES, EPERM, ENOBUFS, ENOMEM, EAFNOSUPPORT and what else
-            // the kernel may say before a packet has left.
-            _ => Outcome::LocalError(error.to_string()),
-        };
-    }
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected
-        | io::ErrorKind::UnexpectedEof => Outcome::Refused,
-        io::ErrorKind::TimedOut => Outcome::TimedOut,
-        _ => Outcome::LocalError(error.to_string()),
+    match Fault::of(error) {
+        Fault::Refused => Outcome::Refused,
+        Fault::TimedOut => Outcome::TimedOut,
+        Fault::Unreachable(why) => Outcome::Unreachable(why),
+        Fault::Local(why) => Outcome::LocalError(why),
     }
 }
 
@@ -92,45 +73,4 @@ pub(super) fn of_http(error: &hyper::Error, driver: Option<&hyper::Error>) -> Ou
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn dial(errno: Errno) -> Outcome {
-        of_dial(&io::Error::from(errno))
-    }
-
-    #[test]
-    fn what_the_other_side_did_is_a_refusal() {
-        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH] {
-            assert_eq!(dial(errno), Outcome::Refused, "{errno}");
-        }
-        assert_eq!(dial(Errno::TIMEDOUT), Outcome::TimedOut);
-    }
-
-    #[test]
-    fn what_this_node_could_not_try_is_never_blamed_on_the_endpoint() {
-        let local = [
-            Errno::MFILE,
-            Errno::NFILE,
-            Errno::ADDRNOTAVAIL,
-            Errno::NETUNREACH,
-            Errno::ACCESS,
-            Errno::PERM,
-            Errno::NOBUFS,
-            Errno::NOMEM,
-            Errno::AFNOSUPPORT,
-        ];
-        for errno in local {
-            assert!(matches!(dial(errno), Outcome::LocalError(_)), "{errno}");
-        }
-    }
-
-    #[test]
-    fn errors_without_a_number_are_told_apart_by_their_kind() {
-        assert_eq!(of_dial(&io::ErrorKind::ConnectionRefused.into()), Outcome::Refused);
-        assert!(matches!(of_dial(&io::ErrorKind::NetworkUnreachable.into()), Outcome::LocalError(_)));
-    }
 }

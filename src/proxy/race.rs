@@ -41,6 +41,7 @@ use super::trial::{Heard, Trial};
 use crate::engine::event::{Saw, Verdict};
 use crate::engine::{Endpoint, Routing, policy};
 use crate::world::Stream;
+use crate::world::fault::Fault;
 
 /// How a race ended.
 pub(super) enum End {
@@ -238,8 +239,12 @@ impl<'a, 'c> Race<'a, 'c> {
     }
 
     fn refused(&mut self, dial: &Dial<'_>, error: &io::Error) {
-        let (end, saw) =
-            if is_refusal(error) { (DialEnd::Refused, Saw::Refused) } else { (DialEnd::LocalError, Saw::LocalError) };
+        let (end, saw) = match Fault::of(error) {
+            Fault::Refused => (DialEnd::Refused, Saw::Refused),
+            Fault::TimedOut => (DialEnd::TimedOut, Saw::Overtaken { deadline: self.shared.clock.moment(Instant::now()) }),
+            Fault::Unreachable(why) => (DialEnd::Unreachable, Saw::Unreachable(why)),
+            Fault::Local(why) => (DialEnd::LocalError, Saw::LocalError(why)),
+        };
         self.shared.dialled(dial.to.endpoint, end, Some(saw));
         if end == DialEnd::Refused {
             self.disappointed_by(dial.to);
@@ -402,13 +407,6 @@ fn won(trial: Trial) -> Winner {
         head: trial.spoke.unwrap_or_default(),
         forwarded: trial.forwarded,
     }
-}
-
-/// Whether an error tells of the other side. An absent host does (nobody answered for its address); whatever is not known to
-/// is taken for this node's own trouble, such as descriptors, ports, or the want of a route, and is held against nobody.
-fn is_refusal(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | ConnectionAborted | HostUnreachable | TimedOut)
 }
 
 async fn changed(routing: &mut watch::Receiver<Arc<Routing>>) {

@@ -10,8 +10,10 @@ use crate::engine::{Endpoint, policy};
 pub enum DialEnd {
     /// It connected.
     Connected,
-    /// The other side refused, or its host is not there.
+    /// The other side refused.
     Refused,
+    /// The kernel found no way there, or a rule forbids it.
+    Unreachable,
     /// One begun later connected first.
     Overtaken,
     /// It had not connected within its stay in the race.
@@ -28,6 +30,7 @@ impl DialEnd {
         match self {
             DialEnd::Connected => "connected",
             DialEnd::Refused => "refused",
+            DialEnd::Unreachable => "unreachable",
             DialEnd::Overtaken => "overtaken",
             DialEnd::TimedOut => "timed-out",
             DialEnd::LocalError => "local-error",

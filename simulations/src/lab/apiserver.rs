@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -83,6 +83,9 @@ pub struct Options {
     /// Print a line for every ClientHello, with the name asked for.
     #[arg(long)]
     pub tell_hellos: bool,
+    /// Print a line for every request, with its `Authorization` header.
+    #[arg(long)]
+    pub tell_requests: bool,
 }
 
 impl Options {
@@ -98,6 +101,7 @@ impl Options {
             drain_ms: 5000,
             manner: Manner::Tls,
             tell_hellos: false,
+            tell_requests: false,
         }
     }
 
@@ -118,7 +122,40 @@ impl Options {
         if self.tell_hellos {
             args.push("--tell-hellos".into());
         }
+        if self.tell_requests {
+            args.push("--tell-requests".into());
+        }
         args
+    }
+}
+
+/// The certificate, read again when its file has changed, as kube-apiserver does for new connections.
+struct Certificate {
+    changed: SystemTime,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+impl Certificate {
+    fn load(options: &Options) -> Result<Certificate> {
+        let changed = std::fs::metadata(&options.cert)?.modified()?;
+        let certs = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(&options.key)?;
+        let mut tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key)?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // As kube-apiserver, whose clients resume nothing across the servers behind a balancer.
+        tls.send_tls13_tickets = 0;
+        Ok(Certificate { changed, tls: Arc::new(tls) })
+    }
+
+    /// What a new connection is shown. A pair that is half written is left for the next one.
+    fn current(&mut self, options: &Options) -> Arc<rustls::ServerConfig> {
+        let changed = std::fs::metadata(&options.cert).and_then(|file| file.modified());
+        if changed.is_ok_and(|changed| changed != self.changed)
+            && let Ok(newer) = Certificate::load(options)
+        {
+            *self = newer;
+        }
+        Arc::clone(&self.tls)
     }
 }
 
@@ -129,13 +166,7 @@ struct Apiserver {
 
 /// Serves until SIGTERM and the drain, or until standard input ends.
 pub async fn serve(options: Options) -> Result<()> {
-    let certs = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(&options.key)?;
-    let mut tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key)?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // As kube-apiserver, whose clients resume nothing across the servers behind a balancer.
-    tls.send_tls13_tickets = 0;
-    let tls = Arc::new(tls);
+    let mut tls = Certificate::load(&options)?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let listener = TcpListener::bind(options.listen).await?;
     tell(&serde_json::json!({ "ready": options.name, "listen": options.listen }));
@@ -143,7 +174,7 @@ pub async fn serve(options: Options) -> Result<()> {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&server).connection(stream, Arc::clone(&tls)))),
+                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&server).connection(stream, tls.current(&server.options)))),
                 // Out of descriptors, most likely: the next one may do better.
                 Err(_) => sleep(Duration::from_millis(10)).await,
             },
@@ -196,6 +227,10 @@ impl Apiserver {
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Answer> {
+        if self.options.tell_requests {
+            let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+            tell(&serde_json::json!({ "request": request.uri().path(), "authorization": authorization }));
+        }
         match request.uri().path() {
             "/readyz" => {
                 sleep(Duration::from_millis(self.options.readyz_delay_ms)).await;

@@ -87,10 +87,12 @@ pub struct Answer {
 }
 
 impl Target {
-    /// A target whose certificate `ca` has signed, with a client certificate where one is given.
+    /// A target whose certificate one of the authorities in `ca` has signed, with a client certificate where one is given.
     pub fn new(addr: SocketAddr, path: &str, ca: &Path, client: Option<&Pair>) -> Result<Target> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca)?)?;
+        for authority in CertificateDer::pem_file_iter(ca)? {
+            roots.add(authority?)?;
+        }
         let config = ClientConfig::builder().with_root_certificates(roots);
         let mut config = match client {
             None => config.with_no_client_auth(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prismesh::engine::event::{Outcome, ProbeOrder, Probed};
 use prismesh::engine::{Endpoint, policy};
+use prismesh::world::fault::Fault;
 use prismesh::world::{BoxFuture, Clock, Prober};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -208,17 +209,15 @@ pub(super) async fn next_record(stream: &mut SimStream, read: &mut Vec<u8>) -> i
 }
 
 fn of_error(error: &io::Error) -> Outcome {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Outcome::TimedOut,
-        io::ErrorKind::InvalidData => Outcome::NotTls,
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected
-        | io::ErrorKind::UnexpectedEof => Outcome::Refused,
-        _ => Outcome::LocalError(error.to_string()),
+    // What the modelled TLS makes of bytes that are none.
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Outcome::NotTls;
+    }
+    match Fault::of(error) {
+        Fault::Refused => Outcome::Refused,
+        Fault::TimedOut => Outcome::TimedOut,
+        Fault::Unreachable(why) => Outcome::Unreachable(why),
+        Fault::Local(why) => Outcome::LocalError(why),
     }
 }
 

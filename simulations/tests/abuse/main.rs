@@ -13,6 +13,7 @@ mod gossip;
 mod holding;
 mod listening;
 mod places;
+mod reach;
 mod recording;
 mod reloading;
 mod rig;

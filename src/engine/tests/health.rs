@@ -236,7 +236,7 @@ fn local_errors_are_no_evidence() {
     let since = world.now;
     for n in 1..=3 {
         world.site(apiserver(n), Site::Ends(Outcome::LocalError("too many open files".into())));
-        world.saw(apiserver(n), Saw::LocalError);
+        world.saw(apiserver(n), Saw::LocalError("too many open files".into()));
     }
     world.run(secs(30));
     world.assert_untouched(since);

@@ -20,6 +20,7 @@ mod holding;
 mod membership;
 mod probing;
 mod properties;
+mod reach;
 mod replay;
 mod reporting;
 mod selection;

@@ -66,6 +66,7 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
         1 => prop::sample::select(vec![Outcome::NotHttp, Outcome::Refused, Outcome::TimedOut, Outcome::NotTls, Outcome::Stale]),
         1 => Just(Outcome::Untrusted("another CA".into())),
         1 => Just(Outcome::LocalError("no descriptors".into())),
+        1 => Just(Outcome::Unreachable("EPERM".into())),
     ]
 }
 
@@ -79,7 +80,8 @@ fn traffic() -> impl Strategy<Value = Event> {
         deadline.prop_map(|deadline| Saw::NoFirstByte { deadline }),
         Just(Saw::ClosedEarly),
         Just(Saw::NotTls),
-        Just(Saw::LocalError),
+        Just(Saw::LocalError("no descriptors".into())),
+        Just(Saw::Unreachable("EPERM".into())),
     ];
     (an_endpoint(), saw).prop_map(|(endpoint, saw)| Event::Traffic { endpoint, saw })
 }
