@@ -22,12 +22,14 @@ mod parse;
 mod reload;
 mod setting;
 mod show;
+mod snapshot;
 mod valid;
 
 pub use error::{ConfigError, Wrong};
 pub use layer::{Entry, Layer, Origin, Sources, Written};
 pub use reload::{Reload, restart_needed};
 pub use setting::{About, Setting};
+pub use snapshot::Snapshot;
 pub use valid::reaches_listener;
 
 /// A configuration that is valid by its types. Nothing downstream checks again.

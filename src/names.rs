@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Host, HostPort};
+use crate::supervise::{Supervised, caught};
 use crate::world::{Lookup, ResolveError, Resolver};
 
 /// After a failure the name is asked for again after this ...
@@ -36,7 +37,8 @@ pub type Resolved = BTreeMap<HostPort, Vec<SocketAddr>>;
 #[derive(Debug)]
 pub struct Names {
     resolved: watch::Receiver<Resolved>,
-    _task: AbortOnDropHandle<()>,
+    task: Arc<Supervised>,
+    _running: AbortOnDropHandle<()>,
 }
 
 impl Names {
@@ -46,12 +48,26 @@ impl Names {
             Keeper { resolver, targets, hosts: BTreeMap::new(), lookups: JoinSet::new(), published: watch::Sender::default() };
         keeper.retarget();
         let resolved = keeper.published.subscribe();
-        Names { resolved, _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())) }
+        let task = Arc::new(Supervised::new("names"));
+        let running = tokio::spawn(keep_running(keeper, Arc::clone(&task)));
+        Names { resolved, task, _running: AbortOnDropHandle::new(running) }
+    }
+
+    /// How the task that resolves fares.
+    pub fn task(&self) -> Arc<Supervised> {
+        Arc::clone(&self.task)
     }
 
     /// What is known, now and after each change.
     pub fn resolved(&self) -> watch::Receiver<Resolved> {
         self.resolved.clone()
+    }
+}
+
+/// What is known of the names outlives a panic.
+async fn keep_running(mut keeper: Keeper, task: Arc<Supervised>) {
+    while let Err(reason) = caught(keeper.run()).await {
+        task.panicked(&reason).await;
     }
 }
 
@@ -73,7 +89,7 @@ struct Known {
 }
 
 impl Keeper {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let mut told = true;
         loop {
             self.ask_what_is_due();

@@ -5,6 +5,8 @@
 use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{self as unix, UnixDatagram};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -42,8 +44,20 @@ pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|allowed| allowed / 2).filter(|interval| !interval.is_zero())
 }
 
+/// Never waits for a service manager that does not read: `sd_notify::notify` would.
 fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    let message: String = state.iter().map(|state| format!("{state}\n")).collect();
+    let told = || {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        match path.as_encoded_bytes().strip_prefix(b"@") {
+            Some(name) => socket.connect_addr(&unix::SocketAddr::from_abstract_name(name)?)?,
+            None => socket.connect(&path)?,
+        }
+        socket.send(message.as_bytes())
+    };
+    if let Err(error) = told() {
         tracing::warn!(%error, "cannot reach the service manager");
     }
 }
@@ -139,7 +153,6 @@ pub fn raise_descriptor_limit() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixDatagram;
     use std::process::Command;
 
     use super::*;

@@ -264,7 +264,7 @@ pub struct ResolveError {
     pub reason: String,
 }
 
-/// Seam: files.
+/// Seam: files. Each call answers, if need be with an error, within seconds: a file system that hangs must not stop its caller.
 pub trait Store: Send + Sync {
     /// Reads a whole file of at most `most` bytes; a longer one is [`io::ErrorKind::FileTooLarge`].
     fn read<'a>(&'a self, path: &'a Path, most: usize) -> BoxFuture<'a, io::Result<Vec<u8>>>;
@@ -274,7 +274,7 @@ pub trait Store: Send + Sync {
     fn write<'a>(&'a self, path: &'a Path, bytes: &'a [u8]) -> BoxFuture<'a, io::Result<()>>;
 
     /// The permission bits of a file (of a link's target).
-    fn mode(&self, path: &Path) -> io::Result<u32>;
+    fn mode<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<u32>>;
 }
 
 /// Seam: the time of day.

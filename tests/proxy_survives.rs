@@ -201,8 +201,8 @@ impl Store for Unused {
         Box::pin(std::future::pending())
     }
 
-    fn mode(&self, _: &Path) -> io::Result<u32> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn mode<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async move { Err(io::ErrorKind::Unsupported.into()) })
     }
 }
 

@@ -50,8 +50,12 @@ pub struct Metrics {
     pub sightings_dropped: u64,
     /// Events that the engine has handled.
     pub engine_events: u64,
-    /// Tasks that panicked; the agent went on.
+    /// Panics of the process.
     pub panics: u64,
+    /// Starts after its first of each task that is started again when it ends.
+    pub task_restarts: Counts,
+    /// Lines of the log that could not be queued or written.
+    pub log_lines_dropped: u64,
     /// Reloads that failed and left what was there.
     pub reload_failures: u64,
     /// No CA is given: apiservers cannot be told from others.
@@ -160,7 +164,10 @@ impl Page<'_> {
         self.gauge("cluster_size", "Nodes of the cluster, as far as this one knows", f64::from(metrics.cluster_size));
         self.gauge("ca_missing", "1 if no CA is given, so that apiservers cannot be told from others", flag(metrics.ca_missing));
         self.count("engine_events", "Events that the engine has handled", metrics.engine_events);
-        self.count("panics", "Tasks that panicked while the agent went on", metrics.panics);
+        self.count("panics", "Panics of the process", metrics.panics);
+        let restarts = words("task", &metrics.task_restarts);
+        self.counts("task_restarts", "Restarts of a task that ended or panicked", restarts);
+        self.count("log_lines_dropped", "Log lines that could not be queued or written", metrics.log_lines_dropped);
         self.count("reload_failures", "Reloads that failed and left in force what was there", metrics.reload_failures);
     }
 

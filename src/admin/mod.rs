@@ -25,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::supervise::{Supervised, caught};
 use crate::world::{BoxFuture, Listener, Stream};
 
 mod connections;
@@ -94,12 +95,23 @@ struct Shared {
     rejections: Arc<Rejections>,
 }
 
-/// Serves `view` on `listener` until the task is aborted; its connections end with it.
-pub fn serve(listener: Box<dyn Listener>, view: Arc<dyn View>, own: Own, rejections: Arc<Rejections>) -> JoinHandle<()> {
-    tokio::spawn(accept(listener, Arc::new(Shared { view, own, rejections })))
+/// Serves `view` on `listener` until the task is aborted; its connections end with it. After a panic it is started again.
+pub fn serve(
+    listener: Box<dyn Listener>,
+    view: Arc<dyn View>,
+    own: Own,
+    rejections: Arc<Rejections>,
+    task: Arc<Supervised>,
+) -> JoinHandle<()> {
+    let shared = Arc::new(Shared { view, own, rejections });
+    tokio::spawn(async move {
+        while let Err(reason) = caught(accept(&*listener, &shared)).await {
+            task.panicked(&reason).await;
+        }
+    })
 }
 
-async fn accept(listener: Box<dyn Listener>, shared: Arc<Shared>) {
+async fn accept(listener: &dyn Listener, shared: &Arc<Shared>) {
     let places = Connections::new(CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {

@@ -133,7 +133,7 @@ fn served_at(listener: SocketAddr, view: Shown) -> (mpsc::Sender<Option<DuplexSt
     let (clients, queue) = mpsc::channel(1000);
     let rejections = Arc::new(Rejections::default());
     let own = Own { listener, node: "worker-1".to_owned() };
-    serve(Box::new(Queue(Mutex::new(queue))), Arc::new(view), own, rejections.clone());
+    serve(Box::new(Queue(Mutex::new(queue))), Arc::new(view), own, rejections.clone(), Arc::new(Supervised::new("admin")));
     (clients, rejections)
 }
 

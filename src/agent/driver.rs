@@ -14,11 +14,12 @@ use super::decide::Decide;
 use super::endpoints::{self, Own};
 use super::measures::Tally;
 use crate::config::Config;
-use crate::engine::event::{Notice, OwnReport, Probed, Saw, Verdict};
+use crate::engine::event::{Notice, Outcome, OwnReport, ProbeOrder, Probed, Saw, Verdict};
 use crate::engine::{Effect, Endpoint, Event, Explained, Routing, Source};
 use crate::gossip::{Gossip, Heard, Say};
 use crate::names::Resolved;
 use crate::proxy::Proxy;
+use crate::supervise::caught;
 use crate::world::World;
 
 /// How often the proxy's connection counts are read.
@@ -199,13 +200,7 @@ impl Driver {
 
     fn carry_out(&mut self, effect: Effect, probed: &mpsc::Sender<Probed>) {
         match effect {
-            Effect::Probe(order) => {
-                let (prober, probed) = (self.world.prober.clone(), probed.clone());
-                tokio::spawn(async move {
-                    // The driver may have gone.
-                    let _ = probed.send(prober.probe(order).await).await;
-                });
-            }
+            Effect::Probe(order) => self.probe(order, probed.clone()),
             Effect::Route(routing) => {
                 self.routing.send_replace(Arc::new(routing));
             }
@@ -225,6 +220,20 @@ impl Driver {
                 log(&notice);
             }
         }
+    }
+
+    /// Each probe is answered, or its endpoint would never be probed again: one that panicked was not even tried.
+    fn probe(&self, order: ProbeOrder, probed: mpsc::Sender<Probed>) {
+        let (prober, tally) = (self.world.prober.clone(), self.tally.clone());
+        let (id, endpoint, sent) = (order.id, order.endpoint, self.world.clock.now());
+        tokio::spawn(async move {
+            let done = caught(prober.probe(order)).await.unwrap_or_else(|reason| {
+                tally.probe_panicked(endpoint, &reason);
+                Probed { id, endpoint, sent, fresh: true, rtt: None, outcome: Outcome::LocalError(reason) }
+            });
+            // The driver may have gone.
+            let _ = probed.send(done).await;
+        });
     }
 
     fn publish(&mut self, report: OwnReport, urgent: bool) {

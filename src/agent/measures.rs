@@ -10,12 +10,17 @@ use crate::admin::metrics::{Counts, GossipMetrics, Metrics, UpstreamMetrics};
 use crate::engine::event::Outcome;
 use crate::engine::{Endpoint, Explained, Moment};
 use crate::gossip::{DropReason, Gossip};
+use crate::log;
+use crate::supervise::{self, Supervised};
 
 /// What the driver counts.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) events: AtomicU64,
-    pub(super) reload_failures: AtomicU64,
+    reload_failures: AtomicU64,
+    /// Why the last reload failed, if it did.
+    reload_problem: Mutex<Option<String>>,
+    panics: AtomicU64,
     probes: Mutex<BTreeMap<Endpoint, Counts>>,
 }
 
@@ -23,6 +28,26 @@ impl Tally {
     pub(super) fn probed(&self, endpoint: Endpoint, outcome: &Outcome) {
         let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         *probes.entry(endpoint).or_default().entry(word(outcome)).or_default() += 1;
+    }
+
+    /// Told ever more rarely: the 1st, 2nd, 4th, 8th time and so on.
+    pub(super) fn probe_panicked(&self, endpoint: Endpoint, reason: &str) {
+        let times = self.panics.fetch_add(1, Ordering::Relaxed) + 1;
+        if times.is_power_of_two() {
+            tracing::error!(%endpoint, reason, times, "a probe panicked; nothing is concluded from it");
+        }
+    }
+
+    /// A reload has ended, with a problem or well.
+    pub(super) fn reload_failed(&self, problem: Option<String>) {
+        self.reload_failures.fetch_add(u64::from(problem.is_some()), Ordering::Relaxed);
+        *self.reload_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
+    /// What a person should know of the last reload.
+    pub(super) fn note(&self) -> Option<String> {
+        let problem = self.reload_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(format!("the last reload failed, and everything stayed as it was: {problem}"))
     }
 
     /// What is not known any more is not counted any more.
@@ -85,11 +110,19 @@ impl View {
             accept_errors: proxy.accept_errors,
             sightings_dropped: proxy.sightings_dropped,
             engine_events: self.tally.events.load(Ordering::Relaxed),
-            panics: proxy.panics,
+            panics: self.panics(proxy.panics),
+            task_restarts: self.supervised().map(|task| (task.name(), task.restarts())).collect(),
+            log_lines_dropped: log::dropped(),
             reload_failures: self.tally.reload_failures.load(Ordering::Relaxed),
             ca_missing: self.config.load().ca.is_none(),
             gossip: self.gossip.as_ref().map(gossip),
         }
+    }
+
+    /// All panics of the process; where they are not counted as such (this agent shares its process), those of this agent's tasks.
+    fn panics(&self, of_clients: u64) -> u64 {
+        let of_tasks = || self.supervised().map(Supervised::panics).sum::<u64>();
+        supervise::panics().unwrap_or_else(|| of_clients + of_tasks() + self.tally.panics.load(Ordering::Relaxed))
     }
 
     fn upstream(&self, explained: &Explained) -> UpstreamMetrics {

@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +20,7 @@ use crate::gossip::keyring::Keyring;
 use crate::gossip::{self, Gossip, Say};
 use crate::names::Names;
 use crate::proxy::{self, Proxy};
+use crate::supervise::{Ended, Essential, Supervised};
 use crate::world::{DatagramSocket, Listener, World};
 
 pub mod decide;
@@ -51,6 +51,7 @@ pub struct Agent {
     names: watch::Sender<Vec<HostPort>>,
     config: Arc<ArcSwap<Config>>,
     view: Arc<View>,
+    driver_ended: Ended,
     _names: Names,
     _admin: AbortOnDropHandle<()>,
     _driver: AbortOnDropHandle<()>,
@@ -94,16 +95,12 @@ impl Agent {
 
         let proxy = Proxy::start(world, sockets.proxy, routes.clone(), proxy::Settings { max_connections }, saw);
         let say = first_say(&config);
-        let gossip = sockets
-            .gossip
-            .map(|(socket, keyring)| Gossip::start(world, gossip_settings(&config, socket, keyring, seeded), say.clone(), heard));
+        let gossip = sockets.gossip.map(|(socket, keyring)| {
+            Gossip::start(world, gossip_settings(&config, socket.into(), keyring, seeded), say.clone(), heard)
+        });
         let tally = Arc::new(Tally::default());
         let config = Arc::new(config);
-        let engine = Engine::new(Identity {
-            name: config.node.clone(),
-            advertised: config.apiservers.iter().copied().map(Endpoint::from).collect(),
-            seed: rand::random(),
-        });
+        let engine = Engine::new(identity(&config));
         let driver = Driver {
             engine: within(engine),
             world: world.clone(),
@@ -117,8 +114,9 @@ impl Agent {
             seeds,
             connections: std::collections::BTreeMap::new(),
         };
-        let driver =
-            AbortOnDropHandle::new(tokio::spawn(driver.run(Ears { heard: hearing, saw: sights, resolved, orders: ordered })));
+        let ears = Ears { heard: hearing, saw: sights, resolved, orders: ordered };
+        let (essential, driver_ended) = Essential::new();
+        let driver = AbortOnDropHandle::new(tokio::spawn(essential.run("the engine's driver", driver.run(ears))));
         info!(
             node = %config.node, role = role(&config).as_str(), cluster = %config.cluster,
             listen = ?listening, admin = %admin_addr, gossip = ?gossip_addr, "prismesh serves"
@@ -136,9 +134,12 @@ impl Agent {
             routing: routes,
             tally,
             rejections: rejections.clone(),
+            names: names_kept.task(),
+            admin: Arc::new(Supervised::new("admin")),
         });
-        let admin = AbortOnDropHandle::new(admin::serve(sockets.admin, view.clone(), own, rejections));
-        Ok(Agent { proxy, gossip, orders, names, config, view, _names: names_kept, _admin: admin, _driver: driver })
+        let serving = admin::serve(sockets.admin, view.clone(), own, rejections, view.admin.clone());
+        let admin = AbortOnDropHandle::new(serving);
+        Ok(Agent { proxy, gossip, orders, names, config, view, driver_ended, _names: names_kept, _admin: admin, _driver: driver })
     }
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
@@ -146,6 +147,7 @@ impl Agent {
         if let (Some(gossip), Some(keyring)) = (&self.gossip, keyring) {
             gossip.reload(keyring, config.allow.clone());
         }
+        self.view.tally.reload_failed(None);
         self.names.send_replace(targets(&config));
         let config = Arc::new(config);
         self.config.store(config.clone());
@@ -153,9 +155,9 @@ impl Agent {
         let _ = self.orders.send(Order::Configure(config)).await;
     }
 
-    /// A reload failed: what was there stays, and the metric says so.
-    pub fn reload_failed(&self) {
-        self.view.tally.reload_failures.fetch_add(1, Ordering::Relaxed);
+    /// A reload failed: what was there stays, and the metric and the status say so.
+    pub fn reload_failed(&self, reason: String) {
+        self.view.tally.reload_failed(Some(reason));
     }
 
     /// The configuration in force.
@@ -169,6 +171,15 @@ impl Agent {
     /// Which of them does not, in words.
     pub async fn healthy(&self) -> Result<(), String> {
         self.view.alive().await
+    }
+
+    /// Completes when a task has ended without which this agent is of no use, the engine's driver or an accept loop, and says
+    /// which and why. The process should end then, so that it is started again.
+    pub async fn ended(&self) -> String {
+        tokio::select! {
+            reason = self.driver_ended.clone().reason() => reason,
+            reason = self.proxy.ended().reason() => reason,
+        }
     }
 
     /// Says good-bye, serves on until the drain ends or `hurry` is cancelled, and stops.
@@ -195,6 +206,15 @@ fn role(config: &Config) -> Role {
     if config.apiservers.is_empty() { Role::Worker } else { Role::ControlPlane }
 }
 
+/// Who the engine of this configuration is. The seed is drawn anew at each start.
+fn identity(config: &Config) -> Identity {
+    Identity {
+        name: config.node.clone(),
+        advertised: config.apiservers.iter().copied().map(Endpoint::from).collect(),
+        seed: rand::random(),
+    }
+}
+
 /// What the first record says, before anything was probed.
 fn first_say(config: &Config) -> Say {
     Say { role: role(config), agent: AgentState::Running, endpoints: config.apiservers.clone(), report: OwnReport::default() }
@@ -209,7 +229,7 @@ fn targets(config: &Config) -> Vec<HostPort> {
 
 fn gossip_settings(
     config: &Config,
-    socket: Box<dyn DatagramSocket>,
+    socket: Arc<dyn DatagramSocket>,
     keyring: Keyring,
     seeds: watch::Receiver<Vec<SocketAddr>>,
 ) -> gossip::Settings {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::decide::Decide;
 use super::{Agent, Sockets, sockets};
-use crate::config::{Config, Loaded, Sources};
+use crate::config::{Config, Loaded, Snapshot, Sources};
 use crate::engine::Engine;
 use crate::gossip::keyring::Keyring;
 use crate::probe::{TlsProber, Trust};
@@ -35,15 +36,20 @@ pub enum StartError {
     /// This machine would not let us.
     #[error("{0}")]
     Machine(String),
+    /// It ran, and a task has ended without which it is of no use.
+    #[error("{0}")]
+    Ended(String),
 }
 
-/// Runs an agent until it is told to stop. `sources` are loaded again on SIGHUP and when a watched file has changed;
-/// `inherited` are sockets that were passed to this process; `within` is as for [`Agent::start`].
+/// Runs an agent until it is told to stop. `files` are those that `loaded` was loaded through. `sources` are loaded again on
+/// SIGHUP and when a watched file has changed; `inherited` are sockets that were passed to this process; `within` is as for
+/// [`Agent::start`].
 ///
 /// # Errors
-/// Only before it serves; see [`StartError`].
+/// See [`StartError`].
 pub async fn run(
     loaded: Loaded,
+    files: Arc<Snapshot>,
     sources: Sources,
     mut inherited: Inherited,
     within: impl FnOnce(Engine) -> Box<dyn Decide>,
@@ -55,7 +61,9 @@ pub async fn run(
     let wall: Arc<dyn WallClock> = Arc::new(real::SystemClock);
     let net: Arc<dyn Net> = Arc::new(real::RealNet);
     let clock = Clock::start();
-    let (trust, keyring) = secrets(&config, &store, &wall).await.map_err(StartError::Configuration)?;
+    let (trust, keyring) = secrets(&config, &files, &wall).await.map_err(StartError::Configuration)?;
+    let fingerprint = config.fingerprint(&*files).await;
+    files.thaw().await;
     let prober = Arc::new(TlsProber::new(net.clone(), clock, trust));
     let world = World {
         datagram: Arc::new(real::RealDatagram),
@@ -69,10 +77,10 @@ pub async fn run(
     let sockets = bind(&config, &world, keyring, &mut inherited).await?;
     let most = most_connections(config.max_connections, descriptors);
     let mut signals = Signals::new().map_err(machine)?;
-    let fingerprint = config.fingerprint(&*world.store).await;
     let agent = Agent::start(config, &world, sockets, most, within).map_err(machine)?;
     service::ready();
-    Process { agent: &agent, world: &world, prober: &prober, sources: &sources, fingerprint }.serve(&mut signals).await;
+    let process = Process { agent: &agent, world: &world, prober: &prober, sources: &sources, asked: Notify::new() };
+    process.serve(&mut signals, fingerprint).await.inspect_err(|reason| error!(%reason, "prismesh ends, to be started again"))?;
     service::stopping();
     info!("stopping: serving on until the drain ends");
     let hurry = CancellationToken::new();
@@ -92,46 +100,73 @@ struct Process<'a> {
     world: &'a World,
     prober: &'a TlsProber,
     sources: &'a Sources,
-    fingerprint: [u8; 32],
+    /// SIGHUP has come.
+    asked: Notify,
 }
 
 impl Process<'_> {
-    /// Serves until a signal says stop.
-    async fn serve(&mut self, signals: &mut Signals) {
+    /// Serves until a signal says stop, or a task has ended without which the agent is of no use.
+    ///
+    /// Signals, files and the watchdog do not wait for one another: a file system that hangs must not look like a hung agent.
+    async fn serve(&self, signals: &mut Signals, fingerprint: [u8; 32]) -> Result<(), StartError> {
+        tokio::select! {
+            () = self.follow_signals(signals) => Ok(()),
+            () = self.follow_files(fingerprint) => Ok(()),
+            () = self.feed_watchdog() => Ok(()),
+            reason = self.agent.ended() => Err(StartError::Ended(reason)),
+        }
+    }
+
+    async fn follow_signals(&self, signals: &mut Signals) {
+        while signals.next().await != Told::Stop {
+            self.asked.notify_one();
+        }
+    }
+
+    /// Never ends.
+    async fn feed_watchdog(&self) {
+        let Some(allowed) = service::watchdog() else { return std::future::pending().await };
+        let mut beat = interval(allowed);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            match self.agent.healthy().await {
+                Ok(()) => service::alive(),
+                Err(reason) => error!(reason, "not telling the watchdog that all is well"),
+            }
+        }
+    }
+
+    /// Loads again what has changed, and everything when asked to. Never ends.
+    async fn follow_files(&self, mut fingerprint: [u8; 32]) {
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let watchdog = service::watchdog();
-        let mut beat = interval(watchdog.unwrap_or(LOOK_INTERVAL));
         loop {
-            tokio::select! {
-                told = signals.next() => match told {
-                    Told::Stop => return,
-                    Told::Reload => {
-                        service::reloading();
-                        self.reload().await;
-                        service::ready();
-                    }
-                },
-                _ = look.tick() => {
-                    if self.agent.config().fingerprint(&*self.world.store).await != self.fingerprint {
-                        self.reload().await;
-                    }
-                }
-                _ = beat.tick(), if watchdog.is_some() => match self.agent.healthy().await {
-                    Ok(()) => service::alive(),
-                    Err(reason) => error!(reason, "not telling the watchdog that all is well"),
-                },
+            let asked = tokio::select! {
+                () = self.asked.notified() => true,
+                _ = look.tick() => false,
+            };
+            let files = Arc::new(Snapshot::new(self.world.store.clone()));
+            if asked {
+                service::reloading();
+            }
+            if asked || self.agent.config().fingerprint(&*files).await != fingerprint {
+                fingerprint = self.reload(&files).await;
+            }
+            if asked {
+                service::ready();
             }
         }
     }
 
     /// A good configuration replaces what was there; a bad one is told, counted and forgotten until a file changes again.
-    async fn reload(&mut self) {
+    /// Returns the fingerprint of what was read.
+    async fn reload(&self, files: &Arc<Snapshot>) -> [u8; 32] {
         let before = self.agent.config();
         let loaded = async {
-            let loaded = Config::load(self.sources, &*self.world.store).await.map_err(|error| error.to_string())?;
+            let loaded = Config::load(self.sources, &**files).await.map_err(|error| error.to_string())?;
             let reload = before.reload(loaded.config);
-            let secrets = secrets(&reload.config, &self.world.store, &self.world.wall).await?;
+            let secrets = secrets(&reload.config, files, &self.world.wall).await?;
             Ok::<_, String>((reload, secrets))
         };
         match loaded.await {
@@ -139,26 +174,28 @@ impl Process<'_> {
                 for setting in reload.restart {
                     warn!(setting, "changed, but it takes a restart to apply");
                 }
+                let fingerprint = reload.config.fingerprint(&**files).await;
+                files.thaw().await;
                 self.prober.replace(trust);
-                self.fingerprint = reload.config.fingerprint(&*self.world.store).await;
                 self.agent.reload(reload.config, keyring).await;
                 info!("configuration reloaded");
+                fingerprint
             }
             Err(reason) => {
-                self.fingerprint = before.fingerprint(&*self.world.store).await;
-                self.agent.reload_failed();
                 error!(reason, "reload failed: everything stays as it was");
+                self.agent.reload_failed(reason);
+                before.fingerprint(&**files).await
             }
         }
     }
 }
 
 /// Reads what probes trust and what gossip is sealed with.
-async fn secrets(config: &Config, store: &Arc<dyn Store>, wall: &Arc<dyn WallClock>) -> Result<(Trust, Option<Keyring>), String> {
-    let trust = Trust::load(store.clone(), wall.clone(), config).await.map_err(|error| error.to_string())?;
+async fn secrets(config: &Config, files: &Arc<Snapshot>, wall: &Arc<dyn WallClock>) -> Result<(Trust, Option<Keyring>), String> {
+    let trust = Trust::load(files.clone(), wall.clone(), config).await.map_err(|error| error.to_string())?;
     let Some(gossip) = &config.gossip else { return Ok((trust, None)) };
     let wrong = |reason: String| format!("keyring {}: {reason}", gossip.keyring.display());
-    let text = store.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| wrong(error.to_string()))?;
+    let text = files.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| wrong(error.to_string()))?;
     let keyring = Keyring::parse(&text).map_err(|error| wrong(error.to_string()))?;
     Ok((trust, Some(keyring)))
 }

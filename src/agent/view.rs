@@ -15,7 +15,9 @@ use crate::admin::{self, Metrics};
 use crate::config::Config;
 use crate::engine::{Explained, Moment, Routing};
 use crate::gossip::{Gossip, MemberStatus};
+use crate::log;
 use crate::proxy::Proxy;
+use crate::supervise::Supervised;
 use crate::world::{BoxFuture, World};
 
 /// A loop that does not take part within this time counts as hung.
@@ -39,6 +41,8 @@ pub(super) struct View {
     pub(super) routing: watch::Receiver<Arc<Routing>>,
     pub(super) tally: Arc<Tally>,
     pub(super) rejections: Arc<admin::Rejections>,
+    pub(super) names: Arc<Supervised>,
+    pub(super) admin: Arc<Supervised>,
 }
 
 impl View {
@@ -54,6 +58,12 @@ impl View {
             Ok(None) => Err("the engine's driver has ended".into()),
             Err(_) => Err("the engine's driver does not answer".into()),
         }
+    }
+
+    /// The tasks that are started again when they end.
+    pub(super) fn supervised(&self) -> impl Iterator<Item = &Supervised> {
+        let gossip = self.gossip.as_ref().map(Gossip::task);
+        gossip.into_iter().chain([&*self.names, &*self.admin])
     }
 
     /// Whether the driver and the accept loops take part.
@@ -77,6 +87,9 @@ impl admin::View for View {
             let knowledge = self.knowledge().await?;
             let config = self.config.load();
             let mut notes = knowledge.notes;
+            notes.extend(self.supervised().filter_map(Supervised::note));
+            notes.extend(log::trouble());
+            notes.extend(self.tally.note());
             if config.ca.is_none() {
                 notes.push("no CA: apiservers cannot be told from others".into());
             }

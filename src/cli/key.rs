@@ -63,7 +63,7 @@ fn rewrite(path: &Path, change: Change) -> anyhow::Result<()> {
     // Writing replaces the file: without this a link to the keyring would be replaced instead of the keyring.
     let target = std::fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
     let store = real::Files;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let old = store.read(&target, KEYRING_MOST).await.with_context(|| format!("cannot read {}", path.display()))?;
         let new = change(&old).with_context(|| format!("{} was not changed", path.display()))?;

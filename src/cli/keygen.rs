@@ -1,5 +1,6 @@
 //! `prismesh keygen`: a new keyring.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -35,13 +36,17 @@ impl Keygen {
 
 fn make(path: &Path, text: &str) -> anyhow::Result<()> {
     let store = real::Files;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("cannot start the runtime")?;
     runtime.block_on(async {
-        if store.mode(path).is_ok() {
-            return Err(anyhow!(
-                "{0} is there already and was not touched; to change its keys: prismesh key add {0}",
-                path.display()
-            ));
+        match store.mode(path).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
+            Ok(_) => {
+                return Err(anyhow!(
+                    "{0} is there already and was not touched; to change its keys: prismesh key add {0}",
+                    path.display()
+                ));
+            }
         }
         store.write(path, text.as_bytes()).await.with_context(|| format!("cannot write {}", path.display()))
     })

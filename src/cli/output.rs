@@ -21,6 +21,21 @@ pub(super) enum Failure {
     /// Whoever read our output has gone, as in `prismesh status | head -1`: no failure.
     #[error("the output was closed")]
     Closed,
+    /// It has been told already, and the process ends with this code.
+    #[error("told already")]
+    Told(u8),
+}
+
+impl Failure {
+    /// The exit code that says so.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Closed => 0,
+            Failure::Config(_) | Failure::Start(StartError::Configuration(_)) => 2,
+            Failure::Runtime(_) | Failure::Start(_) => 1,
+            Failure::Told(code) => *code,
+        }
+    }
 }
 
 /// Prints to standard output.
@@ -40,17 +55,11 @@ pub(super) fn say(line: &str) {
 
 /// Tells a failure, and turns the end of a command into the process's.
 pub(super) fn end(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
-        Err(failure @ (Failure::Config(_) | Failure::Start(StartError::Configuration(_)))) => {
-            say(&failure.to_string());
-            ExitCode::from(2)
-        }
-        Err(failure @ (Failure::Runtime(_) | Failure::Start(_))) => {
-            say(&failure.to_string());
-            ExitCode::FAILURE
-        }
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    if !matches!(failure, Failure::Closed | Failure::Told(_)) {
+        say(&failure.to_string());
     }
+    ExitCode::from(failure.exit_code())
 }
 
 /// An exit code from a number.

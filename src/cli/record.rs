@@ -19,18 +19,18 @@ const WAITING: usize = 4096;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Where entries go. Dropping it writes what still waits.
-pub(super) struct Log {
+pub(super) struct Recording {
     lines: Option<SyncSender<Vec<u8>>>,
     /// Disconnected once the writing thread has ended.
     ended: Receiver<()>,
 }
 
-impl Log {
+impl Recording {
     /// Makes the file, readable by its owner only, or empties the one that is there.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(super) fn create(path: &Path) -> Result<Log, StartError> {
+    pub(super) fn create(path: &Path) -> Result<Recording, StartError> {
         let wrong = |error: std::io::Error| {
             StartError::Configuration(format!(
                 "flag --record: cannot write {}: {error}; name a file in a directory that exists",
@@ -47,7 +47,7 @@ impl Log {
             drop(ending);
         });
         thread.map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
-        Ok(Log { lines: Some(lines), ended })
+        Ok(Recording { lines: Some(lines), ended })
     }
 
     /// Writes one entry, soon.
@@ -70,7 +70,7 @@ impl Log {
     }
 }
 
-impl Drop for Log {
+impl Drop for Recording {
     fn drop(&mut self) {
         self.lines = None;
         // Nobody sends: it is disconnected, or the disk hangs and is not waited for any longer.

@@ -1,17 +1,21 @@
 //! `prismesh run`: configuration, logs, and then the agent.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::output::Failure;
-use super::record::Log;
+use super::record::Recording;
 use super::settings::Settings;
 use super::{config_check, logging};
 use crate::agent::decide::{Decide, Recorded};
-use crate::agent::process;
-use crate::service;
+use crate::agent::process::{self, StartError};
+use crate::config::{Snapshot, Sources};
+use crate::log::{self, Log};
+use crate::service::{self, Inherited};
+use crate::supervise::{self, caught};
 use crate::world::real;
 
 /// Threads that carry at most: more buy nothing for an apiserver's traffic, and each costs memory on every node.
@@ -29,29 +33,47 @@ pub(super) struct Run {
     record: Option<PathBuf>,
 }
 
+/// Runs the agent. Nothing in here writes to standard error but the log's own thread, and nothing waits for it.
 pub(super) fn run(run: Run) -> Result<(), Failure> {
-    let sources = run.settings.sources();
     // Before there are other threads: it changes the environment.
     let inherited = service::inherited();
-    let store = real::Files;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS.min(std::thread::available_parallelism().map_or(1, usize::from)))
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let loaded = config_check::load(&sources, &store).await?;
-        logging::start(&loaded.config)?;
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
+    let sources = run.settings.sources();
+    let log = log::start();
+    supervise::hook_panics();
+    let ended = runtime().and_then(|runtime| {
+        let agent = serve(&sources, inherited, run.record.as_deref(), log);
+        let ended = runtime.block_on(caught(agent)).unwrap_or_else(|panic| Err(StartError::Ended(panic).into()));
+        // A blocking call that never returns, on a file system that hangs, is not waited for.
+        runtime.shutdown_background();
+        ended
+    });
+    let ended = ended.map_err(|failure| {
+        log.line(format!("prismesh: {failure}\n").as_bytes());
+        Failure::Told(failure.exit_code())
+    });
+    log.finish();
+    ended
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let workers = WORKERS.min(std::thread::available_parallelism().map_or(1, usize::from));
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(workers).enable_all().build().context("cannot start the runtime")?)
+}
+
+async fn serve(sources: &Sources, inherited: Inherited, record: Option<&Path>, log: &'static Log) -> Result<(), Failure> {
+    let files = Arc::new(Snapshot::new(Arc::new(real::Files)));
+    let loaded = config_check::load(sources, &*files).await?;
+    logging::start(&loaded.config, log)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let recording = record.map(Recording::create).transpose()?;
+    let within = |engine| -> Box<dyn Decide> {
+        match recording {
+            None => Box::new(engine),
+            Some(mut recording) => Box::new(Recorded::new(engine, move |entry| recording.write(entry))),
         }
-        let log = run.record.as_deref().map(Log::create).transpose()?;
-        let within = |engine| -> Box<dyn Decide> {
-            match log {
-                None => Box::new(engine),
-                Some(mut log) => Box::new(Recorded::new(engine, move |entry| log.write(entry))),
-            }
-        };
-        Ok(process::run(loaded, sources, inherited, within).await?)
-    })
+    };
+    Ok(process::run(loaded, files, sources.clone(), inherited, within).await?)
 }

@@ -123,7 +123,7 @@ impl Named<'_> {
     /// A missing file is told before its permissions are, and both before its content.
     async fn keyring(&self, path: &Path) -> Result<(), ConfigError> {
         let bytes = self.read(Setting::Keyring, path).await?;
-        let mode = self.store.mode(path).map_err(|error| {
+        let mode = self.store.mode(path).await.map_err(|error| {
             let (what, right) = unreadable(&error, SECRET_MOST);
             self.wrong(Setting::Keyring, path, &what, right)
         })?;

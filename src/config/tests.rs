@@ -39,8 +39,8 @@ impl Store for Files {
         unreachable!("loading a configuration writes nothing")
     }
 
-    fn mode(&self, path: &Path) -> io::Result<u32> {
-        self.0.get(path).map(|(_, mode)| *mode).ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn mode<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async move { self.0.get(path).map(|(_, mode)| *mode).ok_or_else(|| io::ErrorKind::NotFound.into()) })
     }
 }
 
@@ -80,7 +80,7 @@ fn sources(line: &str) -> Sources {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 fn load(line: &str) -> Result<Loaded, String> {

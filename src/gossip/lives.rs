@@ -50,6 +50,7 @@ impl Supervisor {
         info!("gossip runs as {} at {}, generation {}", self.shared.node, life.addr, life.generation);
         if self.starts.begun() {
             self.shared.stats.restarts.add(1);
+            self.shared.task.restarted();
         }
         self.shared.stats.generation.set(life.generation);
         *unpoisoned(&self.shared.advertised) = Some(life.addr);
@@ -65,7 +66,7 @@ impl Supervisor {
 
     pub(super) fn life_failed(&mut self, why: &str) {
         if let Some(life) = self.life.take() {
-            warn!("gossip has ended: {why}; starting it again, what was known stays known");
+            self.shared.task.failed(&format!("gossip has ended: {why}; what was known stays known"));
             self.starts.failed(Instant::now(), life.began);
         }
     }

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Two tasks do everything: `transport` owns the socket and never waits for anyone; `supervise` owns the rest. They
-//! share nothing but queues that may lose and a table of admitted nodes.
+//! share nothing but queues that may lose and a table of admitted nodes. If either panics, both are started again with
+//! back-off, and what was known of the members stays known.
 //!
 //! Nothing unsealed reaches the library, and what opens is still judged (`inspect`), since members with the key may be hostile.
 //! Under one key for all, what a member says about *others* cannot be told from the truth. What that can do is bounded:
@@ -66,10 +67,10 @@ use tokio::time::Instant;
 
 pub use self::keyring::{Keyring, KeyringError};
 pub use self::stats::{DropReason, Stats};
-use self::supervise::Supervisor;
 use crate::engine::Event;
 use crate::engine::endpoint::{Endpoint, NodeId};
 use crate::engine::event::{AgentState, ApiserverState, OwnReport, Remembered, Role};
+use crate::supervise::Supervised;
 use crate::world::{DatagramSocket, World};
 
 /// Between two rounds of gossip.
@@ -82,13 +83,14 @@ const SETTLE: Duration = Duration::from_secs(5);
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// What gossip is started with.
+#[derive(Clone)]
 pub struct Settings {
     /// The cluster's id.
     pub cluster: String,
     /// This node's name.
     pub name: String,
     /// Already bound; may be inherited. It is never shut down, only dropped.
-    pub socket: Box<dyn DatagramSocket>,
+    pub socket: Arc<dyn DatagramSocket>,
     /// Where others are to send, if a person said so.
     pub advertise: Option<SocketAddr>,
     /// Where others reach this node's apiserver.
@@ -183,6 +185,11 @@ struct Shared {
     advertised: Mutex<Option<SocketAddr>>,
     said: Mutex<Say>,
     book: Mutex<book::Book>,
+    /// What gossip is started with again after a panic: keys and networks as of the last reload.
+    settings: Mutex<Settings>,
+    /// What was last to be kept on disk, for the same.
+    remembered: Mutex<Option<(Vec<Remembered>, u32)>>,
+    task: Supervised,
 }
 
 impl Gossip {
@@ -196,9 +203,12 @@ impl Gossip {
             advertised: Mutex::new(None),
             said: Mutex::new(first),
             book: Mutex::new(book::Book::new(node)),
+            settings: Mutex::new(settings),
+            remembered: Mutex::new(None),
+            task: Supervised::new("gossip"),
         });
         let (commands, orders) = mpsc::unbounded_channel();
-        tokio::spawn(Supervisor::run(world.clone(), settings, Arc::clone(&shared), orders, heard));
+        tokio::spawn(supervise::keep_running(world.clone(), Arc::clone(&shared), orders, heard));
         Gossip { commands, shared }
     }
 
@@ -234,6 +244,11 @@ impl Gossip {
     /// The counters.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.shared.stats)
+    }
+
+    /// How the task that gossips fares.
+    pub fn task(&self) -> &Supervised {
+        &self.shared.task
     }
 
     /// The address that is advertised; [`None`] while there is none.

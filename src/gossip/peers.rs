@@ -26,6 +26,7 @@ use crate::engine::Event;
 use crate::engine::endpoint::{Endpoint, NodeId};
 use crate::engine::event::CachedEndpoint;
 use crate::engine::policy;
+use crate::supervise::caught;
 use crate::world::Store;
 
 /// The file, in the state directory.
@@ -179,7 +180,7 @@ struct Draft {
 /// Keeps the file up to date, in a task of its own: a slow disk holds up nothing else.
 pub(super) struct Keeper {
     draft: watch::Sender<Draft>,
-    done: tokio::task::JoinHandle<()>,
+    done: tokio::task::JoinHandle<Result<(), String>>,
 }
 
 impl Keeper {
@@ -194,7 +195,7 @@ impl Keeper {
     ) -> Keeper {
         let (draft, wanted) = watch::channel(Draft { cache: Arc::new(cache), keyring: Arc::new(keyring), urgent: 0 });
         let writer = Writer { store, file: state_dir.join(FILE), cluster, stats, failing: false };
-        Keeper { draft, done: tokio::spawn(writer.run(wanted)) }
+        Keeper { draft, done: tokio::spawn(caught(writer.run(wanted))) }
     }
 
     /// What is, or is about to be, on disk.
@@ -220,6 +221,14 @@ impl Keeper {
             draft.keyring = Arc::new(keyring);
             draft.urgent += 1;
         });
+    }
+
+    /// Completes when the task that writes has panicked, and says how. Not to be asked again.
+    pub(super) async fn panicked(&mut self) -> String {
+        match (&mut self.done).await {
+            Ok(Err(panic)) => panic,
+            Ok(Ok(())) | Err(_) => "it ended".to_owned(),
+        }
     }
 
     /// Writes what is still to be written, and ends.

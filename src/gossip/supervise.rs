@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tracing::error;
 
 use super::chores::Chores;
@@ -23,6 +23,7 @@ use super::transport::{self, Incoming, Outgoing};
 use super::voice::{Speak, Voice, until};
 use super::{Command, Heard, INTERVAL, Keyring, Say, Settings, Shared, unpoisoned};
 use crate::engine::event::AgentState;
+use crate::supervise::caught;
 use crate::world::{BoxFuture, World};
 
 /// What is still to be written when gossip ends has this long.
@@ -33,6 +34,7 @@ pub(super) struct Supervisor {
     pub(super) world: World,
     pub(super) shared: Arc<Shared>,
     pub(super) link: mpsc::Sender<Outgoing>,
+    transport: transport::Running,
     pub(super) keeper: Keeper,
     pub(super) outbox: Outbox,
     pub(super) contacts: Contacts,
@@ -46,8 +48,50 @@ pub(super) struct Supervisor {
     pub(super) namesakes: Namesakes,
     pub(super) voice: Voice,
     leaving: Option<Leaving>,
-    /// Nobody holds a handle any more, or the socket's task is gone.
+    /// Nobody holds a handle any more.
     over: bool,
+}
+
+/// Runs gossip until the last handle is dropped or it has left. When it panics it is started again, after a pause.
+pub(super) async fn keep_running(
+    world: World,
+    shared: Arc<Shared>,
+    mut orders: mpsc::UnboundedReceiver<Command>,
+    heard: mpsc::Sender<Heard>,
+) {
+    loop {
+        let run = Supervisor::run(world.clone(), Arc::clone(&shared), &mut orders, heard.clone());
+        let (Err(reason) | Ok(Err(reason))) = caught(run).await else { return };
+        shared.task.count_panic();
+        let pause = Instant::now() + shared.task.failed(&reason);
+        while let Ok(order) = timeout_at(pause, orders.recv()).await {
+            match order {
+                // Nobody is told that this node leaves: it is as good as gone already.
+                None | Some(Command::Leave(_)) => return,
+                Some(order) => shared.note(order),
+            }
+        }
+        shared.task.restarted();
+    }
+}
+
+impl Shared {
+    /// Takes in what is asked for while gossip does not run.
+    fn note(&self, order: Command) {
+        match order {
+            Command::Say(say, _) => *unpoisoned(&self.said) = say,
+            Command::Remember(endpoints, cluster_size) => *unpoisoned(&self.remembered) = Some((endpoints, cluster_size)),
+            Command::Reload(keyring, allow) => self.reload(keyring, allow),
+            Command::Leave(_) => {}
+            #[cfg(test)]
+            Command::EndLife => {}
+        }
+    }
+
+    fn reload(&self, keyring: Keyring, allow: Vec<IpNet>) {
+        let mut settings = unpoisoned(&self.settings);
+        (settings.keyring, settings.allow) = (keyring, allow);
+    }
 }
 
 /// What the configuration said.
@@ -66,22 +110,25 @@ struct Leaving {
 }
 
 impl Supervisor {
-    /// Runs gossip until the last handle is dropped, or it has left.
-    pub(super) async fn run(
+    /// Runs gossip until the last handle is dropped, or it has left. The error says which of its other tasks has panicked.
+    async fn run(
         world: World,
-        settings: Settings,
         shared: Arc<Shared>,
-        mut orders: mpsc::UnboundedReceiver<Command>,
+        orders: &mut mpsc::UnboundedReceiver<Command>,
         heard: mpsc::Sender<Heard>,
-    ) {
-        let (mut this, mut incoming) = Supervisor::prepare(world, settings, shared).await;
+    ) -> Result<(), String> {
+        let (mut this, mut incoming) = Supervisor::prepare(world, shared).await;
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !this.over && !this.has_left() {
             let (bell, ended) = this.signals();
             tokio::select! {
                 order = orders.recv() => this.obey(order).await,
-                told = incoming.recv() => this.hear(told).await,
+                told = incoming.recv() => match told {
+                    Some(told) => this.hear(told).await,
+                    None => return Err(this.transport_panicked().await),
+                },
+                reason = this.keeper.panicked() => return Err(format!("writing the peer cache {reason}")),
                 room = heard.reserve(), if !this.outbox.is_empty() => this.hand_out(room),
                 () = rung(bell) => this.look().await,
                 why = end_of(ended) => this.life_failed(&why),
@@ -90,9 +137,16 @@ impl Supervisor {
             }
         }
         this.finish().await;
+        Ok(())
     }
 
-    async fn prepare(world: World, settings: Settings, shared: Arc<Shared>) -> (Supervisor, mpsc::Receiver<Incoming>) {
+    async fn transport_panicked(&mut self) -> String {
+        let reason = (&mut self.transport).await.ok().and_then(Result::err);
+        format!("the gossip socket's task {}", reason.unwrap_or_else(|| "ended".to_owned()))
+    }
+
+    async fn prepare(world: World, shared: Arc<Shared>) -> (Supervisor, mpsc::Receiver<Incoming>) {
+        let settings = unpoisoned(&shared.settings).clone();
         let Settings { cluster, name, socket, advertise, apiservers, keyring, seeds, allow, state_dir } = settings;
         let now = Instant::now();
         let cache = peers::load(&*world.store, &state_dir, &keyring, &cluster, &shared.stats).await;
@@ -101,12 +155,13 @@ impl Supervisor {
         let contacts = Contacts::new(now, cache.peers.iter().map(|peer| peer.addr));
         let bound = socket.local_addr().inspect_err(|error| error!("the gossip socket has no address: {error}")).ok();
         let stats = Arc::clone(&shared.stats);
-        let (link, incoming) = transport::start(socket, Cipher::for_gossip(&keyring, &cluster), Arc::clone(&stats));
+        let (link, incoming, transport) = transport::start(socket, Cipher::for_gossip(&keyring, &cluster), Arc::clone(&stats));
         let keeper = Keeper::start(Arc::clone(&world.store), &state_dir, cluster.clone(), keyring, cache, stats);
-        let supervisor = Supervisor {
+        let mut supervisor = Supervisor {
             world,
             shared,
             link,
+            transport,
             keeper,
             outbox,
             contacts,
@@ -121,6 +176,10 @@ impl Supervisor {
             leaving: None,
             over: false,
         };
+        let remembered = unpoisoned(&supervisor.shared.remembered).take();
+        if let Some((endpoints, cluster_size)) = remembered {
+            supervisor.remember(endpoints, cluster_size);
+        }
         (supervisor, incoming)
     }
 
@@ -158,12 +217,7 @@ impl Supervisor {
         }
     }
 
-    async fn hear(&mut self, told: Option<Incoming>) {
-        let Some(told) = told else {
-            error!("the gossip socket's task has ended; this node knows what it knew and hears no more");
-            self.over = true;
-            return;
-        };
+    async fn hear(&mut self, told: Incoming) {
         match told {
             Incoming::RoundTrip(node, rtt) => {
                 unpoisoned(&self.shared.book).round_trip(node, rtt);
@@ -248,6 +302,7 @@ impl Supervisor {
     }
 
     async fn reload(&mut self, keyring: Keyring, allow: Vec<IpNet>) {
+        self.shared.reload(keyring.clone(), allow.clone());
         self.send(Outgoing::Rekey(Cipher::for_gossip(&keyring, &self.surroundings.cluster))).await;
         self.keeper.rekey(keyring);
         self.surroundings.allow = allow.clone();

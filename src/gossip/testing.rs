@@ -144,8 +144,8 @@ impl Store for Disk {
         Box::pin(std::future::ready(if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }))
     }
 
-    fn mode(&self, _: &Path) -> io::Result<u32> {
-        Ok(0o600)
+    fn mode<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async move { Ok(0o600) })
     }
 }
 
@@ -237,7 +237,7 @@ impl Machine {
         Settings {
             cluster: CLUSTER.to_owned(),
             name: self.name.clone(),
-            socket: Box::new(self.lan.bind(SocketAddr::new(self.ip(), PORT))),
+            socket: Arc::new(self.lan.bind(SocketAddr::new(self.ip(), PORT))),
             advertise: None,
             apiservers: Vec::new(),
             keyring: keyring.clone(),

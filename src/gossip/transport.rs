@@ -12,6 +12,7 @@ use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatMessage, Serializable};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::exchanges::Exchanges;
 use super::fragment::{Assembler, Splitter};
@@ -22,6 +23,7 @@ use super::sessions::{Opened, Parts, Sessions};
 use super::stats::{DropReason, Stats};
 use super::unpoisoned;
 use crate::engine::endpoint::NodeId;
+use crate::supervise::caught;
 use crate::world::{BoxFuture, DatagramSocket};
 
 /// Messages that wait for gossip's library, and for the socket. Beyond that they are lost, as on a network.
@@ -67,12 +69,15 @@ pub(super) struct Life {
     inbox: mpsc::Sender<(SocketAddr, ChitchatMessage)>,
 }
 
+/// The running task: how it ended, with its panic's words.
+pub(super) type Running = AbortOnDropHandle<Result<(), String>>;
+
 /// Starts the task; it ends when the sender returned is dropped.
 pub(super) fn start(
-    socket: Box<dyn DatagramSocket>,
+    socket: Arc<dyn DatagramSocket>,
     cipher: Cipher,
     stats: Arc<Stats>,
-) -> (mpsc::Sender<Outgoing>, mpsc::Receiver<Incoming>) {
+) -> (mpsc::Sender<Outgoing>, mpsc::Receiver<Incoming>, Running) {
     let (outgoing, wanted) = mpsc::channel(QUEUE);
     let (told, incoming) = mpsc::channel(QUEUE);
     let link = Link {
@@ -85,12 +90,12 @@ pub(super) fn start(
         told,
         stats,
     };
-    tokio::spawn(link.run(wanted));
-    (outgoing, incoming)
+    let running = AbortOnDropHandle::new(tokio::spawn(caught(link.run(wanted))));
+    (outgoing, incoming, running)
 }
 
 struct Link {
-    socket: Box<dyn DatagramSocket>,
+    socket: Arc<dyn DatagramSocket>,
     sessions: Sessions,
     splitter: Splitter,
     assembler: Assembler,

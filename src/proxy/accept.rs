@@ -1,10 +1,7 @@
 //! The accept loops: nothing that happens to a client or to this node ends one, but for the stop of the proxy.
 
-use std::future::poll_fn;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::clients::{Admission, Place};
 use super::stats::TurnedAway;
 use super::{Shared, session};
-use crate::world::{BoxFuture, Listener, Stream};
+use crate::supervise::caught;
+use crate::world::{Listener, Stream};
 
 /// After an error (no descriptors, no memory) this long passes until the next try: short enough that relief is seen at once,
 /// long enough that waiting costs no core.
@@ -25,26 +23,27 @@ const LAST_ONES: usize = 4096;
 /// A question whether the loop turns.
 pub(super) type Beat = oneshot::Sender<()>;
 
-/// Accepts clients until `closing`. A panic is counted, and the loop goes on.
+/// Panics in a row, without a client accepted between them, after which the loop ends: the process has to be started again.
+const MAX_PANICS: u32 = 10;
+
+/// Accepts clients until `closing`. A panic is counted, and the loop goes on, unless nothing else happens any more.
 pub(super) async fn accept(
     shared: Arc<Shared>,
     listener: Box<dyn Listener>,
     mut beats: mpsc::Receiver<Beat>,
     closing: CancellationToken,
 ) {
-    let mut door = Door { shared, listener, failing: false };
-    loop {
-        let mut turning: BoxFuture<'_, ()> = Box::pin(door.turn(&mut beats, &closing));
-        let survived = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| turning.as_mut().poll(cx))) {
-            Ok(turned) => turned.map(|()| true),
-            Err(_) => Poll::Ready(false),
-        })
-        .await;
-        drop(turning);
-        if survived {
-            break;
-        }
+    let mut door = Door { shared, listener, failing: false, panics: 0 };
+    while let Err(reason) = caught(door.turn(&mut beats, &closing)).await {
         door.shared.stats.count(|counts| counts.panics += 1);
+        door.panics += 1;
+        if door.panics == 1 {
+            tracing::error!(reason, "accepting a client panicked; the accept loop goes on");
+        }
+        if door.panics >= MAX_PANICS {
+            // The process is told by the end of this task.
+            std::panic::resume_unwind(Box::new(reason));
+        }
         tokio::time::sleep(PAUSE).await;
     }
     // Closed, never shut down: an inherited socket goes on listening for its owner.
@@ -54,6 +53,8 @@ struct Door {
     shared: Arc<Shared>,
     listener: Box<dyn Listener>,
     failing: bool,
+    /// Panics since a client was last accepted.
+    panics: u32,
 }
 
 impl Door {
@@ -93,7 +94,7 @@ impl Door {
     fn accepted(&mut self, accepted: io::Result<Box<dyn Stream>>) -> bool {
         match accepted {
             Ok(client) => {
-                self.failing = false;
+                (self.failing, self.panics) = (false, 0);
                 admit(&self.shared, client);
                 true
             }

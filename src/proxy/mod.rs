@@ -29,6 +29,7 @@ use self::stats::Stats;
 pub use self::stats::{DialEnd, Snapshot, TurnedAway, UpstreamCounts};
 use crate::engine::event::Saw;
 use crate::engine::{Endpoint, Moment, Routing, policy};
+use crate::supervise::{Ended, Essential};
 use crate::world::{Clock, Listener, Net, World};
 
 mod accept;
@@ -66,6 +67,7 @@ pub struct Proxy {
     beats: Arc<[mpsc::Sender<Beat>]>,
     doors: TaskTracker,
     closing: CancellationToken,
+    ended: Ended,
 }
 
 /// What all connections share.
@@ -102,14 +104,21 @@ impl Proxy {
             clients: Clients::new(settings.max_connections),
         });
         let (doors, closing) = (TaskTracker::new(), CancellationToken::new());
+        let (essential, ended) = Essential::new();
         let open = |listener| {
             let (ask, beats) = mpsc::channel(1);
-            doors.spawn(accept::accept(shared.clone(), listener, beats, closing.clone()));
+            let accepting = accept::accept(shared.clone(), listener, beats, closing.clone());
+            doors.spawn(essential.run("an accept loop", accepting));
             ask
         };
         let beats = listeners.into_iter().map(open).collect();
         doors.close();
-        Proxy { shared, beats, doors, closing }
+        Proxy { shared, beats, doors, closing, ended }
+    }
+
+    /// What completes when an accept loop has ended, also by [`Proxy::stop`].
+    pub fn ended(&self) -> Ended {
+        self.ended.clone()
     }
 
     /// How many clients are held now.

@@ -69,8 +69,8 @@ impl Store for Nothing {
         refused()
     }
 
-    fn mode(&self, _: &Path) -> io::Result<u32> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn mode<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async move { Err(io::ErrorKind::Unsupported.into()) })
     }
 }
 

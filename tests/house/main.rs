@@ -16,18 +16,20 @@ use rust::Source;
 const LINES: usize = 500;
 
 /// Who may import whom. The same table, for people, is in `docs/ARCHITECTURE.md`.
-const MODULES: [(&str, &[&str]); 11] = [
+const MODULES: [(&str, &[&str]); 13] = [
     ("engine", &[]),
     ("service", &[]),
+    ("log", &[]),
+    ("supervise", &[]),
     ("world", &["engine"]),
     ("config", &["engine", "world"]),
-    ("names", &["config", "world"]),
-    ("gossip", &["engine", "config", "world"]),
-    ("proxy", &["engine", "config", "world"]),
+    ("names", &["config", "world", "supervise"]),
+    ("gossip", &["engine", "config", "world", "supervise"]),
+    ("proxy", &["engine", "config", "world", "supervise"]),
     ("probe", &["engine", "config", "world"]),
-    ("admin", &["engine", "config", "world"]),
-    ("agent", &["engine", "service", "world", "config", "names", "gossip", "proxy", "probe", "admin"]),
-    ("cli", &["engine", "service", "world", "config", "names", "gossip", "proxy", "probe", "admin", "agent"]),
+    ("admin", &["engine", "config", "world", "supervise"]),
+    ("agent", &["engine", "service", "log", "supervise", "world", "config", "names", "gossip", "proxy", "probe", "admin"]),
+    ("cli", &["engine", "service", "log", "supervise", "world", "config", "names", "gossip", "proxy", "probe", "admin", "agent"]),
 ];
 
 /// Where everything that is compiled stands, but for the fuzz targets' own crate below `tests`, which is there too.

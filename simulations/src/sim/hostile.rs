@@ -170,7 +170,7 @@ impl Liar {
             cluster: CLUSTER.to_owned(),
             state_dir: format!("/var/lib/{name}").into(),
             name,
-            socket,
+            socket: socket.into(),
             advertise: Some(at),
             apiservers: say.endpoints.clone(),
             keyring: self.keyring.clone(),

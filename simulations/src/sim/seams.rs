@@ -310,8 +310,8 @@ impl Store for Host {
         })
     }
 
-    fn mode(&self, path: &Path) -> io::Result<u32> {
-        self.disk.read(path, usize::MAX).map(|_| 0o600)
+    fn mode<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async move { self.disk.read(path, usize::MAX).map(|_| 0o600) })
     }
 }
 

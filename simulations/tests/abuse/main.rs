@@ -12,6 +12,7 @@ mod crowds;
 mod gossip;
 mod holding;
 mod listening;
+mod logging;
 mod places;
 mod reach;
 mod recording;

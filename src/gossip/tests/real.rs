@@ -15,7 +15,7 @@ use crate::world::{Datagram, World};
 async fn node(machine: &Machine, dir: &tempfile::TempDir, ring: &Keyring, seeds: Vec<std::net::SocketAddr>) -> Node {
     let socket = RealDatagram.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let settings = Settings {
-        socket,
+        socket: socket.into(),
         seeds: watch::channel(seeds).1,
         state_dir: dir.path().join(&machine.name),
         ..machine.settings(ring, &[])

@@ -6,7 +6,6 @@
 //! Both files are looked at again when a name is asked for, at most every [`LOOK_AGAIN`]: a node's DHCP client may rewrite
 //! them at any time, and a balancer moved by editing /etc/hosts should move.
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
@@ -103,7 +102,7 @@ impl SystemResolver {
     }
 
     async fn look(&self, state: &mut State) {
-        let stamps = [stamp(&self.hosts), stamp(&self.resolv)];
+        let stamps = [stamp(&self.hosts).await, stamp(&self.resolv).await];
         let [hosts_changed, resolv_changed] = [0, 1].map(|file: usize| stamps.get(file) != state.stamps.get(file));
         if hosts_changed || state.looked.is_none() {
             state.hosts = Arc::new(read_hosts(&self.hosts).await);
@@ -121,8 +120,8 @@ impl Resolver for SystemResolver {
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
+async fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = Files::metadata(path).await.ok()?;
     Some(Stamp {
         inode: metadata.ino(),
         length: metadata.len(),

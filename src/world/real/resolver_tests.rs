@@ -6,6 +6,8 @@ use hickory_resolver::proto::rr::{RData, Record};
 use tokio::net::UdpSocket;
 use tokio::time::{advance, pause};
 
+use std::fs;
+
 use super::*;
 
 /// Files of our own, with a name server that does not answer.

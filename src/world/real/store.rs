@@ -3,12 +3,17 @@
 //! A write goes to a file of its own in the same directory, is flushed to the disk, and only then takes the name: whoever reads,
 //! and whoever starts after a power cut, sees the old bytes or the new ones. A full disk costs the new ones only.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::world::{BoxFuture, Store};
 
@@ -21,26 +26,56 @@ pub struct Files;
 
 impl Store for Files {
     fn read<'a>(&'a self, path: &'a Path, most: usize) -> BoxFuture<'a, io::Result<Vec<u8>>> {
-        let path = path.to_owned();
-        elsewhere(move || read(&path, most))
+        let file = path.to_owned();
+        Box::pin(elsewhere(path, move || read(&file, most)))
     }
 
     fn write<'a>(&'a self, path: &'a Path, bytes: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
-        let path = path.to_owned();
+        let file = path.to_owned();
         let bytes = bytes.to_owned();
-        elsewhere(move || write(&path, &bytes))
+        Box::pin(elsewhere(path, move || write(&file, &bytes)))
     }
 
-    fn mode(&self, path: &Path) -> io::Result<u32> {
-        Ok(fs::metadata(path)?.permissions().mode() & MODE)
+    fn mode<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async move { Ok(Files::metadata(path).await?.permissions().mode() & MODE) })
     }
 }
 
+impl Files {
+    /// What is said of a file (of a link's target).
+    pub(super) async fn metadata(path: &Path) -> io::Result<fs::Metadata> {
+        let file = path.to_owned();
+        elsewhere(path, move || fs::metadata(&file)).await
+    }
+}
+
+/// A call that takes longer fails with [`io::ErrorKind::TimedOut`]; its thread may go on waiting.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Calls on one path at the same time, so that a file system that hangs holds few threads, however often it is asked.
+const CALLS_PER_PATH: usize = 4;
+
 /// Files have no asynchronous interface worth the name: a slow disk must not hold up a thread that carries traffic.
-fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> BoxFuture<'static, io::Result<T>> {
-    #[expect(clippy::disallowed_methods, reason = "the real seam: blocking work belongs on a thread of its own")]
-    let handle = tokio::task::spawn_blocking(work);
-    Box::pin(async move { handle.await.unwrap_or_else(|error| Err(io::Error::other(error))) })
+async fn elsewhere<T: Send + 'static>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let called = async {
+        let turn = turns(path).acquire_owned().await.map_err(io::Error::other)?;
+        #[expect(clippy::disallowed_methods, reason = "the real seam: blocking work belongs on a thread of its own")]
+        let handle = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        handle.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    };
+    let late = || format!("the file system has not answered within {} s", ANSWER_WITHIN.as_secs());
+    timeout(ANSWER_WITHIN, called).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, late())))
+}
+
+/// The turns of a path; those of paths that are not accessed now are forgotten.
+fn turns(path: &Path) -> Arc<Semaphore> {
+    static PATHS: Mutex<BTreeMap<PathBuf, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
+    let mut paths = PATHS.lock().unwrap_or_else(PoisonError::into_inner);
+    paths.retain(|_, turns| Arc::strong_count(turns) > 1);
+    Arc::clone(paths.entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_PATH))))
 }
 
 fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
@@ -110,8 +145,8 @@ mod tests {
         Files.write(&path, b"first").await.unwrap();
         Files.write(&path, b"second").await.unwrap();
         assert_eq!(Files.read(&path, 6).await.unwrap(), b"second");
-        assert_eq!(Files.mode(&path).unwrap(), 0o600);
-        assert_eq!(Files.mode(path.parent().unwrap()).unwrap(), 0o700);
+        assert_eq!(Files.mode(&path).await.unwrap(), 0o600);
+        assert_eq!(Files.mode(path.parent().unwrap()).await.unwrap(), 0o700);
         assert_eq!(names_in(path.parent().unwrap()), ["file"], "no litter");
     }
 
@@ -153,11 +188,11 @@ mod tests {
         fs::write(&target, b"old").unwrap();
         fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        assert_eq!(Files.mode(&link).unwrap(), 0o644);
+        assert_eq!(Files.mode(&link).await.unwrap(), 0o644);
         Files.write(&link, b"new").await.unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&target).unwrap(), b"new");
-        assert_eq!(Files.mode(&link).unwrap(), 0o600);
+        assert_eq!(Files.mode(&link).await.unwrap(), 0o600);
     }
 
     /// A disk of 64 KiB in a mount namespace of its own, where this machine allows one.

@@ -31,8 +31,10 @@ impl Store for Disk<'_> {
         Box::pin(async { Err(io::ErrorKind::ReadOnlyFilesystem.into()) })
     }
 
-    fn mode(&self, _: &Path) -> io::Result<u32> {
+    fn mode<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async move {
         Ok(0o600)
+        })
     }
 }
 

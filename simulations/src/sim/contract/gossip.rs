@@ -73,7 +73,7 @@ async fn traffic(places: Vec<Place>, span: Duration) -> Traffic {
         let settings = Settings {
             cluster: "contract".to_owned(),
             name: format!("node-{number}"),
-            socket,
+            socket: socket.into(),
             advertise: Some(at[number]),
             apiservers: endpoints.clone(),
             keyring: keyring.clone(),

@@ -45,7 +45,7 @@ async fn what_was_written_is_read_and_only_by_its_owner(ground: Ground) {
     let path = ground.here.directory.join("some/where/file");
     ground.here.store.write(&path, b"text").await.expect("written, its directories made");
     assert_eq!(ground.here.store.read(&path, 100).await.expect("read"), b"text");
-    assert_eq!(ground.here.store.mode(&path).expect("there"), 0o600);
+    assert_eq!(ground.here.store.mode(&path).await.expect("there"), 0o600);
 }
 
 async fn a_second_write_replaces_the_whole_file(ground: Ground) {
@@ -67,7 +67,7 @@ async fn a_file_may_be_as_long_as_one_reads_and_no_longer(ground: Ground) {
 async fn a_missing_file_is_not_found(ground: Ground) {
     let path = ground.here.directory.join("nothing");
     assert_eq!(ground.here.store.read(&path, 5).await.expect_err("missing").kind(), io::ErrorKind::NotFound);
-    assert_eq!(ground.here.store.mode(&path).expect_err("missing").kind(), io::ErrorKind::NotFound);
+    assert_eq!(ground.here.store.mode(&path).await.expect_err("missing").kind(), io::ErrorKind::NotFound);
 }
 
 async fn a_directory_is_no_file(ground: Ground) {
