@@ -40,6 +40,8 @@ pub struct Metrics {
     pub replays: u64,
     /// Replays not made because too many had been made lately.
     pub replays_refused: u64,
+    /// ClientHellos that came while the same one was being forwarded: an endpoint leads back to this agent.
+    pub repeated_hellos: u64,
     /// Connections refused, by the limit that was reached.
     pub refusals: Counts,
     /// Connections and requests that the admin port turned away, by reason.
@@ -199,6 +201,8 @@ impl Page<'_> {
         self.count("replays", "ClientHellos sent to one more upstream because the first was silent", metrics.replays);
         self.count("replays_refused", "Replays not made because too many had been made lately", metrics.replays_refused);
         self.count("sightings_dropped", "Sightings of the proxy that the engine was too busy to take", metrics.sightings_dropped);
+        let help = "ClientHellos that came while the same one was being forwarded: an endpoint leads back to this agent";
+        self.count("repeated_hellos", help, metrics.repeated_hellos);
         let help = "Connections and requests that the admin port turned away, by reason";
         self.counts("admin_rejections", help, words("reason", &metrics.admin_rejections));
         self.counts("refusals", "Connections refused, by the limit that was reached", words("limit", &metrics.refusals));

@@ -105,6 +105,7 @@ impl View {
             holds: proxy.holds,
             replays: proxy.replays,
             replays_refused: proxy.replays_refused,
+            repeated_hellos: proxy.repeated_hellos,
             refusals: proxy.turned_away.iter().map(|(why, count)| (why.as_str(), *count)).collect(),
             admin_rejections: self.rejections.counts(),
             accept_errors: proxy.accept_errors,

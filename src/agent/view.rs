@@ -90,6 +90,12 @@ impl admin::View for View {
             notes.extend(self.supervised().filter_map(Supervised::note));
             notes.extend(log::trouble());
             notes.extend(self.tally.note());
+            let repeated = self.proxy.stats().repeated_hellos;
+            if repeated > 0 {
+                notes.push(format!(
+                    "{repeated} ClientHellos came back to this agent: an endpoint leads to it through another agent"
+                ));
+            }
             if config.ca.is_none() {
                 notes.push("no CA: apiservers cannot be told from others".into());
             }

@@ -48,6 +48,8 @@ pub struct Hello {
     in_message_header: usize,
     /// What the message still lacks after its header.
     message_left: usize,
+    /// How long the whole hello is, record headers included.
+    length: usize,
 }
 
 impl Default for Hello {
@@ -60,6 +62,7 @@ impl Default for Hello {
             message_header: [0; MESSAGE_HEADER],
             in_message_header: 0,
             message_left: 0,
+            length: 0,
         }
     }
 }
@@ -70,12 +73,22 @@ impl Hello {
         self.shape
     }
 
+    /// How many bytes the whole ClientHello has, once it is whole; 0 before.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// Takes note of more bytes: `all` is everything since the beginning, the last `new` of which were not seen before.
     pub fn follow(&mut self, all: &[u8], new: usize) {
         let mut rest = all.get(all.len().saturating_sub(new)..).unwrap_or_default();
         while !rest.is_empty() {
             match self.shape {
-                Shape::Partial => rest = self.advance(rest),
+                Shape::Partial => {
+                    rest = self.advance(rest);
+                    if matches!(self.shape, Shape::Complete { .. } | Shape::More) {
+                        self.length = all.len() - rest.len();
+                    }
+                }
                 Shape::Complete { .. } => self.shape = Shape::More,
                 Shape::More | Shape::Other => return,
             }

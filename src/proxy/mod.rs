@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use self::accept::Beat;
 use self::bucket::Bucket;
 use self::clients::Clients;
+use self::echoes::Echoes;
 use self::hold::Hold;
 use self::stats::Stats;
 pub use self::stats::{DialEnd, Snapshot, TurnedAway, UpstreamCounts};
@@ -36,6 +37,7 @@ mod accept;
 mod bucket;
 mod clients;
 mod dial;
+mod echoes;
 pub mod hello;
 mod hold;
 mod race;
@@ -80,6 +82,7 @@ struct Shared {
     hold: Arc<Hold>,
     bucket: Bucket,
     clients: Arc<Clients>,
+    echoes: Arc<Echoes>,
 }
 
 impl Proxy {
@@ -102,6 +105,7 @@ impl Proxy {
             hold: Hold::new(),
             bucket: Bucket::default(),
             clients: Clients::new(settings.max_connections),
+            echoes: Arc::default(),
         });
         let (doors, closing) = (TaskTracker::new(), CancellationToken::new());
         let (essential, ended) = Essential::new();

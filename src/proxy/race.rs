@@ -34,6 +34,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::dial::{Candidate, Dial, Dials};
+use super::echoes::Echo;
 use super::hello::{ALERT, HANDSHAKE};
 use super::said::Said;
 use super::stats::DialEnd;
@@ -74,6 +75,8 @@ pub(super) struct Runner<'a> {
     pub(super) replays: u32,
     /// Its hold ends then.
     pub(super) patience: Instant,
+    /// Where else its hello is being forwarded, if it has said one.
+    pub(super) echo: Option<Echo>,
 }
 
 /// A race.
@@ -139,7 +142,12 @@ impl<'a, 'c> Race<'a, 'c> {
     fn line_up(&mut self) {
         let routing = self.routing.borrow_and_update().clone();
         let order = routing.order(|below| rand::random_range(0..below.max(1)));
-        self.waiting = order.into_iter().map(Candidate::from).filter(|next| !self.has_tried(next.endpoint)).collect();
+        let mut waiting: Vec<Candidate> = order.into_iter().map(Candidate::from).collect();
+        waiting.retain(|next| !self.has_tried(next.endpoint));
+        if let Some(echo) = &self.runner.echo {
+            echo.prefer_others(&mut waiting, |next| next.endpoint, |next| next.verdict);
+        }
+        self.waiting = waiting.into();
     }
 
     fn line_up_again(&mut self, next: Candidate) {
@@ -232,6 +240,9 @@ impl<'a, 'c> Race<'a, 'c> {
                 if overtaken { (DialEnd::Overtaken, Some(Saw::Overtaken { deadline })) } else { (DialEnd::Dropped, None) };
             self.shared.dialled(loser.to.endpoint, end, saw);
             self.line_up_again(loser.to);
+        }
+        if let Some(echo) = &mut self.runner.echo {
+            echo.forwards(dial.to.endpoint);
         }
         self.trials.push(Trial::new(dial.to, stream));
         self.wanting = false;

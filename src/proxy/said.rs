@@ -68,6 +68,11 @@ impl Said {
         matches!(self.hello.shape(), Shape::Complete { .. } | Shape::More)
     }
 
+    /// The whole ClientHello that it begins with; empty if it does not.
+    pub(super) fn hello(&self) -> &[u8] {
+        self.kept.get(..self.hello.length()).unwrap_or_default()
+    }
+
     /// It may become a ClientHello and is none yet.
     pub(super) fn is_partial(&self) -> bool {
         self.hello.shape() == Shape::Partial && self.forgotten == 0 && self.kept.len() < REPLAY_BYTES

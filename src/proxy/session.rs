@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
 use super::clients::{Leave, Place};
+use super::echoes::Echo;
 use super::race::{End, Race, Runner, Winner};
 use super::said::Said;
 use super::stats::TurnedAway;
@@ -58,7 +59,8 @@ async fn before_first_byte(shared: &Arc<Shared>, client: &mut Box<dyn Stream>, p
     }
     shared.bucket.refill();
     let asked = said.is_hello();
-    let race = race_and_hold(shared, Runner { client, said, replays: 0, patience: Instant::now() + policy::HOLD });
+    let patience = Instant::now() + policy::HOLD;
+    let race = race_and_hold(shared, Runner { client, said, replays: 0, patience, echo: None });
     if asked {
         place.asked();
         return race.await;
@@ -75,12 +77,17 @@ async fn race_and_hold(shared: &Arc<Shared>, mut runner: Runner<'_>) -> Outcome 
     let mut seat = None;
     loop {
         let releases = shared.hold.releases();
+        runner.echo = match enter(shared, &mut runner).await {
+            Ok(echo) => echo,
+            Err(outcome) => return outcome,
+        };
         match Race::new(shared, &mut runner).run().await {
             End::Answered(winner) => return Outcome::Carry(winner, runner.said),
             End::Gone | End::Closed => return Outcome::Close,
             End::Reset => return Outcome::Reset,
             End::Nothing => {}
         }
+        runner.echo = None;
         if seat.is_none() {
             seat = shared.hold.seat();
         }
@@ -93,6 +100,25 @@ async fn race_and_hold(shared: &Arc<Shared>, mut runner: Runner<'_>) -> Outcome 
             () = tokio::time::sleep_until(patience) => return turn_away(shared, TurnedAway::HoldOver, Outcome::Reset),
             () = seat.released(releases) => {}
         }
+    }
+}
+
+/// Enters a race with a whole hello among those that are run with the same one.
+async fn enter(shared: &Arc<Shared>, runner: &mut Runner<'_>) -> Result<Option<Echo>, Outcome> {
+    if !runner.said.is_hello() {
+        return Ok(None);
+    }
+    let (mut echo, came_back) = shared.echoes.enter(runner.said.hello());
+    if came_back {
+        shared.echoes.tell();
+        shared.stats.count(|counts| counts.repeated_hellos += 1);
+    }
+    let patience = runner.patience;
+    tokio::select! {
+        biased;
+        () = echo.turn() => Ok(Some(echo)),
+        () = gone(runner) => Err(Outcome::Close),
+        () = tokio::time::sleep_until(patience) => Err(turn_away(shared, TurnedAway::HoldOver, Outcome::Reset)),
     }
 }
 

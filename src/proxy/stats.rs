@@ -87,6 +87,8 @@ pub struct Snapshot {
     pub replays: u64,
     /// Replays not made for want of a token.
     pub replays_refused: u64,
+    /// ClientHellos that came while the same one was being forwarded.
+    pub repeated_hellos: u64,
     /// Clients turned away.
     pub turned_away: BTreeMap<TurnedAway, u64>,
     /// Failures to accept.

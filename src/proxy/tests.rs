@@ -2,6 +2,7 @@
 
 use super::testing::*;
 
+mod echoes;
 mod hold;
 mod limits;
 mod race;

@@ -37,7 +37,7 @@ fn gossip_at(rig: &Rig, host: u8) -> SocketAddr {
 }
 
 /// A member at a host of its own, which begins with those that the others begin with.
-fn member<'r>(rig: &'r Rig, name: &str, host: u8) -> Plan<'r> {
+pub(crate) fn member<'r>(rig: &'r Rig, name: &str, host: u8) -> Plan<'r> {
     let mut plan = rig.agent();
     (plan.name, plan.proxy, plan.admin) = (name.to_owned(), rig.subnet.at(host, 7445), rig.subnet.at(host, 7446));
     plan.instead("--node", name)
@@ -49,7 +49,7 @@ fn member<'r>(rig: &'r Rig, name: &str, host: u8) -> Plan<'r> {
 }
 
 /// A control-plane member that tells of its apiserver.
-fn teller<'r>(rig: &'r Rig, name: &str, host: u8, apiserver: u8) -> Plan<'r> {
+pub(crate) fn teller<'r>(rig: &'r Rig, name: &str, host: u8, apiserver: u8) -> Plan<'r> {
     member(rig, name, host).flag("--apiserver", rig.endpoint(apiserver).to_string())
 }
 
@@ -87,7 +87,7 @@ impl Scene {
 }
 
 /// The names of an agent's live peers.
-async fn peers(agent: &Agent) -> Result<Vec<String>> {
+pub(crate) async fn peers(agent: &Agent) -> Result<Vec<String>> {
     let status = agent.status().await?;
     let peers = status["peers"].as_array().context("a list of peers")?;
     let alive = peers.iter().filter(|peer| peer["alive"] == true);

@@ -13,6 +13,7 @@ mod gossip;
 mod holding;
 mod listening;
 mod logging;
+mod loops;
 mod places;
 mod reach;
 mod recording;

@@ -18,6 +18,7 @@ mod evidence;
 mod health;
 mod holding;
 mod membership;
+mod own_listeners;
 mod probing;
 mod properties;
 mod reach;
