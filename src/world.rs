@@ -241,17 +241,53 @@ pub trait Prober: Send + Sync {
 
 /// Seam: names.
 pub trait Resolver: Send + Sync {
-    /// The addresses of a name and how long they may be kept.
-    fn lookup<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lookup, ResolveError>>;
+    /// Looks a name up in both address families at once. `found` is called with each family's answer as soon as it is known, at
+    /// most once a family: the IPv4 addresses do not wait for an IPv6 answer that may never come.
+    ///
+    /// # Errors
+    /// Why the families of which `found` was not told have no answer.
+    fn lookup<'a>(&'a self, name: &'a str, found: Found<'a>) -> BoxFuture<'a, Result<(), ResolveError>>;
 }
 
-/// A name's addresses.
+/// Where a look-up tells a family's answer.
+pub type Found<'a> = &'a (dyn Fn(Family, Result<Lookup, ResolveError>) + Send + Sync);
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address.
+    pub fn of(ip: IpAddr) -> Family {
+        if ip.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// The word people see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+}
+
+/// A name's addresses of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// At least one.
+    /// None: the name exists, and has no address of this family.
     pub addrs: Vec<IpAddr>,
     /// Ask again after this.
     pub ttl: Duration,
+    /// These are all there are, as in a file. An answer of DNS may be one of several subsets that take turns.
+    pub complete: bool,
 }
 
 /// A name could not be resolved; what was known of it stays.

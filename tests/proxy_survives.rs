@@ -12,7 +12,7 @@ use prismesh::engine::{Endpoint, Routing, Source, Upstream};
 use prismesh::proxy::{Proxy, Settings, Snapshot, TurnedAway};
 use prismesh::world::real::RealDatagram;
 use prismesh::world::real::RealNet;
-use prismesh::world::{BoxFuture, Clock, Lookup, Net, Prober, ResolveError, Resolver, Store, WallClock, World};
+use prismesh::world::{BoxFuture, Clock, Found, Net, Prober, ResolveError, Resolver, Store, WallClock, World};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -187,7 +187,7 @@ impl Prober for Unused {
 }
 
 impl Resolver for Unused {
-    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Lookup, ResolveError>> {
+    fn lookup<'a>(&'a self, _: &'a str, _: Found<'a>) -> BoxFuture<'a, Result<(), ResolveError>> {
         Box::pin(std::future::pending())
     }
 }

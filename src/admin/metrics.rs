@@ -58,6 +58,10 @@ pub struct Metrics {
     pub task_restarts: Counts,
     /// Lines of the log that could not be queued or written.
     pub log_lines_dropped: u64,
+    /// Names that could not be resolved in a family when they were last looked up.
+    pub names_unresolved: u64,
+    /// Families of names that could not be looked up.
+    pub name_lookup_failures: u64,
     /// Reloads that failed and left what was there.
     pub reload_failures: u64,
     /// No CA is given: apiservers cannot be told from others.
@@ -170,6 +174,10 @@ impl Page<'_> {
         let restarts = words("task", &metrics.task_restarts);
         self.counts("task_restarts", "Restarts of a task that ended or panicked", restarts);
         self.count("log_lines_dropped", "Log lines that could not be queued or written", metrics.log_lines_dropped);
+        let help = "Names whose last look-up failed in an address family; what was known of them is kept";
+        self.gauge("names_unresolved", help, number(metrics.names_unresolved));
+        let help = "Look-ups that failed in an address family";
+        self.count("name_lookup_failures", help, metrics.name_lookup_failures);
         self.count("reload_failures", "Reloads that failed and left in force what was there", metrics.reload_failures);
     }
 

@@ -134,6 +134,8 @@ impl Driver {
             *before = seeds;
             news
         });
+        // What leaves is watched for as long as it has connections, so they must be known before.
+        self.count_connections(probed);
         self.tell(Event::Configured(endpoints::configured(&self.config, resolved)), probed);
     }
 

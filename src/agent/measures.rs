@@ -96,6 +96,7 @@ impl View {
             }
             measured
         });
+        let names = self.unresolved.borrow().clone();
         Metrics {
             upstreams: upstreams.collect(),
             cluster_size: knowledge.cluster_size,
@@ -114,6 +115,8 @@ impl View {
             panics: self.panics(proxy.panics),
             task_restarts: self.supervised().map(|task| (task.name(), task.restarts())).collect(),
             log_lines_dropped: log::dropped(),
+            names_unresolved: names.names.len() as u64,
+            name_lookup_failures: names.failures,
             reload_failures: self.tally.reload_failures.load(Ordering::Relaxed),
             ca_missing: self.config.load().ca.is_none(),
             gossip: self.gossip.as_ref().map(gossip),

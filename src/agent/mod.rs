@@ -132,6 +132,7 @@ impl Agent {
             proxy: proxy.clone(),
             gossip: gossip.clone(),
             routing: routes,
+            unresolved: names_kept.failing(),
             tally,
             rejections: rejections.clone(),
             names: names_kept.task(),

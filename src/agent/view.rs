@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::engine::{Explained, Moment, Routing};
 use crate::gossip::{Gossip, MemberStatus};
 use crate::log;
+use crate::names;
 use crate::proxy::Proxy;
 use crate::supervise::Supervised;
 use crate::world::{BoxFuture, World};
@@ -39,6 +40,7 @@ pub(super) struct View {
     pub(super) proxy: Proxy,
     pub(super) gossip: Option<Gossip>,
     pub(super) routing: watch::Receiver<Arc<Routing>>,
+    pub(super) unresolved: watch::Receiver<names::Failing>,
     pub(super) tally: Arc<Tally>,
     pub(super) rejections: Arc<admin::Rejections>,
     pub(super) names: Arc<Supervised>,
@@ -99,6 +101,8 @@ impl admin::View for View {
             if config.ca.is_none() {
                 notes.push("no CA: apiservers cannot be told from others".into());
             }
+            let failing = self.unresolved.borrow().names.clone();
+            notes.extend(failing.into_iter().map(|(name, why)| format!("{name} cannot be resolved: {why}")));
             Ok(Status {
                 node: config.node.clone(),
                 role: super::role(&config),

@@ -16,6 +16,7 @@ impl Engine {
             known.configured = all.iter().filter(|one| one.endpoint == known.endpoint).cloned().collect();
             if !before.is_empty() && known.configured.is_empty() && known.members.is_empty() && known.cached.is_none() {
                 known.dismissed = true;
+                known.former = before.clone();
             }
             if known.configured != before {
                 known.schedule.bring_forward(self.now);
@@ -193,8 +194,9 @@ impl Engine {
             return None;
         }
         if !self.endpoints.contains_key(&endpoint) {
-            if self.endpoints.len() >= ENDPOINTS {
-                let fruitless = self.endpoints.values().filter(|known| known.is_hearsay() && !known.health.proven());
+            if self.endpoints.values().filter(|known| known.departing.is_none()).count() >= ENDPOINTS {
+                let hearsay = self.endpoints.values().filter(|known| known.is_hearsay() && known.connections == 0);
+                let fruitless = hearsay.filter(|known| !known.health.proven());
                 let worst = fruitless.max_by_key(|known| known.health.failures()).map(|known| known.endpoint);
                 match worst.filter(|worst| always || self.endpoints[worst].health.failures() > 0) {
                     Some(worst) => self.remove(worst, "made room for another", effects),
@@ -213,6 +215,8 @@ impl Engine {
         }
         let known = self.endpoints.get_mut(&endpoint)?;
         known.dismissed = false;
+        known.former.clear();
+        self.rerank |= known.departing.take().is_some();
         known.moved = false;
         Some(known)
     }

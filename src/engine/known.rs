@@ -28,6 +28,10 @@ pub(crate) struct Known {
     pub(crate) cached: Option<Duration>,
     /// The configuration wants it no more; it goes unless it is the last proven one.
     pub(crate) dismissed: bool,
+    /// What the configuration said of it before that: while it still has connections it is probed as before.
+    pub(crate) former: Vec<Configured>,
+    /// Since when it gets no new connections because it has to go; it goes when it has none left.
+    pub(crate) departing: Option<Moment>,
     /// Its node says that it has moved. It goes once it does not answer: a forged record must not remove what works.
     pub(crate) moved: bool,
     pub(crate) health: Health,
@@ -61,6 +65,8 @@ impl Known {
             node: None,
             cached: None,
             dismissed: false,
+            former: Vec::new(),
+            departing: None,
             moved: false,
             health: Health::new(),
             latency: Latency::default(),
@@ -99,18 +105,23 @@ impl Known {
         self.configured.is_empty()
     }
 
+    /// What the configuration says of it, or said before it was dismissed.
+    fn said_of_it(&self) -> impl Iterator<Item = &Configured> {
+        self.configured.iter().chain(&self.former)
+    }
+
     /// A balancer may stand behind it, which would pin a kept connection to one apiserver.
     pub(crate) fn may_be_a_balancer(&self) -> bool {
-        self.configured.iter().any(|configured| configured.by_name || configured.source == Source::External)
+        self.said_of_it().any(|configured| configured.by_name || configured.source == Source::External)
     }
 
     pub(crate) fn server_name(&self) -> Option<String> {
-        self.configured.iter().find_map(|configured| configured.server_name.clone())
+        self.said_of_it().find_map(|configured| configured.server_name.clone())
     }
 
-    /// Whether client bytes may go there: never to what was disproven, and to what gossip named only after proof.
+    /// Whether client bytes may go there: never to what was disproven or departs, and to what gossip named only after proof.
     pub(crate) fn carries(&self) -> bool {
-        self.health.disproven().is_none() && (self.health.proven() || !self.is_hearsay())
+        self.departing.is_none() && self.health.disproven().is_none() && (self.health.proven() || !self.is_hearsay())
     }
 
     /// It fails and bears connections that may have to be cut, so that it has to be certain whose fault it is.
@@ -190,7 +201,7 @@ impl Known {
         }
         if let Some(why) = self.health.disproven() {
             reasons.push(format!("never carries: {why}"));
-        } else if !self.carries() {
+        } else if !self.carries() && self.departing.is_none() {
             reasons.push("carries nothing before it has proven itself".into());
         }
         if let Some(since) = self.ready_since
@@ -198,7 +209,9 @@ impl Known {
         {
             reasons.push(format!("joined {}: its share still grows", ago(since)));
         }
-        if let Some(why) = self.leaves(now) {
+        if let (Some(why), Some(_)) = (self.leaves(now), self.departing) {
+            reasons.push(format!("gets no new connections, and leaves when it has none left: {why}"));
+        } else if let Some(why) = self.leaves(now) {
             reasons.push(format!("kept only as the last proven one: {why}"));
         } else if self.moved {
             reasons.push("kept while it answers: its node now names other addresses".into());

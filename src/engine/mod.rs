@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod cluster;
+mod departing;
 pub mod endpoint;
 pub mod event;
 mod health;
@@ -169,7 +170,8 @@ impl Engine {
         let cuts = self.endpoints.values().filter_map(|known| known.health.cut_from()).filter(|at| *at > self.now);
         let ramp = self.ramp_step_due();
         let report = self.reporting.due();
-        probes.chain(cuts).chain(ramp).chain(report).min()
+        let departures = self.departures();
+        probes.chain(departures).chain(cuts).chain(ramp).chain(report).min()
     }
 
     /// The routing in force.
@@ -394,7 +396,8 @@ impl Engine {
     }
 
     fn assert_sound(&self) {
-        debug_assert!(self.endpoints.len() <= policy::ENDPOINTS + self.configured_count(), "endpoints are bounded");
+        let staying = self.endpoints.values().filter(|known| known.departing.is_none()).count();
+        debug_assert!(staying <= policy::ENDPOINTS + self.configured_count(), "endpoints are bounded");
         debug_assert!(
             self.routing.upstreams.iter().all(|upstream| self.endpoints.contains_key(&upstream.endpoint)),
             "the routing names only what is known"

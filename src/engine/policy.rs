@@ -116,6 +116,9 @@ pub const CUT_SPREAD: Duration = Duration::from_secs(1);
 pub const MEMBER_GONE: Duration = Duration::from_secs(60);
 /// A cached endpoint leaves this long after its last proof.
 pub const CACHED_GONE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// An endpoint that has to go gets no new connections, and is known for so much longer: a dial that had begun ([`DIAL_STAY`],
+/// [`FIRST_BYTE_MOST`]) may still become a connection, which is told within a second.
+pub const DEPARTURE: Duration = Duration::from_secs(5);
 /// Endpoints a member may name.
 pub const ENDPOINTS_A_MEMBER: usize = 8;
 /// Endpoints in all.

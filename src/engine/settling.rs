@@ -21,19 +21,6 @@ impl Engine {
         self.remember(effects);
     }
 
-    /// Removes what has to go. The last proven one stays, and so does the last of all.
-    fn let_go(&mut self, effects: &mut Vec<Effect>) {
-        let leaving: Vec<(Endpoint, &str)> =
-            self.endpoints.values().filter_map(|known| Some((known.endpoint, known.leaves(self.now)?))).collect();
-        for (endpoint, reason) in leaving {
-            let proven = self.endpoints.values().filter(|known| known.health.proven()).count();
-            let is_proven = self.endpoints.get(&endpoint).is_some_and(|known| known.health.proven());
-            if self.endpoints.len() > 1 && !(is_proven && proven == 1) {
-                self.remove(endpoint, reason, effects);
-            }
-        }
-    }
-
     /// The longest between two probes of anyone, back-off or not, while there are clients that nobody answers. Those that wait
     /// at an upstream are not known by number, so for them it is the ordinary interval, which costs nothing beyond the budget.
     fn most_apart(&self) -> Option<Duration> {

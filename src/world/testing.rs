@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    BoxFuture, Carried, Datagram, DatagramSocket, Listener, Lookup, Meter, Net, Prober, ResolveError, Resolver, Store, Stream,
+    BoxFuture, Carried, Datagram, DatagramSocket, Found, Listener, Meter, Net, Prober, ResolveError, Resolver, Store, Stream,
     WallClock,
 };
 use crate::engine::event::{ProbeOrder, Probed};
@@ -55,7 +55,7 @@ impl Prober for Nothing {
 }
 
 impl Resolver for Nothing {
-    fn lookup<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Lookup, ResolveError>> {
+    fn lookup<'a>(&'a self, _: &'a str, _: Found<'a>) -> BoxFuture<'a, Result<(), ResolveError>> {
         Box::pin(std::future::pending())
     }
 }

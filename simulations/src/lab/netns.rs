@@ -1,8 +1,9 @@
 //! A network of one's own, in which packets may be dropped without root.
 //!
-//! What must drop packets runs itself again under `unshare --user --map-root-user --net`, the whole lab inside; no rule is
-//! ever set outside. An address falls silent by redirecting its packets, both ways and resets included, on the loopback
-//! device into a virtual cable whose far end drops them (`tc`, which comes with `ip`, and needs no firewall in the kernel).
+//! What must drop packets runs itself again under `unshare --user --map-root-user --net --mount`, the whole lab inside; no
+//! rule is ever set outside, and a mount over /etc is seen by the lab alone. An address falls silent by redirecting its
+//! packets, both ways and resets included, on the loopback device into a virtual cable whose far end drops them (`tc`,
+//! which comes with `ip`, and needs no firewall in the kernel).
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -50,7 +51,7 @@ pub fn enter(test: &str) -> Result<Place> {
 
 fn unshared(program: &std::path::Path) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "--"]).arg(program);
+    command.args(["--user", "--map-root-user", "--net", "--mount", "--"]).arg(program);
     command
 }
 

@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use prismesh::world::real::carry::carry;
 use prismesh::world::{
-    BoxFuture, Carried, Datagram, DatagramSocket, Listener, Lookup, Meter, Net, ResolveError, Resolver, Store, Stream, WallClock,
+    BoxFuture, Carried, Datagram, DatagramSocket, Family, Found, Listener, Lookup, Meter, Net, ResolveError, Resolver, Store,
+    Stream, WallClock,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -268,28 +269,37 @@ impl Drop for SimSocket {
 }
 
 impl Resolver for Host {
-    fn lookup<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lookup, ResolveError>> {
+    fn lookup<'a>(&'a self, name: &'a str, found: Found<'a>) -> BoxFuture<'a, Result<(), ResolveError>> {
         Box::pin(async move {
             let error = |reason: &str| ResolveError { name: name.to_owned(), reason: reason.to_owned() };
             self.pass().await.map_err(|_| error("the process is gone"))?;
-            if let Ok(addr) = name.parse() {
-                return Ok(Lookup { addrs: vec![addr], ttl: DNS_TTL });
-            }
             let written = name.trim_end_matches('.').to_lowercase();
             let answer = self.sim.core().state.names.get(&written).cloned();
+            let answer = match answer {
+                Some(Name::TakesTurns(mut turns)) if !turns.is_empty() => {
+                    let turn = self.sim.core().now / u64::try_from(DNS_TTL.as_millis()).unwrap_or(u64::MAX);
+                    let turn = usize::try_from(turn).unwrap_or_default() % turns.len();
+                    Some(Name::Is(turns.swap_remove(turn)))
+                }
+                answer => answer,
+            };
             match answer {
                 Some(Name::Is(addrs)) => {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                     self.pass().await.map_err(|_| error("the process is gone"))?;
                     self.knows(&addrs);
-                    Ok(Lookup { addrs, ttl: DNS_TTL })
+                    for family in Family::ALL {
+                        let addrs = addrs.iter().copied().filter(|addr| Family::of(*addr) == family).collect();
+                        found(family, Ok(Lookup { addrs, ttl: DNS_TTL, complete: false }));
+                    }
+                    Ok(())
                 }
                 Some(Name::Silent) => {
                     tokio::time::sleep(DNS_PATIENCE).await;
                     Err(error("no answer"))
                 }
                 Some(Name::Fails) => Err(error("SERVFAIL")),
-                None => Err(error("NXDOMAIN")),
+                Some(Name::TakesTurns(_)) | None => Err(error("NXDOMAIN")),
             }
         })
     }

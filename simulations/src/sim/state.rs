@@ -168,6 +168,8 @@ impl Mode {
 pub enum Name {
     /// Its addresses.
     Is(Vec<IpAddr>),
+    /// One of these sets of addresses at a time.
+    TakesTurns(Vec<Vec<IpAddr>>),
     /// The server says that it failed.
     Fails,
     /// No answer at all.

@@ -84,7 +84,8 @@ async fn another_list_of_endpoints_applies_and_no_connection_is_dropped() -> Res
     let text = text(&scene.rig, &[12], "");
     scene.write(&text, RELOADED).await?;
     scene.agent.becomes(scene.rig.endpoint(12), "ready", SOON).await?;
-    until("the old one is left", SOON, async || scene.agent.verdict(scene.rig.endpoint(11)).await.is_empty()).await?;
+    let old = scene.agent.upstream(scene.rig.endpoint(11)).await?.context("it is watched while the stream goes on")?;
+    ensure!(old["carries"] == false, "the old one gets no new connections: {old}");
     ensure!(scene.server().await? == "api-12", "new ones go to the new one");
     scene.nothing_was_dropped().await
 }

@@ -61,6 +61,106 @@ fn a_configured_endpoint_goes_when_the_configuration_no_longer_has_it() {
     assert_eq!(world.ranked(), [apiserver(1)], "at once");
 }
 
+/// A worker that knows two static endpoints, and has connections to the first.
+fn static_with_connections() -> World {
+    let mut world = World::worker(1);
+    for n in 1..=2 {
+        world.site(apiserver(n), Site::Status(200));
+    }
+    world.configure(&[(apiserver(1), Source::Static), (apiserver(2), Source::Static)]);
+    world.run(secs(3));
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 3 });
+    world
+}
+
+#[test]
+fn an_endpoint_that_is_configured_no_more_is_watched_while_it_has_connections() {
+    let mut world = static_with_connections();
+    world.configure(&[(apiserver(2), Source::Static)]);
+    assert_eq!(world.ranked(), [apiserver(2)], "it gets no new ones");
+    let left = world.now;
+    world.run(secs(60));
+    assert!(world.probes(apiserver(1), left).len() > 20, "it is probed on");
+    world.site(apiserver(1), Site::Silent);
+    world.run_until(secs(6), |world| world.verdict(apiserver(1)) == Verdict::Down);
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 0 });
+    assert!(!world.knows(apiserver(1)), "and forgotten with the last one");
+}
+
+#[test]
+fn an_endpoint_that_is_configured_no_more_waits_for_dials_on_their_way() {
+    let mut world = static_with_connections();
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 0 });
+    world.configure(&[(apiserver(2), Source::Static)]);
+    world.run(secs(2));
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 1 });
+    world.run(secs(60));
+    assert!(world.knows(apiserver(1)));
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 0 });
+    assert!(!world.knows(apiserver(1)));
+    let mut world = static_with_connections();
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 0 });
+    world.configure(&[(apiserver(2), Source::Static)]);
+    let took = world.run_until(secs(20), |world| !world.knows(apiserver(1)));
+    assert!(took >= policy::DEPARTURE && took <= policy::DEPARTURE + ms(10), "{took:?}");
+}
+
+#[test]
+fn an_endpoint_that_departs_carries_again_when_it_is_named_again() {
+    let mut world = static_with_connections();
+    world.configure(&[(apiserver(2), Source::Static)]);
+    world.run(secs(10));
+    world.configure(&[(apiserver(1), Source::Static), (apiserver(2), Source::Static)]);
+    assert!(world.carries(apiserver(1)));
+    world.configure(&[(apiserver(2), Source::Static)]);
+    assert!(!world.carries(apiserver(1)));
+    world.record(1, &[apiserver(1)]);
+    assert!(world.carries(apiserver(1)), "by a member as well");
+}
+
+#[test]
+fn an_endpoint_that_departs_carries_again_when_it_is_the_only_one_left() {
+    let mut world = static_with_connections();
+    world.configure(&[(apiserver(2), Source::Static)]);
+    world.run(secs(2));
+    world.configure(&[]);
+    assert!(!world.ranked().is_empty(), "the set never becomes empty");
+    world.run(secs(60));
+    assert!(!world.ranked().is_empty());
+}
+
+#[test]
+fn an_endpoint_that_departs_is_probed_as_what_it_was() {
+    let named =
+        |n: u8| Configured { server_name: Some("api.example".into()), by_name: true, ..configured(apiserver(n), Source::Static) };
+    let mut world = World::worker(1);
+    for n in 1..=2 {
+        world.site(apiserver(n), Site::Status(200));
+    }
+    world.tell(Event::Configured(vec![named(1), named(2)]));
+    world.run(secs(3));
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 3 });
+    world.tell(Event::Configured(vec![named(2)]));
+    let left = world.now;
+    world.run(secs(10));
+    for (_, order) in world.probes(apiserver(1), left) {
+        assert_eq!(order.server_name.as_deref(), Some("api.example"));
+        assert!(!order.keep, "a balancer may stand behind it");
+    }
+}
+
+#[test]
+fn what_nobody_names_any_more_stays_while_it_has_connections() {
+    let mut world = World::quiet(3, 1);
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 1 });
+    world.site(apiserver(1), Site::Silent);
+    world.tell(Event::Forgotten(control_plane(1)));
+    world.run(secs(600));
+    assert!(world.knows(apiserver(1)));
+    world.tell(Event::Connections { endpoint: apiserver(1), open: 0 });
+    assert!(!world.knows(apiserver(1)));
+}
+
 #[test]
 fn a_configured_endpoint_that_a_member_names_too_stays_as_that() {
     let mut world = World::worker(1);

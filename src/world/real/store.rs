@@ -78,13 +78,16 @@ fn turns(path: &Path) -> Arc<Semaphore> {
     Arc::clone(paths.entry(path.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(CALLS_PER_PATH))))
 }
 
-fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+/// Opens a regular file to read it. Blocks: only for threads that may.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     // Without it, opening a FIFO would wait for a writer for ever.
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(not_regular());
-    }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
     let mut bytes = Vec::new();
     let beyond = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     file.take(beyond).read_to_end(&mut bytes)?;
