@@ -10,14 +10,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::engine::event::{ProbeOrder, Probed};
+use crate::engine::event::{ProbeOrder, Probed, ResetReason};
+use crate::engine::liveness::{PeerRecord, PeerState};
 use crate::engine::{Endpoint, Moment};
 
 pub mod fault;
@@ -101,11 +103,12 @@ pub trait Net: Send + Sync {
     /// Listens for connections. Port 0 takes a free one.
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
 
-    /// Dials. The stream has `TCP_NODELAY` and the upstream side's keepalive and user time-out.
+    /// Dials. The stream has `TCP_NODELAY` and the upstream side's keepalive.
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
 
     /// Carries bytes both ways until both ends have closed, one has failed, or [`Meter::end`] was called.
-    /// Half-closes and resets are passed on as such. Nothing is buffered beyond need.
+    /// Half-closes and resets are passed on as such. Nothing is buffered beyond need. When [`Meter::look`] was called the upstream's
+    /// [`Stream::peer`] is noted.
     fn carry(&self, client: Box<dyn Stream>, upstream: Box<dyn Stream>, meter: Arc<Meter>) -> BoxFuture<'static, Carried>;
 }
 
@@ -132,6 +135,11 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + Any {
     /// Makes dropping it a reset instead of an orderly close.
     fn reset_on_drop(&mut self);
 
+    /// What the kernel knows of the peer; [`None`] where there is no kernel to ask.
+    fn peer(&self) -> Option<PeerState> {
+        None
+    }
+
     /// For a [`Net`] that carries its own streams by other means than reading and writing.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }
@@ -149,7 +157,7 @@ pub enum Carried {
     Ended,
 }
 
-/// What is measured of one carried connection, readable while it is carried.
+/// What is measured of one carried connection, readable while it is carried, and what its carrier is asked to do.
 #[derive(Debug)]
 pub struct Meter {
     clock: Clock,
@@ -159,7 +167,13 @@ pub struct Meter {
     last_to_upstream: AtomicU64,
     /// When the client first said something to which nothing has come yet; 0 when nothing is open.
     unanswered_since: AtomicU64,
-    ended: tokio_util::sync::CancellationToken,
+    /// That nothing has come for long was told.
+    told_unanswered: AtomicBool,
+    peer: Mutex<Option<PeerRecord>>,
+    /// The carrier is to look at the peer.
+    look: AtomicBool,
+    end: OnceLock<Option<ResetReason>>,
+    nudge: Notify,
 }
 
 impl Meter {
@@ -172,7 +186,11 @@ impl Meter {
             last_from_upstream: AtomicU64::new(clock.now().as_nanos()),
             last_to_upstream: AtomicU64::new(0),
             unanswered_since: AtomicU64::new(0),
-            ended: tokio_util::sync::CancellationToken::new(),
+            told_unanswered: AtomicBool::new(false),
+            peer: Mutex::new(None),
+            look: AtomicBool::new(false),
+            end: OnceLock::new(),
+            nudge: Notify::new(),
         }
     }
 
@@ -189,6 +207,7 @@ impl Meter {
         self.to_client.fetch_add(bytes as u64, Ordering::Relaxed);
         self.last_from_upstream.store(self.clock.now().as_nanos(), Ordering::Relaxed);
         self.unanswered_since.store(0, Ordering::Relaxed);
+        self.told_unanswered.store(false, Ordering::Relaxed);
     }
 
     /// Bytes carried to the upstream.
@@ -206,28 +225,67 @@ impl Meter {
         Moment::from_nanos(self.last_from_upstream.load(Ordering::Relaxed))
     }
 
-    /// From the first to the last of what the client has said since the upstream last sent something.
-    pub fn unanswered(&self) -> Duration {
-        match self.unanswered_since.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => Duration::from_nanos(self.last_to_upstream.load(Ordering::Relaxed).saturating_sub(since)),
+    /// When the client first said something to which nothing has come yet.
+    pub fn unanswered_since(&self) -> Option<Moment> {
+        Some(self.unanswered_since.load(Ordering::Relaxed)).filter(|since| *since != 0).map(Moment::from_nanos)
+    }
+
+    /// Once for each silence: whether the client has gone on asking for so long and nothing has come.
+    pub fn turns_unanswered(&self, after: Duration) -> bool {
+        let last = Moment::from_nanos(self.last_to_upstream.load(Ordering::Relaxed));
+        self.unanswered_since().is_some_and(|since| last.since(since) >= after)
+            && !self.told_unanswered.swap(true, Ordering::Relaxed)
+    }
+
+    /// Asks the carrier to look at the upstream's peer soon.
+    pub fn look(&self) {
+        self.look.store(true, Ordering::Relaxed);
+        self.nudge.notify_one();
+    }
+
+    /// What was seen of the peer when it was last looked at.
+    pub fn peer(&self) -> Option<PeerRecord> {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the carrier: notes what `upstream` says of its peer, if that was asked for.
+    pub fn look_if_asked(&self, upstream: &dyn Stream) {
+        if self.look.swap(false, Ordering::Relaxed)
+            && let Some(state) = upstream.peer()
+        {
+            let mut peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner);
+            *peer = Some(PeerRecord::after(*peer, self.clock.now(), state));
         }
     }
 
-    /// Asks the carrier to reset both ends.
-    pub fn end(&self) {
-        self.ended.cancel();
+    /// Asks the carrier to reset both ends: because the agent stops ([`None`]), or for a reason that the upstream gave.
+    pub fn end(&self, reason: Option<ResetReason>) {
+        // The first reason counts.
+        let _ = self.end.set(reason);
+        self.nudge.notify_one();
+    }
+
+    /// Why both ends are to be reset; [`None`] while they are not.
+    pub fn end_reason(&self) -> Option<Option<ResetReason>> {
+        self.end.get().copied()
     }
 
     /// Completes when [`Meter::end`] was called.
     pub async fn ended(&self) {
-        self.ended.cancelled().await;
+        while self.end_reason().is_none() {
+            self.nudge.notified().await;
+        }
+    }
+
+    /// For the carrier: completes after [`Meter::look`] or [`Meter::end`] was called.
+    pub async fn nudged(&self) {
+        self.nudge.notified().await;
     }
 }
 
 /// Seam: one probe, its outcome.
 pub trait Prober: Send + Sync {
-    /// Makes one probe. Always ends within the order's time-out, give or take the scheduler.
+    /// Makes one probe. Each phase ends within its limit, give or take the scheduler.
     fn probe(&self, order: ProbeOrder) -> BoxFuture<'_, Probed>;
 
     /// This endpoint is probed no more: whatever is kept for it may go.

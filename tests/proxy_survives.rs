@@ -73,7 +73,7 @@ async fn exhaust_and_relieve(max_connections: usize, exhausted: impl Fn(&Snapsho
     assert!(late < Duration::from_secs(5), "it took {late:?}; {counts:?}");
     assert_eq!(counts.panics, 0);
     while let Ok((_, saw)) = saw.try_recv() {
-        assert!(matches!(saw, Saw::Connected(_) | Saw::Answered | Saw::LocalError(_)), "{saw:?} blames an apiserver");
+        assert!(matches!(saw, Saw::Connected(_) | Saw::Answered { .. } | Saw::LocalError(_)), "{saw:?} blames an apiserver");
     }
 }
 
@@ -159,6 +159,7 @@ fn routing(endpoint: Endpoint) -> Arc<Routing> {
         rtt: None,
         second_dial: Duration::from_millis(250),
         // The machine is busy, and lateness is not what is tested here.
+        dial_stay: Duration::from_secs(2),
         first_byte: Duration::from_secs(60),
         sources: vec![Source::Static],
     };

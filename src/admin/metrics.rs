@@ -93,8 +93,8 @@ pub struct UpstreamMetrics {
     pub bytes_to_upstream: u64,
     /// Bytes carried from it.
     pub bytes_to_client: u64,
-    /// Established connections that were reset because it is down.
-    pub cuts: u64,
+    /// Established connections that were reset, by reason.
+    pub resets: Counts,
     /// When its certificate ends, in seconds since 1970.
     pub certificate_not_after: Option<i64>,
 }
@@ -113,7 +113,7 @@ impl UpstreamMetrics {
             probes: Counts::new(),
             bytes_to_upstream: 0,
             bytes_to_client: 0,
-            cuts: 0,
+            resets: Counts::new(),
             certificate_not_after: None,
         }
     }
@@ -195,8 +195,8 @@ impl Page<'_> {
         let expiry = some(upstreams, |upstream| upstream.certificate_not_after.map(|at| at as f64));
         let help = "When the certificate that it showed last ends, in seconds since 1970";
         self.seconds("upstream_certificate_expiry_timestamp", help, expiry);
-        let cuts = upstreams.iter().map(|upstream| (labels(upstream), upstream.cuts));
-        self.counts("upstream_cuts", "Established connections that were reset because it is down", cuts);
+        let help = "Established connections that the agent reset, by reason";
+        self.counts("upstream_resets", help, by(upstreams, "reason", |upstream| &upstream.resets));
         self.counts("dials", "Dials by outcome", by(upstreams, "outcome", |upstream| &upstream.dials));
         self.counts("probes", "Probes by outcome", by(upstreams, "outcome", |upstream| &upstream.probes));
         self.counts("bytes", "Bytes carried", bytes(upstreams));

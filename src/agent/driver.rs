@@ -206,7 +206,7 @@ impl Driver {
             Effect::Route(routing) => {
                 self.routing.send_replace(Arc::new(routing));
             }
-            Effect::Cut { endpoint, silent_since, unanswered, over } => self.proxy.cut(endpoint, silent_since, unanswered, over),
+            Effect::Reset { endpoint, reason, silent_since, over } => self.proxy.reset(endpoint, reason, silent_since, over),
             Effect::Release => self.proxy.release(),
             Effect::Publish { say, urgent } => self.publish(say, urgent),
             Effect::Remember { endpoints, cluster_size } => {
@@ -231,7 +231,8 @@ impl Driver {
         tokio::spawn(async move {
             let done = caught(prober.probe(order)).await.unwrap_or_else(|reason| {
                 tally.probe_panicked(endpoint, &reason);
-                Probed { id, endpoint, sent, fresh: true, rtt: None, outcome: Outcome::LocalError(reason) }
+                let outcome = Outcome::LocalError(reason);
+                Probed { id, endpoint, sent, fresh: true, rtt: None, handshake: None, hello_bytes: 0, outcome }
             });
             // The driver may have gone.
             let _ = probed.send(done).await;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::driver::Knowledge;
 use super::view::View;
 use crate::admin::metrics::{Counts, GossipMetrics, Metrics, UpstreamMetrics};
-use crate::engine::event::Outcome;
+use crate::engine::event::{Outcome, ResetReason};
 use crate::engine::{Endpoint, Explained, Moment};
 use crate::gossip::{DropReason, Gossip};
 use crate::log;
@@ -63,18 +63,21 @@ impl Tally {
 fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Status { code: 200, .. } => "ready",
-        Outcome::Status { code: 401 | 403, .. } => "readiness-unknown",
+        Outcome::Status { code: 401 | 403, .. } => "readiness_unknown",
         Outcome::Status { code: 429 | 500 | 503, .. } => "draining",
-        Outcome::Status { .. } => "other-status",
-        Outcome::NotHttp => "not-http",
+        Outcome::Status { .. } => "other_status",
+        Outcome::NotHttp => "not_http",
         Outcome::Refused => "refused",
-        Outcome::TimedOut => "timed-out",
-        Outcome::NotTls => "not-tls",
+        Outcome::DialTimedOut => "dial_timed_out",
+        Outcome::HandshakeTimedOut { hung: true } => "hung",
+        Outcome::HandshakeTimedOut { hung: false } => "handshake_timed_out",
+        Outcome::AnswerTimedOut => "answer_timed_out",
+        Outcome::NotTls => "not_tls",
         Outcome::Untrusted(_) => "untrusted",
-        Outcome::WrongName(_) => "wrong-name",
+        Outcome::WrongName(_) => "wrong_name",
         Outcome::Stale => "stale",
         Outcome::Unreachable(_) => "unreachable",
-        Outcome::LocalError(_) => "local-error",
+        Outcome::LocalError(_) => "local_error",
     }
 }
 
@@ -88,11 +91,14 @@ impl View {
             if let Some(counts) = proxy.upstreams.get(&explained.endpoint) {
                 measured.connections = u64::from(counts.open);
                 measured.dials = counts.dials.iter().map(|(end, count)| (end.as_str(), *count)).collect();
-                measured.dials.insert("no-first-byte", counts.no_first_byte);
-                measured.dials.insert("closed-early", counts.closed_early);
+                measured.dials.insert("no_first_byte", counts.no_first_byte);
+                measured.dials.insert("closed_early", counts.closed_early);
                 measured.bytes_to_upstream = counts.to_upstream;
                 measured.bytes_to_client = counts.to_client;
-                measured.cuts = counts.cuts;
+                measured.resets = ResetReason::ALL
+                    .iter()
+                    .map(|reason| (reason.as_str(), counts.resets.get(reason).copied().unwrap_or_default()))
+                    .collect();
             }
             measured
         });

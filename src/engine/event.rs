@@ -207,6 +207,12 @@ pub struct Probed {
     pub fresh: bool,
     /// One network round trip, as well as this probe could tell: a fresh connection's TCP handshake, or request to answer on a kept one.
     pub rtt: Option<Duration>,
+    /// From the ClientHello to the end of the TLS handshake; [`None`] on a kept connection, and where it was not completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<Duration>,
+    /// Bytes of the ClientHello that was sent; 0 on a kept connection.
+    #[serde(default)]
+    pub hello_bytes: u32,
     /// What came of it.
     pub outcome: Outcome,
 }
@@ -225,8 +231,16 @@ pub enum Outcome {
     NotHttp,
     /// Connection refused or reset by the other side, or closed before an answer.
     Refused,
-    /// No answer within the probe's time-out.
-    TimedOut,
+    /// The dial was not answered in time: the address is silent, or its accept queue is full.
+    DialTimedOut,
+    /// Connected, and the TLS handshake was not completed in time.
+    HandshakeTimedOut {
+        /// The peer's kernel acknowledged the whole hello and nothing came back: the process behind it does not get on.
+        /// Otherwise the path loses the hello or the answer.
+        hung: bool,
+    },
+    /// `/readyz` was not answered in time. On a fresh connection the TLS handshake was completed and verified before.
+    AnswerTimedOut,
     /// What answered does not speak TLS.
     NotTls,
     /// Not signed by the cluster's CA; the text says what was wrong.
@@ -248,21 +262,38 @@ pub enum Saw {
     /// A dial connected, this long after it was begun.
     Connected(Duration),
     /// The first byte came: a TLS handshake record.
-    Answered,
+    Answered {
+        /// Bytes of the ClientHello that it answers.
+        hello_bytes: u32,
+    },
     /// A dial was refused or reset.
     Refused,
-    /// A dial had not connected when one begun later did, or within its stay in the race.
+    /// A dial had not connected when one begun later did: perhaps a single packet was lost.
     Overtaken {
         /// When that was due to be judged.
+        deadline: Moment,
+    },
+    /// A dial had not connected within its stay in the race, in which the kernel repeats a lost packet.
+    DialTimedOut {
+        /// When its stay ended.
         deadline: Moment,
     },
     /// Connected, hello forwarded whole, and no byte within the first-byte delay.
     NoFirstByte {
         /// When the delay ended.
         deadline: Moment,
+        /// Bytes of the ClientHello.
+        hello_bytes: u32,
     },
     /// Reset or closed before its first byte.
-    ClosedEarly,
+    ClosedEarly {
+        /// Bytes of the ClientHello.
+        hello_bytes: u32,
+    },
+    /// An established connection's own peer left data or keepalives unacknowledged; the connection was reset.
+    PeerSilent,
+    /// On an established connection a client went on asking for [`policy::UNANSWERED`](super::policy::UNANSWERED), and nothing came back.
+    Unanswered,
     /// A whole hello was answered with something that is not TLS.
     NotTls,
     /// The kernel found no way there, or a rule forbids it; the text names the errno.
@@ -278,15 +309,14 @@ pub enum Effect {
     Probe(ProbeOrder),
     /// Publish this routing to the proxy; it replaces the one before.
     Route(Routing),
-    /// Reset the established connections to an endpoint that have received no byte since `silent_since`.
-    Cut {
+    /// Reset established connections to an endpoint.
+    Reset {
         /// The endpoint.
         endpoint: Endpoint,
-        /// When a failed probe was sent: the first of a run of failures, and later each one after it.
-        silent_since: Moment,
-        /// Only where the client has gone on asking for so long and nothing came; zero: whether it asked or not.
-        #[serde(default, skip_serializing_if = "Duration::is_zero")]
-        unanswered: Duration,
+        /// Why.
+        reason: ResetReason,
+        /// Only those that have received no byte since then; [`None`]: all of them.
+        silent_since: Option<Moment>,
         /// Spread them over this time.
         over: Duration,
     },
@@ -310,6 +340,32 @@ pub enum Effect {
     Notice(Notice),
 }
 
+/// Why the proxy resets an established connection. There are no other reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetReason {
+    /// This connection's own peer left data or keepalives unacknowledged.
+    PeerSilent,
+    /// The process behind it hangs: it accepts connections and TLS does not answer, while another apiserver answers.
+    Hung,
+    /// The configuration no longer trusts what stands there.
+    TrustWithdrawn,
+}
+
+impl ResetReason {
+    /// All of them.
+    pub const ALL: [ResetReason; 3] = [ResetReason::PeerSilent, ResetReason::Hung, ResetReason::TrustWithdrawn];
+
+    /// The word people see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ResetReason::PeerSilent => "peer_silent",
+            ResetReason::Hung => "hung",
+            ResetReason::TrustWithdrawn => "trust_withdrawn",
+        }
+    }
+}
+
 /// A probe to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeOrder {
@@ -323,8 +379,31 @@ pub struct ProbeOrder {
     pub fresh: bool,
     /// Keep the connection afterwards.
     pub keep: bool,
-    /// An answer later than this is none.
-    pub timeout: Duration,
+    /// How long each phase may take.
+    pub limits: ProbeLimits,
+}
+
+/// How long each phase of a probe may take; an answer that comes later is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeLimits {
+    /// From the first SYN to the connection.
+    pub dial: Duration,
+    /// From the connection to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the request to the answer's head.
+    pub answer: Duration,
+}
+
+impl ProbeLimits {
+    /// The same limit for each phase.
+    pub fn of(each: Duration) -> ProbeLimits {
+        ProbeLimits { dial: each, handshake: each, answer: each }
+    }
+
+    /// How long the whole probe may take.
+    pub fn total(&self) -> Duration {
+        self.dial + self.handshake + self.answer
+    }
 }
 
 /// What this node says of itself and of what it saw.

@@ -1,89 +1,108 @@
 //! Evidence to verdict, for one endpoint.
 //!
-//! Two layers. The *base* is what own probes say, and only it knows `down`: two failures in a row, the second on a fresh
+//! Two layers. The *state* is what own probes say, and only it knows `down`: two failures in a row, the second on a fresh
 //! connection sent [`CONFIRM_AFTER`] after the first was. Over it lie *doubts* (what traffic, peers and the endpoint's own
-//! node say): they can lower an answering endpoint to `suspect` or `draining`, and an own answer to a probe sent after
-//! they arrived lifts them. So nothing but this node's own probes can make an endpoint `down`, and a lie costs one probe.
+//! node say): they can lower an answering endpoint to `suspect` or `draining`. A doubt is lifted only by evidence of its own kind
+//! that is newer ([`Doubt::refuted_by`]). So nothing but this node's own probes can make an endpoint `down`, and a lie costs one probe.
+//!
+//! `down` says that new clients had better go elsewhere. It says nothing about established connections: those are reset only where
+//! the process behind the endpoint is *hung* ([`Hang`]), which is one way of being `down` among several.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::doubt::{Doubt, Evidence, weight};
 use super::endpoint::NodeId;
-use super::event::{ApiserverState, Outcome, Verdict};
-use super::policy::{CONFIRM_AFTER, CUT_AFTER, FLAP_WINDOW, RECOVERY_GAP, RECOVERY_GAP_MOST};
+use super::event::{ApiserverState, Verdict};
+use super::finding::{Answer, Failure, Readiness};
+use super::policy::{
+    CONFIRM_AFTER, FLAP_WINDOW, HUNG_RESET_AFTER, MIN_HUNG_PROBES, MIN_HUNG_PROBES_OF_A_BALANCER, RECOVERY_GAP,
+    RECOVERY_GAP_MOST, TRAFFIC_DOUBT,
+};
 use super::selection::Trouble;
 use super::time::Moment;
 
-/// The answer of an endpoint that answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// Asks for less.
-    pub(crate) draining: bool,
-    /// 401 or 403: it serves, but does not tell us whether it is ready.
-    pub(crate) readiness_unknown: bool,
-    /// Its certificate is outside its validity.
-    pub(crate) expired: bool,
-}
-
-/// What a probe's outcome says, once it is clear what may answer there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Finding {
-    /// An apiserver of ours answered.
-    Answers(Answer),
-    /// It failed to answer.
-    Fails(String, Trouble),
-    /// Not an apiserver of ours.
-    Disproves(String),
-    /// Says nothing about the endpoint.
-    Nothing,
-}
-
-impl Finding {
-    /// Reads an outcome as the table of answers says. What does not speak TLS is disproven only where just gossip or the
-    /// cache named it (`hearsay`); what a person configured may be a balancer having a bad day. A connection that ends
-    /// before its answer says nothing if it was kept; one that was made for the probe (`fresh`) has failed.
-    pub(crate) fn of(outcome: &Outcome, hearsay: bool, fresh: bool) -> Finding {
-        let fails = |why: &str| Finding::Fails(why.into(), Trouble::Refuses);
-        match outcome {
-            Outcome::Status { code, expired } => match code {
-                200 | 401 | 403 => {
-                    Finding::Answers(Answer { draining: false, readiness_unknown: *code != 200, expired: *expired })
-                }
-                429 | 500 | 503 => Finding::Answers(Answer { draining: true, readiness_unknown: false, expired: *expired }),
-                _ => fails(&format!("answered {code} to /readyz")),
-            },
-            Outcome::NotHttp => fails("what it answered is not HTTP"),
-            Outcome::Refused => fails("refused or closed"),
-            Outcome::TimedOut => Finding::Fails("no answer in time".into(), Trouble::Silent),
-            Outcome::NotTls if hearsay => Finding::Disproves("it does not speak TLS".into()),
-            Outcome::NotTls => fails("it does not speak TLS"),
-            Outcome::Untrusted(why) => Finding::Disproves(format!("its certificate is not of this cluster's CA: {why}")),
-            Outcome::WrongName(why) => Finding::Disproves(format!("its certificate does not cover the name: {why}")),
-            Outcome::Stale if fresh => fails("closed before its answer"),
-            // Whether it counts, the engine decides by how the others do.
-            Outcome::Unreachable(why) => Finding::Fails(super::reach::unreachable(why), Trouble::Refuses),
-            Outcome::Stale | Outcome::LocalError(_) => Finding::Nothing,
-        }
-    }
-}
-
+/// What own probes say.
 #[derive(Clone, Debug, PartialEq)]
-enum Base {
-    Unproven,
+enum State {
+    /// Nothing yet, or nothing that still counts.
+    Unknown,
     Answering(Answer),
-    /// One failure, not confirmed yet.
+    /// One failure or several, not confirmed yet.
     Failing {
         before: Option<Answer>,
+        run: FailureRun,
     },
     Down {
+        run: FailureRun,
         first_success: Option<Moment>,
     },
 }
 
+/// Failed probes in a row.
 #[derive(Clone, Debug, PartialEq)]
-struct Doubt {
-    arrived: Moment,
-    reason: String,
+struct FailureRun {
+    /// When the first of them was sent.
+    first_sent: Moment,
+    /// When its failure was known.
+    noticed: Moment,
+    count: u32,
+    last: Failure,
+    /// All of the latest ones found a process that hangs.
+    hang: Option<Hang>,
+}
+
+/// A process that accepts connections and does not answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Hang {
+    /// Probes in a row that found it so.
+    probes: u32,
+    /// When those of them were sent for which no reset was ordered yet; of those that are old enough the last.
+    unreset: VecDeque<Moment>,
+}
+
+impl FailureRun {
+    fn add(&mut self, now: Moment, sent: Moment, failure: Failure) {
+        self.count = self.count.saturating_add(1);
+        self.hang = failure.hung.then(|| {
+            let mut hang = self.hang.take().unwrap_or_default();
+            hang.add(now, sent);
+            hang
+        });
+        self.last = failure;
+    }
+
+    fn begin(now: Moment, sent: Moment, failure: Failure) -> FailureRun {
+        let mut run = FailureRun { first_sent: sent, noticed: now, count: 0, last: failure.clone(), hang: None };
+        run.add(now, sent, failure);
+        run
+    }
+}
+
+impl Hang {
+    fn add(&mut self, now: Moment, sent: Moment) {
+        self.probes = self.probes.saturating_add(1);
+        self.unreset.push_back(sent);
+        while self.unreset.get(1).is_some_and(|next| *next + HUNG_RESET_AFTER <= now) {
+            self.unreset.pop_front();
+        }
+    }
+}
+
+/// Whether it is an apiserver of ours.
+#[derive(Clone, Debug, PartialEq)]
+enum Proof {
+    /// It has not shown it, or it was taken back. `ever`: it had shown it once, so that it is worth asking again.
+    Unproven {
+        ever: bool,
+        withdrawn: Option<Moment>,
+    },
+    Proven,
+    /// It has shown the contrary.
+    Disproven {
+        ever: bool,
+        why: String,
+    },
 }
 
 /// What the endpoint's own node says against it.
@@ -99,68 +118,50 @@ struct Word {
 /// What is held of one endpoint's health.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Health {
-    base: Base,
-    proven: bool,
-    /// It has been at some time.
-    once_proven: bool,
-    disproven: Option<String>,
-    /// Traffic took back the proof then, and no own probe sent later has given it again.
-    withdrawn: Option<Moment>,
-    /// When the first failed probe of the present run of failures was sent.
-    first_failed: Option<Moment>,
-    /// When that failure was known.
-    noticed: Option<Moment>,
-    /// A probe of the present run, sent after another apiserver had answered, has failed.
-    corroborated: bool,
-    /// Traffic or peers speak against it.
-    suspicion: Option<Doubt>,
+    state: State,
+    proof: Proof,
+    doubt: Option<Doubt>,
     /// Its own node says that it is draining or down, or said so.
     word: Option<Word>,
     /// When it was taken to be `down`, within the flap window.
     downs: Vec<Moment>,
     last_answer: Option<Moment>,
-    failures: u32,
-    /// How it fails whoever tries it, as far as is known.
-    trouble: Trouble,
-    /// When the failed probes of the present run were sent for which no cut was ordered yet; of those that are old enough the last.
-    uncut: VecDeque<Moment>,
     reason: String,
+}
+
+/// A probe that has ended, as far as its answer's weight depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: Moment,
+    /// Bytes of its ClientHello; 0 on a kept connection.
+    pub(crate) hello_bytes: u32,
 }
 
 impl Health {
     /// An endpoint of which nothing is known.
     pub(crate) fn new() -> Health {
         Health {
-            base: Base::Unproven,
-            proven: false,
-            once_proven: false,
-            disproven: None,
-            withdrawn: None,
-            first_failed: None,
-            noticed: None,
-            corroborated: false,
-            suspicion: None,
+            state: State::Unknown,
+            proof: Proof::Unproven { ever: false, withdrawn: None },
+            doubt: None,
             word: None,
             downs: Vec::new(),
             last_answer: None,
-            failures: 0,
-            trouble: Trouble::Answers,
-            uncut: VecDeque::new(),
             reason: "not probed yet".into(),
         }
     }
 
     /// The verdict.
     pub(crate) fn verdict(&self) -> Verdict {
-        match &self.base {
-            Base::Unproven | Base::Failing { before: None } => Verdict::Unproven,
-            Base::Down { .. } => Verdict::Down,
-            Base::Failing { before: Some(_) } => Verdict::Suspect,
-            Base::Answering(answer) => match self.word.map(|word| word.state) {
-                _ if self.suspicion.is_some() => Verdict::Suspect,
+        match &self.state {
+            State::Unknown | State::Failing { before: None, .. } => Verdict::Unproven,
+            State::Down { .. } => Verdict::Down,
+            State::Failing { before: Some(_), .. } => Verdict::Suspect,
+            State::Answering(answer) => match self.word.map(|word| word.state) {
+                _ if self.doubt.is_some() => Verdict::Suspect,
                 Some(ApiserverState::Down) => Verdict::Suspect,
                 Some(ApiserverState::Draining) => Verdict::Draining,
-                _ if answer.draining || answer.expired => Verdict::Draining,
+                _ if answer.draining() || answer.expired => Verdict::Draining,
                 _ => Verdict::Ready,
             },
         }
@@ -168,22 +169,28 @@ impl Health {
 
     /// Whether it has shown to be an apiserver of ours, and nothing to the contrary since.
     pub(crate) fn proven(&self) -> bool {
-        self.proven
+        self.proof == Proof::Proven
     }
 
     /// Whether it ever has: then it is worth asking again, whatever stands there now.
     pub(crate) fn once_proven(&self) -> bool {
-        self.once_proven
+        match self.proof {
+            Proof::Proven => true,
+            Proof::Unproven { ever, .. } | Proof::Disproven { ever, .. } => ever,
+        }
     }
 
     /// The last own probe was answered, and it is not `down`.
     pub(crate) fn answering(&self) -> bool {
-        matches!(self.base, Base::Answering(_))
+        matches!(self.state, State::Answering(_))
     }
 
     /// Why it is known not to be an apiserver of ours.
     pub(crate) fn disproven(&self) -> Option<&str> {
-        self.disproven.as_deref()
+        match &self.proof {
+            Proof::Disproven { why, .. } => Some(why),
+            Proof::Proven | Proof::Unproven { .. } => None,
+        }
     }
 
     /// When an own probe was last answered.
@@ -191,166 +198,172 @@ impl Health {
         self.last_answer
     }
 
-    /// When the first failed probe of the present run of failures was sent.
-    pub(crate) fn failing_since(&self) -> Option<Moment> {
-        self.first_failed
+    fn run(&self) -> Option<&FailureRun> {
+        match &self.state {
+            State::Failing { run, .. } | State::Down { run, .. } => Some(run),
+            State::Unknown | State::Answering(_) => None,
+        }
     }
 
-    /// When the first failure of the present run was known. Only what another apiserver answers after that tells this
-    /// node's fault from the endpoint's: an answer that came while the failing probe was still on its way may be older
-    /// than what made it fail.
-    pub(crate) fn failure_noticed(&self) -> Option<Moment> {
-        self.noticed
+    /// When the first failed probe of the present run of failures was sent.
+    pub(crate) fn failing_since(&self) -> Option<Moment> {
+        self.run().map(|run| run.first_sent)
     }
 
     /// Failures in a row.
     pub(crate) fn failures(&self) -> u32 {
-        self.failures
+        self.run().map_or(0, |run| run.count)
     }
 
-    /// How it fails whoever tries it: what its last probe met, or the worst that traffic has since.
+    /// How it fails clients that try it: what its last probe met, or the worst that traffic has since. An endpoint that answers
+    /// again, to be confirmed, is the first to be tried.
     pub(crate) fn trouble(&self) -> Trouble {
-        self.trouble
+        match &self.state {
+            State::Failing { run, .. } | State::Down { run, first_success: None } => run.last.trouble,
+            State::Down { .. } | State::Unknown => Trouble::Answers,
+            State::Answering(_) => self.doubt.as_ref().map_or(Trouble::Answers, |doubt| doubt.trouble),
+        }
     }
 
     /// The certificate it showed last is outside its validity.
     pub(crate) fn expired(&self) -> bool {
-        matches!(self.base, Base::Answering(Answer { expired: true, .. }))
+        matches!(self.state, State::Answering(Answer { expired: true, .. }))
     }
 
     /// The evidence behind the verdict, in words.
     pub(crate) fn reason(&self) -> String {
-        match (&self.base, &self.suspicion, self.word.map(|word| word.state)) {
-            (Base::Answering(_), Some(doubt), _) => doubt.reason.clone(),
-            (Base::Answering(_), None, Some(ApiserverState::Down)) => "its own node says that it is down".into(),
-            (Base::Answering(_), None, Some(ApiserverState::Draining)) => "its own node says that it is draining".into(),
+        match (&self.state, &self.doubt, self.word.map(|word| word.state)) {
+            (State::Answering(_), Some(doubt), _) => doubt.reason.clone(),
+            (State::Answering(_), None, Some(ApiserverState::Down)) => "its own node says that it is down".into(),
+            (State::Answering(_), None, Some(ApiserverState::Draining)) => "its own node says that it is draining".into(),
             _ => self.reason.clone(),
         }
     }
 
     /// What this node, running that apiserver, says of it to the others; [`None`] while there is nothing new to say.
     pub(crate) fn own_word(&self) -> Option<ApiserverState> {
-        match &self.base {
-            Base::Answering(answer) if answer.draining => Some(ApiserverState::Draining),
-            Base::Answering(_) => Some(ApiserverState::Ready),
-            Base::Down { .. } => Some(ApiserverState::Down),
-            Base::Unproven | Base::Failing { .. } => None,
+        match &self.state {
+            State::Answering(answer) if answer.draining() => Some(ApiserverState::Draining),
+            State::Answering(_) => Some(ApiserverState::Ready),
+            State::Down { .. } => Some(ApiserverState::Down),
+            State::Unknown | State::Failing { .. } => None,
         }
     }
 
-    /// An own probe, sent at `sent`, was answered. `one_is_enough`: clients are held.
-    pub(crate) fn answered(&mut self, now: Moment, sent: Moment, answer: Answer, one_is_enough: bool) {
-        if self.withdrawn.is_some_and(|then| sent < then) {
+    /// An own probe was answered. `one_is_enough`: clients are held.
+    pub(crate) fn answered(&mut self, now: Moment, probe: Sent, answer: Answer, one_is_enough: bool) {
+        if matches!(self.proof, Proof::Unproven { withdrawn: Some(then), .. } if probe.at < then) {
             return;
         }
-        self.withdrawn = None;
-        self.suspicion.take_if(|doubt| doubt.arrived <= sent);
-        if self.suspicion.is_none() {
-            self.trouble = Trouble::Answers;
-        }
+        self.proof = Proof::Proven;
+        self.doubt.take_if(|doubt| doubt.refuted_by(probe.at, probe.hello_bytes));
         self.last_answer = Some(now);
-        self.proven = true;
-        self.once_proven = true;
-        self.disproven = None;
-        if let Base::Down { first_success } = &mut self.base
+        let gap = self.recovery_gap();
+        if let State::Down { first_success, .. } = &mut self.state
             && !one_is_enough
+            && probe.at < *first_success.get_or_insert(now) + gap
         {
-            let first = *first_success.get_or_insert(now);
-            if sent < first + self.recovery_gap() {
-                self.reason = "answers again, to be confirmed".into();
-                return;
-            }
+            self.reason = "answers again, to be confirmed".into();
+            return;
         }
-        self.base = Base::Answering(answer);
-        self.first_failed = None;
-        self.noticed = None;
-        self.corroborated = false;
-        self.failures = 0;
-        self.uncut.clear();
-        self.word.take_if(|word| word.arrived <= sent && !answer.draining && (word.retracted || !answer.readiness_unknown));
-        self.reason = match answer {
-            Answer { expired: true, .. } => "answers with a certificate outside its validity",
-            Answer { draining: true, .. } => "answers that it is not ready",
-            Answer { readiness_unknown: true, .. } => "serves; readiness unknown: it does not answer /readyz to us",
-            _ => "answers that it is ready",
-        }
-        .into();
+        self.state = State::Answering(answer);
+        let says_ready = matches!(answer.readiness, Readiness::Ready);
+        self.word.take_if(|word| word.arrived <= probe.at && !answer.draining() && (word.retracted || says_ready));
+        self.reason = answer.reason().into();
     }
 
-    /// An own probe failed. `corroborated`: it was sent after another apiserver had answered this node during this run of failures.
-    pub(crate) fn failed(
-        &mut self,
-        now: Moment,
-        sent: Moment,
-        fresh: bool,
-        corroborated: bool,
-        (why, trouble): (String, Trouble),
-    ) {
-        let first = self.count_failure(now, sent, corroborated);
-        self.reason = why;
-        self.trouble = trouble;
-        match &mut self.base {
-            Base::Unproven => self.base = Base::Failing { before: None },
-            Base::Answering(answer) => self.base = Base::Failing { before: Some(*answer) },
-            Base::Failing { .. } if fresh && sent >= first + CONFIRM_AFTER => self.fall(now),
-            Base::Failing { .. } => {}
-            Base::Down { first_success } => *first_success = None,
-        }
+    /// An own probe failed.
+    pub(crate) fn failed(&mut self, now: Moment, sent: Moment, fresh: bool, failure: Failure) {
+        self.reason.clone_from(&failure.why);
+        self.state = match std::mem::replace(&mut self.state, State::Unknown) {
+            State::Unknown => State::Failing { before: None, run: FailureRun::begin(now, sent, failure) },
+            State::Answering(answer) => State::Failing { before: Some(answer), run: FailureRun::begin(now, sent, failure) },
+            State::Failing { before, mut run } => {
+                let confirms = fresh && sent >= run.first_sent + CONFIRM_AFTER;
+                run.add(now, sent, failure);
+                if confirms { self.fall(now, run) } else { State::Failing { before, run } }
+            }
+            State::Down { mut run, .. } => {
+                run.add(now, sent, failure);
+                State::Down { run, first_success: None }
+            }
+        };
     }
 
     /// An own probe showed that this is no apiserver of ours.
-    pub(crate) fn disprove(&mut self, now: Moment, sent: Moment, corroborated: bool, why: String) {
-        self.count_failure(now, sent, corroborated);
-        self.proven = false;
-        self.disproven = Some(why.clone());
+    pub(crate) fn disprove(&mut self, now: Moment, sent: Moment, why: String) {
+        let failure = Failure { why: why.clone(), trouble: Trouble::Refuses, hung: false };
+        self.proof = Proof::Disproven { ever: self.once_proven(), why: why.clone() };
         self.reason = why;
-        match &mut self.base {
-            Base::Down { first_success } => *first_success = None,
-            _ => self.fall(now),
-        }
+        self.state = match std::mem::replace(&mut self.state, State::Unknown) {
+            State::Unknown | State::Answering(_) => self.fall(now, FailureRun::begin(now, sent, failure)),
+            State::Failing { mut run, .. } => {
+                run.add(now, sent, failure);
+                self.fall(now, run)
+            }
+            State::Down { mut run, .. } => {
+                run.add(now, sent, failure);
+                State::Down { run, first_success: None }
+            }
+        };
     }
 
-    /// Returns when the first of the run was sent.
-    fn count_failure(&mut self, now: Moment, sent: Moment, corroborated: bool) -> Moment {
-        self.failures = self.failures.saturating_add(1);
-        self.noticed.get_or_insert(now);
-        self.corroborated |= corroborated;
-        self.uncut.push_back(sent);
-        while self.uncut.get(1).is_some_and(|next| *next + CUT_AFTER <= now) {
-            self.uncut.pop_front();
-        }
-        *self.first_failed.get_or_insert(sent)
-    }
-
-    fn fall(&mut self, now: Moment) {
-        self.base = Base::Down { first_success: None };
+    fn fall(&mut self, now: Moment, run: FailureRun) -> State {
         self.downs.retain(|then| now.since(*then) < FLAP_WINDOW);
         self.downs.push(now);
+        State::Down { run, first_success: None }
     }
 
     /// Traffic or peers speak against it. Only an answering endpoint is lowered by that. The first doubt counts: an answer
-    /// to a probe sent after it lifts it, however many more came in between.
-    pub(crate) fn doubt(&mut self, now: Moment, reason: &str, trouble: Trouble) {
-        if self.answering() {
-            self.trouble = self.trouble.max(trouble);
-            self.suspicion.get_or_insert_with(|| Doubt { arrived: now, reason: reason.into() });
+    /// to a probe sent after it lifts it, however many more came in between. A doubt that is harder to refute takes its place.
+    pub(crate) fn doubt(&mut self, now: Moment, reason: &str, trouble: Trouble, evidence: Evidence) {
+        if !self.answering() {
+            return;
+        }
+        match &mut self.doubt {
+            None => self.doubt = Some(Doubt { arrived: now, reason: reason.into(), evidence, trouble }),
+            Some(doubt) => {
+                doubt.trouble = doubt.trouble.max(trouble);
+                if weight(evidence) > weight(doubt.evidence) {
+                    *doubt = Doubt { arrived: now, reason: reason.into(), evidence, trouble: doubt.trouble };
+                }
+            }
+        }
+    }
+
+    /// A client's hello of so many bytes was answered now.
+    pub(crate) fn hello_answered(&mut self, hello_bytes: u32) -> bool {
+        let refuted = |doubt: &mut Doubt| matches!(doubt.evidence, Evidence::Hello(bytes) if bytes <= hello_bytes);
+        self.doubt.take_if(refuted).is_some()
+    }
+
+    /// When a doubt ends that no probe can refute, because no probe's hello is as large: it is time to try a client's again.
+    pub(crate) fn doubt_ends(&self) -> Option<Moment> {
+        self.doubt
+            .as_ref()
+            .filter(|doubt| matches!(doubt.evidence, Evidence::Hello(_)))
+            .map(|doubt| doubt.arrived + TRAFFIC_DOUBT)
+    }
+
+    pub(crate) fn expire_doubt(&mut self, now: Moment) {
+        if self.doubt_ends().is_some_and(|ends| ends <= now) {
+            self.doubt = None;
         }
     }
 
     /// Traffic found something there that is no apiserver: it is as if it had never been proven, until an own probe that is
     /// sent from now on is answered. It takes nothing from what own probes held against it, and adds nothing.
     pub(crate) fn withdraw(&mut self, now: Moment, reason: &str) {
-        self.proven = false;
-        self.withdrawn = Some(now);
-        match &mut self.base {
-            Base::Answering(_) => {
-                self.base = Base::Unproven;
+        self.proof = Proof::Unproven { ever: self.once_proven(), withdrawn: Some(now) };
+        match &mut self.state {
+            State::Answering(_) => {
+                self.state = State::Unknown;
                 self.reason = reason.into();
             }
-            Base::Failing { before } => *before = None,
-            Base::Unproven | Base::Down { .. } => {}
+            State::Failing { before, .. } => *before = None,
+            State::Unknown | State::Down { .. } => {}
         }
-        self.suspicion = None;
+        self.doubt = None;
     }
 
     /// Its own node says so, and did not before.
@@ -372,37 +385,40 @@ impl Health {
 
     /// When the confirming probe of a first failure is due.
     pub(crate) fn confirm_at(&self) -> Option<Moment> {
-        match self.base {
-            Base::Failing { .. } => self.first_failed.map(|first| first + CONFIRM_AFTER),
+        match &self.state {
+            State::Failing { run, .. } => Some(run.first_sent + CONFIRM_AFTER),
             _ => None,
         }
     }
 
     /// When the second success that ends `down` is due.
     pub(crate) fn recover_at(&self) -> Option<Moment> {
-        match self.base {
-            Base::Down { first_success: Some(first) } => Some(first + self.recovery_gap()),
+        match self.state {
+            State::Down { first_success: Some(first), .. } => Some(first + self.recovery_gap()),
             _ => None,
         }
     }
 
-    /// It fails, and no probe has failed yet that was sent after another apiserver had answered.
-    pub(crate) fn wants_corroboration(&self) -> bool {
-        matches!(self.base, Base::Failing { .. } | Base::Down { first_success: None }) && !self.corroborated
+    /// Its last probe found a process that hangs; since when this node knows that it fails.
+    pub(crate) fn hung_since(&self) -> Option<Moment> {
+        self.run().filter(|run| run.hang.is_some()).map(|run| run.noticed)
     }
 
-    /// From when on silent connections may be cut, if at all. A cut is ordered once for each failed probe, some time after it
-    /// was sent: a connection that was not silent at the first may be at a later one.
-    pub(crate) fn cut_from(&self) -> Option<Moment> {
-        let cuts = self.corroborated && matches!(self.base, Base::Down { first_success: None });
-        self.uncut.front().filter(|_| cuts).map(|sent| *sent + CUT_AFTER)
+    /// From when on connections to a hung process may be reset, if at all. A reset is ordered once for each failed probe, some time
+    /// after it was sent: a connection that was not silent at the first may be at a later one.
+    pub(crate) fn reset_from(&self, may_be_a_balancer: bool) -> Option<Moment> {
+        let State::Down { run, first_success: None } = &self.state else { return None };
+        let least = if may_be_a_balancer { MIN_HUNG_PROBES_OF_A_BALANCER } else { MIN_HUNG_PROBES };
+        let hang = run.hang.as_ref().filter(|hang| hang.probes >= least)?;
+        hang.unreset.front().map(|sent| *sent + HUNG_RESET_AFTER)
     }
 
-    /// If a cut is due: since when the connections that it is meant for have been silent.
-    pub(crate) fn order_cut(&mut self, now: Moment) -> Option<Moment> {
+    /// If a reset is due: since when the connections that it is meant for have been silent.
+    pub(crate) fn order_reset(&mut self, now: Moment, may_be_a_balancer: bool) -> Option<Moment> {
         let mut silent_since = None;
-        while self.cut_from().is_some_and(|from| from <= now) {
-            silent_since = self.uncut.pop_front();
+        while self.reset_from(may_be_a_balancer).is_some_and(|from| from <= now) {
+            let State::Down { run: FailureRun { hang: Some(hang), .. }, .. } = &mut self.state else { break };
+            silent_since = hang.unreset.pop_front();
         }
         silent_since
     }

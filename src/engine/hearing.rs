@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
+use super::doubt::Evidence;
 use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
 use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Observation, Role, Verdict};
 use super::known::Known;
@@ -149,7 +150,7 @@ impl Engine {
         if let Some(known) = self.endpoints.get_mut(&endpoint)
             && known.health.last_answer().is_none_or(|answer| now.since(answer) > fresh)
         {
-            known.health.doubt(now, "peers report that it fails", Trouble::Answers);
+            known.health.doubt(now, "peers report that it fails", Trouble::Answers, Evidence::Peers);
             self.rerank = true;
         }
         self.look_if_it_is_ours_to(endpoint);

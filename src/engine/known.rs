@@ -45,8 +45,10 @@ pub(crate) struct Known {
     pub(crate) told: Verdict,
     /// That its certificate is outside its validity was told.
     pub(crate) told_expired: bool,
-    /// Its last answer came later than a client would have waited.
+    /// Its last TLS handshake took longer than a client waits for it.
     pub(crate) slow: bool,
+    /// Dials in a row that a later one overtook.
+    pub(crate) overtaken: u32,
     /// It has not answered yet, or was `down` since it did.
     away: bool,
     /// When it last joined those that answer.
@@ -76,6 +78,7 @@ impl Known {
             told: Verdict::Unproven,
             told_expired: false,
             slow: false,
+            overtaken: 0,
             away: true,
             ready_since: None,
             ranked: None,
@@ -124,9 +127,9 @@ impl Known {
         self.departing.is_none() && self.health.disproven().is_none() && (self.health.proven() || !self.is_hearsay())
     }
 
-    /// It fails and bears connections that may have to be cut, so that it has to be certain whose fault it is.
-    pub(crate) fn wants_corroboration(&self) -> bool {
-        self.connections > 0 && self.health.wants_corroboration()
+    /// From when on connections to it may be reset because the process behind it hangs.
+    pub(crate) fn resets_at(&self) -> Option<Moment> {
+        self.health.reset_from(self.may_be_a_balancer())
     }
 
     pub(crate) fn pace(&self, cluster_size: u32) -> Pace {
@@ -157,7 +160,7 @@ impl Known {
         if self.dismissed {
             return Some("the configuration no longer names it");
         }
-        // What it carries has to be cut first, and is only cut while it is known.
+        // What it carries may have to be reset, and is only watched while it is known.
         if self.moved && !self.health.answering() && self.connections == 0 {
             return Some("its node now names other addresses");
         }

@@ -18,12 +18,15 @@ use serde::{Deserialize, Serialize};
 
 mod cluster;
 mod departing;
+mod doubt;
 pub mod endpoint;
 pub mod event;
+mod finding;
 mod health;
 mod hearing;
 mod known;
 mod latency;
+pub mod liveness;
 mod own_listeners;
 pub mod policy;
 mod probing;
@@ -42,8 +45,10 @@ use selection::{Trouble, first_byte_delay};
 pub use time::Moment;
 
 use cluster::Cluster;
-use event::{Probed, Saw, Verdict};
-use health::Finding;
+use doubt::Evidence;
+use event::{Outcome, ProbeLimits, Probed, Saw, Verdict};
+use finding::Finding;
+use health::Sent;
 use known::Known;
 use own_listeners::OwnListeners;
 use probing::confirm_spread;
@@ -167,11 +172,12 @@ impl Engine {
     /// When to call [`Engine::handle`] with [`Event::Wake`], unless something happens before.
     pub fn next_deadline(&self) -> Option<Moment> {
         let probes = self.endpoints.values().map(|known| known.schedule.due());
-        let cuts = self.endpoints.values().filter_map(|known| known.health.cut_from()).filter(|at| *at > self.now);
+        let resets = self.endpoints.values().filter_map(Known::resets_at).filter(|at| *at > self.now);
+        let doubts = self.endpoints.values().filter_map(|known| known.health.doubt_ends());
         let ramp = self.ramp_step_due();
         let report = self.reporting.due();
         let departures = self.departures();
-        probes.chain(departures).chain(cuts).chain(ramp).chain(report).min()
+        probes.chain(departures).chain(resets).chain(doubts).chain(ramp).chain(report).min()
     }
 
     /// The routing in force.
@@ -256,11 +262,10 @@ impl Engine {
         let Some(probe) = known.schedule.ended(probed.id) else { return };
         let counts = self.note_reach(probed.endpoint, &probed.outcome);
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
-        let late = now.since(probed.sent) > policy::PROBE_TIMEOUT + policy::STALE_TIMEOUT;
         let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
-            // Whoever was asleep when the answer may have come knows nothing.
-            Finding::Fails(..) if late && probed.outcome == event::Outcome::TimedOut => Finding::Nothing,
-            Finding::Fails(..) if !counts => Finding::Nothing,
+            // A process that was asleep when the answer may have come knows nothing.
+            Finding::Fails(_) | Finding::Unclear | Finding::Answers(_) if late(now, probed, probe.limits) => Finding::Nothing,
+            Finding::Fails(_) if !counts => Finding::Nothing,
             finding => finding,
         };
         match finding {
@@ -268,23 +273,18 @@ impl Engine {
                 if let Some(rtt) = probed.rtt {
                     known.latency.sample(rtt);
                 }
-                known.health.answered(now, probed.sent, answer, held);
-                // Clients would not have waited for it, if there had been another one. Once is nothing; and what is later than a
-                // probe can be was late in this node.
-                let took = now.since(probed.sent);
-                let most = first_byte_delay(known.latency.estimate().unwrap_or_default());
-                let slow = took > most && took <= policy::PROBE_TIMEOUT;
-                if slow && known.slow {
-                    known.health.doubt(now, "answers later than a client is let wait for its first byte", Trouble::Answers);
-                }
-                known.slow = slow;
+                known.overtaken = 0;
+                known.health.answered(now, Sent { at: probed.sent, hello_bytes: probed.hello_bytes }, answer, held);
                 self.answered = true;
-                self.seek_corroboration(probed.endpoint);
+                self.judge_handshake(probed);
             }
-            Finding::Fails(why, trouble) => {
-                known.health.failed(now, probed.sent, probed.fresh, probe.corroborated, (why, trouble));
+            Finding::Fails(failure) => known.health.failed(now, probed.sent, probed.fresh, failure),
+            Finding::Disproves(why) => known.health.disprove(now, probed.sent, why),
+            Finding::Unclear => {
+                let why = "a kept connection is not answered";
+                known.health.doubt(now, why, Trouble::Silent, Evidence::Connection);
+                known.schedule.set(now);
             }
-            Finding::Disproves(why) => known.health.disprove(now, probed.sent, probe.corroborated, why),
             Finding::Nothing if reach::was_not_sent(&probed.outcome) => {
                 // What could not be tried fails at once, and would do so again and again if it were due at once.
                 known.schedule.no_later_than(now + policy::CONFIRM_AFTER);
@@ -296,6 +296,21 @@ impl Engine {
         self.rerank = true;
     }
 
+    /// Clients would not have waited for so late a handshake, if there had been another endpoint. Once may be chance.
+    fn judge_handshake(&mut self, probed: &Probed) {
+        let now = self.now;
+        let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
+        let Some(took) = probed.handshake else { return };
+        let slow = took > first_byte_delay(known.latency.estimate().unwrap_or_default());
+        if slow && known.slow {
+            let why = "its TLS handshake takes longer than a client waits for its first byte";
+            known.health.doubt(now, why, Trouble::Answers, Evidence::Connection);
+        } else if slow {
+            known.schedule.bring_forward(now + policy::CONFIRM_AFTER);
+        }
+        known.slow = slow;
+    }
+
     /// What the outcome of a probe makes of the next one.
     fn reschedule(&mut self, endpoint: Endpoint) {
         let elsewhere = self.last_answer_elsewhere(endpoint);
@@ -303,30 +318,17 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
         if let Some(at) = known.health.confirm_at().or(known.health.recover_at()) {
             known.schedule.set(at.max(now));
-        } else if known.wants_corroboration() && elsewhere > known.health.failure_noticed() {
-            known.schedule.bring_forward(now);
         }
-        if known.wants_corroboration() && elsewhere <= known.health.failure_noticed() {
+        if known.connections > 0 && known.health.hung_since().is_some_and(|since| elsewhere <= Some(since)) {
             self.call_witness(endpoint);
         }
     }
 
-    /// An endpoint that bears connections fails: is it that, or this node? The one that answered last is asked at once.
+    /// A process with connections hangs: is it that, or this node? The endpoint that answered last is asked at once.
     fn call_witness(&mut self, failing: Endpoint) {
         let others = self.endpoints.values_mut().filter(|known| known.endpoint != failing && known.health.answering());
         if let Some(witness) = others.max_by_key(|known| known.health.last_answer()).filter(|known| known.schedule.idle()) {
             witness.schedule.no_later_than(self.now);
-        }
-    }
-
-    /// An endpoint has answered: so it is not this node that fails. Those that are `down` are asked once more to make sure.
-    fn seek_corroboration(&mut self, answering: Endpoint) {
-        let now = self.now;
-        for known in self.endpoints.values_mut() {
-            let confirmed = known.health.verdict() == Verdict::Down;
-            if known.endpoint != answering && confirmed && known.wants_corroboration() && known.schedule.idle() {
-                known.schedule.bring_forward(now);
-            }
         }
     }
 
@@ -342,32 +344,52 @@ impl Engine {
         {
             return;
         }
+        let now = self.now;
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
-        let (doubt, trouble) = match saw {
+        let hello = |bytes: &u32| Evidence::Hello(*bytes);
+        let (doubt, trouble, evidence) = match saw {
             Saw::Connected(rtt) => {
+                known.overtaken = 0;
                 known.latency.sample(*rtt);
                 self.rerank = true;
                 self.note_connected(endpoint);
                 return;
             }
-            Saw::Answered => {
+            Saw::Answered { hello_bytes } => {
+                self.rerank |= known.health.hello_answered(*hello_bytes);
                 self.answered = true;
                 return;
             }
             Saw::LocalError(why) => return self.note_local_lack(endpoint, why),
-            Saw::Overtaken { deadline } | Saw::NoFirstByte { deadline } if self.now.since(*deadline) > policy::STALE_TIMEOUT => {
+            Saw::Overtaken { deadline } | Saw::DialTimedOut { deadline } | Saw::NoFirstByte { deadline, .. }
+                if now.since(*deadline) > policy::STALE_TIMEOUT =>
+            {
                 return;
             }
-            Saw::Refused => ("a connection was refused".into(), Trouble::Refuses),
-            Saw::Unreachable(why) => (reach::unreachable(why), Trouble::Refuses),
-            Saw::Overtaken { .. } => ("a dial begun later connected before it".into(), Trouble::Silent),
-            Saw::NoFirstByte { .. } => ("connected, and no first byte came in time".into(), Trouble::Silent),
-            Saw::ClosedEarly => ("closed before its first byte".into(), Trouble::Refuses),
-            Saw::NotTls => ("answered a hello with something that is not TLS".into(), Trouble::Refuses),
+            Saw::Overtaken { .. } => {
+                known.overtaken = known.overtaken.saturating_add(1);
+                if known.overtaken < policy::MIN_OVERTAKEN_DIALS {
+                    self.prompt(endpoint);
+                    return;
+                }
+                ("dials begun later connected before it".into(), Trouble::Silent, Evidence::Connection)
+            }
+            Saw::DialTimedOut { .. } => ("a dial is not answered".into(), Trouble::Silent, Evidence::Connection),
+            Saw::Unreachable(why) => (reach::unreachable(why), Trouble::Refuses, Evidence::Connection),
+            Saw::Refused => ("a connection was refused".into(), Trouble::Refuses, Evidence::Connection),
+            Saw::NoFirstByte { hello_bytes, .. } => {
+                ("connected, and no first byte came in time".into(), Trouble::Silent, hello(hello_bytes))
+            }
+            Saw::ClosedEarly { hello_bytes } => ("closed before its first byte".into(), Trouble::Refuses, hello(hello_bytes)),
+            Saw::NotTls => ("answered a hello with something that is not TLS".into(), Trouble::Refuses, Evidence::Connection),
+            Saw::PeerSilent => ("an established connection is not acknowledged".into(), Trouble::Silent, Evidence::Connection),
+            Saw::Unanswered => {
+                ("a client asks on its connection and is not answered".into(), Trouble::Silent, Evidence::Connection)
+            }
         };
         let doubt: String = doubt;
-        known.health.doubt(self.now, &doubt, trouble);
-        self.stranded = Some(self.now);
+        known.health.doubt(now, &doubt, trouble, evidence);
+        self.stranded = Some(now);
         self.prompt(endpoint);
         if *saw == Saw::NotTls {
             self.withdraw_proof(endpoint, &doubt);
@@ -411,6 +433,18 @@ impl Engine {
     fn configured_count(&self) -> usize {
         self.endpoints.values().filter(|known| !known.is_hearsay()).count()
     }
+}
+
+/// Whether a phase's end was told so late that this process was asleep when the answer may have come.
+fn late(now: Moment, probed: &Probed, limits: ProbeLimits) -> bool {
+    let due = match probed.outcome {
+        Outcome::DialTimedOut => limits.dial,
+        Outcome::HandshakeTimedOut { .. } => limits.dial + limits.handshake,
+        Outcome::AnswerTimedOut if probed.fresh => limits.total(),
+        Outcome::AnswerTimedOut => limits.answer,
+        _ => return false,
+    };
+    now.since(probed.sent) > due + policy::STALE_TIMEOUT
 }
 
 /// A well-mixed number from several (the finaliser of `splitmix64`, by Steele, Lea and Flood, 2014).

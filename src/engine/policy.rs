@@ -15,14 +15,20 @@ pub const REPLAYS_A_CONNECTION: u32 = 2;
 pub const REPLAY_TOKENS: u32 = 10;
 /// New connections that refill one replay token.
 pub const CONNECTIONS_A_REPLAY_TOKEN: u32 = 10;
-/// A dial stays in the race this long.
+/// A dial stays in the race for the larger of this ...
 pub const DIAL_STAY: Duration = Duration::from_secs(2);
+/// ... and this many round trips.
+pub const DIAL_STAY_ROUND_TRIPS: u32 = 4;
 /// The second dial begins this many round trips after the first ...
 pub const SECOND_DIAL_ROUND_TRIPS: u32 = 3;
 /// ... but not before this ...
 pub const SECOND_DIAL_LEAST: Duration = Duration::from_millis(10);
-/// ... and not after this (RFC 8305 recommends 250 ms).
+/// ... and not after the larger of this (RFC 8305 recommends 250 ms) ...
 pub const SECOND_DIAL_MOST: Duration = Duration::from_millis(250);
+/// ... and this many round trips: a dial that could not have connected yet is not late.
+pub const SECOND_DIAL_PATIENCE: f64 = 1.5;
+/// So many dials in a row that a later one overtook, none of which connected, are a doubt. A single one is a lost packet.
+pub const MIN_OVERTAKEN_DIALS: u32 = 2;
 /// In one race the external balancer is dialled again so often, each time after the dial before was refused or closed. Where one of five
 /// apiservers is left, and the balancer does not know and takes them in turn, whoever dials right after one that was answered finds the next
 /// four dead: and held clients are let go at just that moment.
@@ -31,8 +37,10 @@ pub const BALANCER_REDIALS_A_RACE: u32 = 4;
 pub const FIRST_BYTE_ROUND_TRIPS: u32 = 10;
 /// ... but at least this is granted ...
 pub const FIRST_BYTE_LEAST: Duration = Duration::from_millis(500);
-/// ... and at most this.
+/// ... and at most the larger of this ...
 pub const FIRST_BYTE_MOST: Duration = Duration::from_secs(2);
+/// ... and this many round trips.
+pub const FIRST_BYTE_MIN_ROUND_TRIPS: u32 = 3;
 /// A client is held this long, from its first byte: client-go gives up a TLS handshake at 10 s.
 pub const HOLD: Duration = Duration::from_secs(8);
 /// Clients held at most.
@@ -45,12 +53,31 @@ pub const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// A connection younger than this when the drain ends may finish until it has this age.
 pub const DRAIN_YOUNG: Duration = Duration::from_secs(1);
-/// Upstream side: a backstop for connections that no probe watches.
-pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(5);
-/// Between two keepalive probes: with the kernel's default an idle dead connection took 80 s.
+/// Upstream side: an idle connection asks its peer's kernel this often whether it is there. The rule for a silent peer builds on it: on a
+/// living connection the last acknowledgement is never much older than this.
+pub const UPSTREAM_KEEPALIVE: Duration = Duration::from_secs(2);
+/// Between two keepalives that are not acknowledged.
 pub const UPSTREAM_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// Unacknowledged data upstream for this long ends the connection.
-pub const UPSTREAM_USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// After so many keepalives without an acknowledgement the kernel ends the connection by itself: a backstop, longer than
+/// [`PEER_SILENT_WHILE_REACHABLE`], for what is not looked at before.
+pub const MAX_UPSTREAM_KEEPALIVES: u32 = 20;
+/// A peer is silent when it has acknowledged nothing for so long although something was sent that asks for it, and dials to its
+/// address are not answered either. It has had [`UPSTREAM_KEEPALIVE`] less to answer: 3.5 s, more than a virtual machine pauses while it
+/// is moved. Together with the gaps between two looks the connection is gone within 6 s.
+pub const PEER_SILENT: Duration = Duration::from_millis(5_500);
+/// The same where dials to the address are answered, so that only this connection's packets are lost: as with heavy loss, or a device on the
+/// way that has forgotten the connection.
+pub const PEER_SILENT_WHILE_REACHABLE: Duration = Duration::from_secs(15);
+/// With a closed window, the kernel asks at growing gaps: so many of its questions must be unanswered where dials are answered.
+pub const MIN_WINDOW_PROBES: u32 = 3;
+/// Established connections are looked at this often.
+pub const PEER_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// A connection on which the client has said something and nothing has come back for so long is looked at each time.
+pub const PEER_LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Of the other connections to an endpoint the quietest one is looked at this often; all of them while one has something unacknowledged.
+pub const PEER_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// While a peer leaves something unacknowledged its address is dialled this often, and each dial may take as long.
+pub const PEER_DIAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Client side keepalive; no user timeout there, a client may stop reading for as long as it likes.
 pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Between two keepalive probes of a client ...
@@ -58,12 +85,20 @@ pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// ... and after so many without an answer it is gone: a minute in all, where the kernel's defaults (9, 75 s apart) take twelve.
 pub const CLIENT_KEEPALIVE_PROBES: u32 = 3;
 
-/// A probe's time-out; a later 200 is a failure too.
-pub const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A fresh probe that has not connected by now dials a second time beside the first: a lost SYN is repeated only after 1 s.
-pub const PROBE_SECOND_DIAL: Duration = Duration::from_millis(250);
+/// Each phase of a probe (dial, TLS handshake, answer) may take the larger of this ...
+pub const PROBE_PHASE: Duration = Duration::from_secs(1);
+/// ... and this many round trips ...
+pub const PROBE_PHASE_ROUND_TRIPS: u32 = 4;
+/// ... but at most this, which is also what a patient probe grants: of an endpoint that was never measured while nothing answers, and of one
+/// that fails now and then, because its path may have become longer than all it had before.
+pub const MAX_PROBE_PHASE: Duration = Duration::from_secs(5);
+/// One of so many probes of an endpoint that fails is a patient one.
+pub const PATIENT_PROBE_EVERY: u32 = 4;
+/// A probe dials again, beside the dials that are under way, each time this share of the dial's limit has passed: a lost SYN is
+/// repeated only after 1 s.
+pub const PROBE_DIALS: u32 = 4;
 /// A probe whose end was not told by now never ends: another one is sent, and its own says nothing any more.
-pub const PROBE_GIVEN_UP: Duration = Duration::from_secs(10);
+pub const PROBE_GIVEN_UP: Duration = Duration::from_secs(20);
 /// One node's probes of one endpoint are at least this far apart in quiet ...
 pub const PROBE_INTERVAL_LEAST: Duration = Duration::from_secs(1);
 /// ... and all nodes together make at most this many of them a second.
@@ -104,13 +139,21 @@ pub const CONFIRMING_NODES: usize = 5;
 /// The cluster's size is the largest number of live names in this time.
 pub const SIZE_WINDOW: Duration = Duration::from_secs(900);
 
-/// An established connection is cut only when the first failed probe was sent at least this long ago.
-pub const CUT_AFTER: Duration = Duration::from_secs(3);
-/// Through the external balancer nobody sees which connection went to an apiserver that is silent: it is one whose client has gone on asking
-/// for this long. A kubelet asks each 10 s.
+/// The TLS handshake of a probe that confirms a hang may take this long: a slow process is not hung.
+pub const HUNG_HANDSHAKE: Duration = Duration::from_secs(3);
+/// Failed handshakes in a row that confirm a hang ...
+pub const MIN_HUNG_PROBES: u32 = 2;
+/// ... and behind a name or a load balancer, where two in a row may have met one of several apiservers.
+pub const MIN_HUNG_PROBES_OF_A_BALANCER: u32 = 3;
+/// An established connection to a hung process is reset only when it has received nothing for this long, counted from when a probe was
+/// sent that did not get its handshake.
+pub const HUNG_RESET_AFTER: Duration = Duration::from_secs(4);
+/// A client that has gone on asking for this long without an answer is evidence. A kubelet asks each 10 s.
 pub const UNANSWERED: Duration = Duration::from_secs(8);
-/// Cuts are spread over this.
-pub const CUT_SPREAD: Duration = Duration::from_secs(1);
+/// Resets are spread over this.
+pub const RESET_SPREAD: Duration = Duration::from_secs(1);
+/// What traffic holds against an endpoint, and probes cannot refute because their hello is smaller, is tried again after this.
+pub const TRAFFIC_DOUBT: Duration = Duration::from_secs(60);
 
 /// A member's endpoint leaves when no record names it and probes have failed for this long.
 pub const MEMBER_GONE: Duration = Duration::from_secs(60);
@@ -126,12 +169,16 @@ pub const ENDPOINTS: usize = 64;
 
 /// An upstream enters the band at or below the larger of this many lowest estimates ...
 pub const BAND_ENTER_FACTOR: f64 = 1.5;
-/// ... and the lowest plus this.
+/// ... and the lowest plus this ...
 pub const BAND_ENTER_SLACK: Duration = Duration::from_millis(1);
+/// ... but never above the lowest plus this.
+pub const MAX_BAND_ENTER_SLACK: Duration = Duration::from_millis(5);
 /// It leaves above the larger of this many lowest estimates ...
 pub const BAND_LEAVE_FACTOR: f64 = 2.0;
-/// ... and the lowest plus this.
+/// ... and the lowest plus this ...
 pub const BAND_LEAVE_SLACK: Duration = Duration::from_millis(2);
+/// ... and always above the lowest plus this: what is farther by so much is farther, however far the nearest is.
+pub const MAX_BAND_LEAVE_SLACK: Duration = Duration::from_millis(9);
 /// Weight at least: an endpoint with much more load than its neighbours.
 pub const WEIGHT_LEAST: f64 = 0.7;
 /// Weight at most: one with much less.

@@ -6,10 +6,12 @@
 
 use std::time::Duration;
 
+use super::event::ProbeLimits;
+use super::known::Known;
 use super::policy::{
-    CONFIRM_NODES_A_SECOND, HANDSHAKE_EVERY, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, PROBE_GIVEN_UP,
-    PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LOCAL, PROBE_JITTER, PROBE_KEEP_BELOW, PROBES_A_SECOND, PROMPT_GAP,
-    UNPROVEN_BACKOFF_MOST,
+    CONFIRM_NODES_A_SECOND, HANDSHAKE_EVERY, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, HUNG_HANDSHAKE, MAX_PROBE_PHASE,
+    PATIENT_PROBE_EVERY, PROBE_GIVEN_UP, PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LOCAL, PROBE_JITTER, PROBE_KEEP_BELOW, PROBE_PHASE,
+    PROBE_PHASE_ROUND_TRIPS, PROBES_A_SECOND, PROMPT_GAP, UNPROVEN_BACKOFF_MOST,
 };
 use super::time::Moment;
 use super::{hash, share};
@@ -32,6 +34,22 @@ pub(crate) fn confirm_spread(cluster_size: u32) -> Duration {
 /// Whether connections are worth keeping between probes.
 pub(crate) fn keeps(interval: Duration) -> bool {
     interval <= PROBE_KEEP_BELOW
+}
+
+/// How long each phase of the next probe may take. Nothing is judged by a limit that is shorter than what its path needs.
+pub(crate) fn limits(known: &Known, something_answers: bool) -> ProbeLimits {
+    let rtt = known.latency.estimate();
+    let failures = known.health.failures();
+    let never_measured = rtt.is_none() && !something_answers;
+    if never_measured || (failures > 0 && (failures + 1).is_multiple_of(PATIENT_PROBE_EVERY)) {
+        return ProbeLimits::of(MAX_PROBE_PHASE);
+    }
+    let path = rtt.unwrap_or_default().saturating_mul(PROBE_PHASE_ROUND_TRIPS);
+    let each = ProbeLimits::of(path.clamp(PROBE_PHASE, MAX_PROBE_PHASE));
+    match known.health.hung_since() {
+        Some(_) => ProbeLimits { handshake: each.handshake.max(HUNG_HANDSHAKE), ..each },
+        None => each,
+    }
 }
 
 /// What decides on an endpoint's ordinary interval.
@@ -65,8 +83,7 @@ const RESPREAD: f64 = 1.2;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct UnderWay {
     pub(crate) id: u64,
-    /// Another apiserver had answered this node during the endpoint's run of failures when it was sent.
-    pub(crate) corroborated: bool,
+    pub(crate) limits: ProbeLimits,
 }
 
 /// When an endpoint is probed next.

@@ -6,6 +6,7 @@
 //! kept, and counts as soon as something does.
 
 use super::Engine;
+use super::doubt::Evidence;
 use super::endpoint::Endpoint;
 use super::event::Outcome;
 use super::selection::Trouble;
@@ -62,7 +63,7 @@ impl Engine {
         match outcome {
             Outcome::Unreachable(why) => return self.note_unreachable(endpoint, why),
             Outcome::LocalError(why) => self.note_local_lack(endpoint, why),
-            Outcome::Status { .. } => self.note_connected(endpoint),
+            Outcome::Status { .. } | Outcome::HandshakeTimedOut { .. } => self.note_connected(endpoint),
             _ => self.reach(endpoint, |reach| reach.lack = None),
         }
         true
@@ -75,7 +76,7 @@ impl Engine {
         let mut failed = Vec::new();
         for known in self.endpoints.values_mut().filter(|known| known.endpoint != endpoint && known.health.answering()) {
             if let Some(Lack::Unreachable { why, .. }) = &known.reach.lack {
-                known.health.doubt(now, &unreachable(why), Trouble::Refuses);
+                known.health.doubt(now, &unreachable(why), Trouble::Refuses, Evidence::Connection);
                 failed.push(known.endpoint);
             }
         }

@@ -33,6 +33,8 @@ pub struct Upstream {
     pub rtt: Option<Duration>,
     /// If it has not connected after this, the next upstream is dialled beside it.
     pub second_dial: Duration,
+    /// A dial to it leaves the race after this.
+    pub dial_stay: Duration,
     /// If no byte has come this long after a ClientHello was forwarded whole, the hello goes to the next upstream too.
     pub first_byte: Duration,
     /// Why it is known.
@@ -261,29 +263,36 @@ pub struct Band {
 
 /// The band where this is the lowest estimate of a round trip.
 pub fn band(lowest: Duration) -> Band {
+    let slack = |factor: f64, least: Duration, most: Duration| lowest.mul_f64(factor - 1.0).clamp(least, most);
     Band {
-        enter: lowest.mul_f64(policy::BAND_ENTER_FACTOR).max(lowest + policy::BAND_ENTER_SLACK),
-        leave: lowest.mul_f64(policy::BAND_LEAVE_FACTOR).max(lowest + policy::BAND_LEAVE_SLACK),
+        enter: lowest + slack(policy::BAND_ENTER_FACTOR, policy::BAND_ENTER_SLACK, policy::MAX_BAND_ENTER_SLACK),
+        leave: lowest + slack(policy::BAND_LEAVE_FACTOR, policy::BAND_LEAVE_SLACK, policy::MAX_BAND_LEAVE_SLACK),
     }
 }
 
 /// How long an upstream at this distance may take for its first byte before the hello goes to one more.
 pub(crate) fn first_byte_delay(rtt: Duration) -> Duration {
-    rtt.saturating_mul(policy::FIRST_BYTE_ROUND_TRIPS).clamp(policy::FIRST_BYTE_LEAST, policy::FIRST_BYTE_MOST)
+    let most = policy::FIRST_BYTE_MOST.max(rtt.saturating_mul(policy::FIRST_BYTE_MIN_ROUND_TRIPS));
+    rtt.saturating_mul(policy::FIRST_BYTE_ROUND_TRIPS).clamp(policy::FIRST_BYTE_LEAST, most)
+}
+
+/// How long a dial at this distance may take before the next upstream is dialled beside it.
+fn second_dial_delay(rtt: Option<Duration>) -> Duration {
+    let Some(rtt) = rtt else { return policy::SECOND_DIAL_MOST };
+    let most = policy::SECOND_DIAL_MOST.max(rtt.mul_f64(policy::SECOND_DIAL_PATIENCE));
+    rtt.saturating_mul(policy::SECOND_DIAL_ROUND_TRIPS).clamp(policy::SECOND_DIAL_LEAST, most)
 }
 
 fn upstream(candidate: &Candidate, group: u32, mean_load: f64) -> Upstream {
-    let rtt = candidate.rtt.unwrap_or(Duration::MAX);
     Upstream {
         endpoint: candidate.endpoint,
         verdict: candidate.verdict,
         group,
         weight: weight(candidate, mean_load),
         rtt: candidate.rtt,
-        second_dial: rtt
-            .saturating_mul(policy::SECOND_DIAL_ROUND_TRIPS)
-            .clamp(policy::SECOND_DIAL_LEAST, policy::SECOND_DIAL_MOST),
-        first_byte: first_byte_delay(rtt),
+        second_dial: second_dial_delay(candidate.rtt),
+        dial_stay: policy::DIAL_STAY.max(candidate.rtt.unwrap_or_default().saturating_mul(policy::DIAL_STAY_ROUND_TRIPS)),
+        first_byte: candidate.rtt.map_or(policy::FIRST_BYTE_MOST, first_byte_delay),
         sources: candidate.sources.clone(),
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
-use super::event::{Effect, Notice, ProbeOrder, Verdict};
-use super::policy::{CUT_SPREAD, HOLD, PROBE_TIMEOUT, RAMP, RAMP_STEP, UNANSWERED};
+use super::event::{Effect, Notice, ProbeOrder, ResetReason, Verdict};
+use super::policy::{HOLD, RAMP, RAMP_STEP, RESET_SPREAD};
 use super::probing::{self, UnderWay};
-use super::selection::{Distance, Trouble, rank};
+use super::selection::{Distance, rank};
 use super::time::Moment;
 use super::{Engine, hash};
 
@@ -15,6 +15,7 @@ impl Engine {
         self.let_go(effects);
         self.probe_who_is_due(effects);
         self.tell_verdicts(effects);
+        self.reset_the_hung(effects);
         self.route(effects);
         self.release(effects);
         self.publish(effects);
@@ -44,32 +45,31 @@ impl Engine {
             })
             .collect();
         for endpoint in due {
-            let answered_elsewhere = self.last_answer_elsewhere(endpoint);
-            let pace = self.endpoints[&endpoint].pace(self.cluster.size());
+            let something_answers = self.endpoints.values().any(|known| known.health.answering());
             let Some(known) = self.endpoints.get_mut(&endpoint) else { continue };
+            let pace = known.pace(self.cluster.size());
             self.probes += 1;
             let keep = probing::keeps(pace.interval()) && !known.may_be_a_balancer();
             let steady = known.health.verdict() == Verdict::Ready;
             let fresh = known.schedule.fresh() || !keep || !steady;
-            let noticed = known.health.failure_noticed();
-            let corroborated = noticed.is_some() && answered_elsewhere > noticed;
+            let limits = probing::limits(known, something_answers);
             let seed = hash(&[self.identity.seed, u64::from(known.tag.0)]);
-            known.schedule.sent(self.now, UnderWay { id: self.probes, corroborated }, pace, seed);
+            known.schedule.sent(self.now, UnderWay { id: self.probes, limits }, pace, seed);
             effects.push(Effect::Probe(ProbeOrder {
                 id: self.probes,
                 endpoint,
                 server_name: known.server_name(),
                 fresh,
                 keep,
-                timeout: PROBE_TIMEOUT,
+                limits,
             }));
         }
     }
 
-    /// Tells every change of a verdict once, with its reason, and cuts what has become silent.
+    /// Tells every change of a verdict once, with its reason.
     fn tell_verdicts(&mut self, effects: &mut Vec<Effect>) {
-        let mut silent = None;
         for known in self.endpoints.values_mut() {
+            known.health.expire_doubt(self.now);
             let (from, to) = (known.told, known.health.verdict());
             if from != to {
                 known.holds(self.now, to);
@@ -83,17 +83,25 @@ impl Engine {
             if known.health.answering() {
                 known.told_expired = known.health.expired();
             }
-            if let Some(silent_since) = known.health.order_cut(self.now) {
-                let unanswered = Duration::ZERO;
-                effects.push(Effect::Cut { endpoint: known.endpoint, silent_since, unanswered, over: CUT_SPREAD });
-                silent = silent.max(Some(silent_since).filter(|_| known.health.trouble() == Trouble::Silent));
-            }
         }
-        // One that is silent may stand behind a balancer as well.
-        let Some(silent_since) = silent else { return };
-        let balancers = self.endpoints.values().filter(|known| known.may_be_a_balancer() && known.health.answering());
-        for known in balancers.filter(|known| known.connections > 0) {
-            effects.push(Effect::Cut { endpoint: known.endpoint, silent_since, unanswered: UNANSWERED, over: CUT_SPREAD });
+    }
+
+    /// Resets what is silent on connections to a process that hangs, while another apiserver answers: if none does, this node is
+    /// the suspect.
+    fn reset_the_hung(&mut self, effects: &mut Vec<Effect>) {
+        let hung: Vec<Endpoint> =
+            self.endpoints.values().filter(|known| known.resets_at().is_some()).map(|it| it.endpoint).collect();
+        for endpoint in hung {
+            let elsewhere = self.last_answer_elsewhere(endpoint);
+            let Some(known) = self.endpoints.get_mut(&endpoint) else { continue };
+            if elsewhere <= known.health.hung_since() {
+                continue;
+            }
+            let balancer = known.may_be_a_balancer();
+            let silent_since = known.health.order_reset(self.now, balancer);
+            if silent_since.is_some() {
+                effects.push(Effect::Reset { endpoint, reason: ResetReason::Hung, silent_since, over: RESET_SPREAD });
+            }
         }
     }
 

@@ -4,10 +4,12 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -15,7 +17,9 @@ use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rand::RngExt;
-use tokio::time::{Instant, sleep, timeout_at};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, interval_at, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -24,6 +28,7 @@ use super::trust::Trust;
 use super::verify::Seen;
 use crate::engine::Endpoint;
 use crate::engine::event::{Outcome, ProbeOrder};
+use crate::engine::liveness::{PeerState, Unanswered};
 use crate::engine::policy;
 use crate::world::{Net, Stream};
 
@@ -31,7 +36,7 @@ use crate::world::{Net, Stream};
 pub(super) type Answer = Response<Incoming>;
 
 type Body = Empty<Bytes>;
-type Driver = http1::Connection<TokioIo<TlsStream<Box<dyn Stream>>>, Body>;
+type Driver = http1::Connection<TokioIo<TlsStream<Measured>>, Body>;
 
 /// An answer's head is at most this large; an apiserver's has about 300 bytes.
 const HEAD_BYTES: usize = 16 << 10;
@@ -43,25 +48,22 @@ const BODY_WAIT: Duration = Duration::from_millis(100);
 /// Who asks: what an apiserver's audit log shows.
 const AGENT: &str = concat!("prismesh/", env!("CARGO_PKG_VERSION"));
 
-/// Dials once, and beside it once more if nothing has come of it after [`policy::PROBE_SECOND_DIAL`].
-/// The duration is the round trip of the dial that connected.
-pub(super) async fn dial(net: &dyn Net, to: Endpoint) -> io::Result<(Box<dyn Stream>, Duration)> {
-    let mut first = pin!(timed(net, to));
-    tokio::select! {
-        connected = &mut first => return connected,
-        () = sleep(policy::PROBE_SECOND_DIAL) => {}
-    }
-    let mut second = pin!(timed(net, to));
-    tokio::select! {
-        biased;
-        connected = &mut first => match connected {
-            Err(_) => second.await,
-            connected => connected,
-        },
-        connected = &mut second => match connected {
-            Err(_) => first.await,
-            connected => connected,
-        },
+/// Dials, and beside the dials that are under way once more each time a share of the limit has passed
+/// ([`policy::PROBE_DIALS`]). The duration is the round trip of the dial that connected. Ends with the first that connects, or with
+/// the last error. Never ends by the limit: the caller's timer does that.
+pub(super) async fn dial(net: &dyn Net, to: Endpoint, limit: Duration) -> io::Result<(Box<dyn Stream>, Duration)> {
+    let mut dials = FuturesUnordered::from_iter([timed(net, to)]);
+    let mut again = interval_at(Instant::now() + limit / policy::PROBE_DIALS, limit / policy::PROBE_DIALS);
+    loop {
+        tokio::select! {
+            biased;
+            Some(connected) = dials.next() => {
+                if connected.is_ok() || dials.is_empty() {
+                    return connected;
+                }
+            }
+            _ = again.tick() => dials.push(timed(net, to)),
+        }
     }
 }
 
@@ -85,13 +87,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Shakes hands on a stream that has just connected.
-    pub(super) async fn open(stream: Box<dyn Stream>, order: &ProbeOrder, trust: &Trust) -> Result<Connection, Outcome> {
+    /// Shakes hands on a stream that has just connected, within the order's limit. The size of the ClientHello is written to `hello_bytes`.
+    pub(super) async fn open(
+        stream: Box<dyn Stream>,
+        order: &ProbeOrder,
+        trust: &Trust,
+        hello_bytes: &mut u32,
+    ) -> Result<Connection, Outcome> {
         let own = order.server_name.as_deref();
         let name = trust.name(own).ok_or_else(|| Outcome::LocalError(format!("{own:?} is not a name")))?;
         let host = HeaderValue::try_from(order.endpoint.to_string()).map_err(|_| Outcome::LocalError("host".to_owned()))?;
         let (tls, seen) = trust.tls();
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| outcome::of_stream(&error))?;
+        let stream = shake_hands(TlsConnector::from(tls), name, stream, order.limits.handshake, hello_bytes).await?;
         // Read only now: a token is of no use before the other side has proven itself.
         let authorization = trust.authorization().await;
         let (sender, driver) = http1::Builder::new()
@@ -146,8 +153,8 @@ impl Connection {
     }
 
     /// Reads what is left of an answer. [`None`] if the connection cannot be used again.
-    pub(super) async fn settle(mut self, answer: Answer, deadline: Instant) -> Option<Connection> {
-        let until = deadline.min(Instant::now() + BODY_WAIT);
+    pub(super) async fn settle(mut self, answer: Answer) -> Option<Connection> {
+        let until = Instant::now() + BODY_WAIT;
         let sender = &mut self.sender;
         let rest = async {
             Limited::new(answer.into_body(), BODY_BYTES).collect().await.ok()?;
@@ -168,6 +175,68 @@ impl Connection {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
         Ok(request)
+    }
+}
+
+/// Completes the TLS handshake. Where it does not come in time, the kernel tells whether the process behind the connection hangs or
+/// the path loses what is as large as a ClientHello or an answer to it.
+async fn shake_hands(
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    stream: Box<dyn Stream>,
+    limit: Duration,
+    hello_bytes: &mut u32,
+) -> Result<TlsStream<Measured>, Outcome> {
+    let mut connecting = connector.connect(name, Measured { stream, hello_bytes: 0, heard: false });
+    match timeout(limit, &mut connecting).await {
+        Ok(Ok(stream)) => {
+            *hello_bytes = stream.get_ref().0.hello_bytes;
+            Ok(stream)
+        }
+        Ok(Err(error)) => Err(outcome::of_stream(&error)),
+        Err(_) => {
+            let peer = connecting.get_ref().and_then(|measured| measured.stream.peer());
+            Err(Outcome::HandshakeTimedOut { hung: peer.as_ref().is_none_or(hangs) })
+        }
+    }
+}
+
+/// The kernel has all of the hello, and the process has said nothing at all.
+fn hangs(peer: &PeerState) -> bool {
+    peer.unanswered == Unanswered::Nothing && !peer.has_sent
+}
+
+/// A stream that counts what is written before the other side says something: the ClientHello.
+struct Measured {
+    stream: Box<dyn Stream>,
+    hello_bytes: u32,
+    heard: bool,
+}
+
+impl AsyncRead for Measured {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.heard |= buffer.filled().len() > before;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Measured {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        if !self.heard {
+            self.hello_bytes = self.hello_bytes.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

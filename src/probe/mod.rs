@@ -5,7 +5,7 @@
 //! questions: a probe of a healthy endpoint is one small request on a connection that is already there.
 //!
 //! What this promises:
-//! - a probe ends within its order's time-out, whatever the other side sends or withholds;
+//! - each phase of a probe (dial, TLS handshake, answer) ends within its limit, and the outcome says which one did not;
 //! - an answer counts only if the certificate was verified against [`Trust`]; without a CA, that a handshake was completed;
 //! - what this node could not even try ([`Outcome::LocalError`]) is never blamed on the endpoint;
 //! - a kept connection that ends before its answer is [`Outcome::Stale`], no evidence: whoever ordered the probe repeats it.
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::engine::Endpoint;
 use crate::engine::event::{Outcome, ProbeOrder, Probed};
@@ -59,6 +59,14 @@ struct Certificate {
     seen: Instant,
 }
 
+/// What one probe measured beside its outcome.
+#[derive(Default)]
+struct Measured {
+    rtt: Option<Duration>,
+    handshake: Option<Duration>,
+    hello_bytes: u32,
+}
+
 impl TlsProber {
     /// A prober that dials through `net` and believes what `trust` says.
     pub fn new(net: Arc<dyn Net>, clock: Clock, trust: Trust) -> TlsProber {
@@ -78,46 +86,58 @@ impl TlsProber {
 
     async fn run(&self, order: ProbeOrder) -> Probed {
         let begun = Instant::now();
-        let deadline = begun + order.timeout;
         let (trust, kept) = self.begin(&order, begun);
         let fresh = kept.is_none();
-        let mut rtt = None;
-        let outcome = match timeout_at(deadline, self.ask(&order, &trust, kept, &mut rtt)).await {
-            Err(_) => Outcome::TimedOut,
-            Ok(Err(outcome)) => outcome,
-            Ok(Ok((connection, answer))) => {
+        let mut seen = Measured::default();
+        let outcome = match self.ask(&order, &trust, kept, &mut seen).await {
+            Err(outcome) => outcome,
+            Ok((connection, answer)) => {
                 let outcome = Outcome::Status { code: answer.status().as_u16(), expired: connection.expired() };
                 if order.keep
-                    && let Some(connection) = connection.settle(answer, deadline).await
+                    && let Some(connection) = connection.settle(answer).await
                 {
                     self.keep(order.endpoint, &trust, connection);
                 }
                 outcome
             }
         };
-        Probed { id: order.id, endpoint: order.endpoint, sent: self.clock.moment(begun), fresh, rtt, outcome }
+        Probed {
+            id: order.id,
+            endpoint: order.endpoint,
+            sent: self.clock.moment(begun),
+            fresh,
+            rtt: seen.rtt,
+            handshake: seen.handshake,
+            hello_bytes: seen.hello_bytes,
+            outcome,
+        }
     }
 
-    /// Asks over the kept connection, or over a new one.
+    /// Asks over the kept connection, or over a new one. Each phase has its own limit.
     async fn ask(
         &self,
         order: &ProbeOrder,
         trust: &Arc<Trust>,
         kept: Option<Connection>,
-        rtt: &mut Option<Duration>,
+        seen: &mut Measured,
     ) -> Result<(Connection, connection::Answer), Outcome> {
         if let Some(mut connection) = kept {
             let asked = Instant::now();
+            let answer = timeout(order.limits.answer, connection.ask()).await.map_err(|_| Outcome::AnswerTimedOut)?;
             // Whatever ended it (an idle time-out, even with a word of farewell) says nothing about a new one.
-            let answer = connection.ask().await.map_err(|_| Outcome::Stale)?;
-            *rtt = Some(asked.elapsed());
+            let answer = answer.map_err(|_| Outcome::Stale)?;
+            seen.rtt = Some(asked.elapsed());
             return Ok((connection, answer));
         }
-        let (stream, handshake) = connection::dial(&*self.net, order.endpoint).await.map_err(|error| outcome::of_dial(&error))?;
-        *rtt = Some(handshake);
-        let mut connection = Connection::open(stream, order, trust).await?;
+        let dialled = timeout(order.limits.dial, connection::dial(&*self.net, order.endpoint, order.limits.dial)).await;
+        let (stream, round_trip) = dialled.map_err(|_| Outcome::DialTimedOut)?.map_err(|error| outcome::of_dial(&error))?;
+        seen.rtt = Some(round_trip);
+        let begun = Instant::now();
+        let opened = Connection::open(stream, order, trust, &mut seen.hello_bytes).await;
+        let mut connection = opened?;
+        seen.handshake = Some(begun.elapsed());
         self.note_certificate(order.endpoint, connection.not_after());
-        let answer = connection.ask().await?;
+        let answer = timeout(order.limits.answer, connection.ask()).await.map_err(|_| Outcome::AnswerTimedOut)??;
         Ok((connection, answer))
     }
 

@@ -12,7 +12,7 @@ use crate::world::fault::Fault;
 pub(super) fn of_dial(error: &io::Error) -> Outcome {
     match Fault::of(error) {
         Fault::Refused => Outcome::Refused,
-        Fault::TimedOut => Outcome::TimedOut,
+        Fault::TimedOut => Outcome::DialTimedOut,
         Fault::Unreachable(why) => Outcome::Unreachable(why),
         Fault::Local(why) => Outcome::LocalError(why),
     }

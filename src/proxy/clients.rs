@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Endpoint, Moment, policy};
+use crate::engine::{Endpoint, policy};
 use crate::world::Meter;
 
 /// The table of clients.
@@ -132,11 +132,22 @@ impl Clients {
         self.lock().carried.get(&endpoint).is_some_and(|carriage| !carriage.open.is_empty())
     }
 
-    /// The connections to an endpoint that have received nothing since.
-    pub(super) fn silent_since(&self, endpoint: Endpoint, since: Moment) -> Vec<Arc<Meter>> {
+    /// The connections to an endpoint.
+    pub(super) fn meters(&self, endpoint: Endpoint) -> Vec<Arc<Meter>> {
+        self.lock().carried.get(&endpoint).into_iter().flat_map(|carriage| carriage.open.values()).cloned().collect()
+    }
+
+    /// Shows all connections of each endpoint that has some.
+    pub(super) fn visit(&self, mut see: impl FnMut(Endpoint, &mut dyn Iterator<Item = &Arc<Meter>>)) {
         let table = self.lock();
-        let open = table.carried.get(&endpoint).into_iter().flat_map(|carriage| carriage.open.values());
-        open.filter(|meter| meter.last_from_upstream() <= since).cloned().collect()
+        for (endpoint, carriage) in table.carried.iter().filter(|(_, carriage)| !carriage.open.is_empty()) {
+            see(*endpoint, &mut carriage.open.values());
+        }
+    }
+
+    /// Completes when a client is connected.
+    pub(super) async fn some(&self) {
+        let _ = self.open.subscribe().wait_for(|open| *open > 0).await;
     }
 
     /// Drops the totals of endpoints that nothing is carried to.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::engine::event::Verdict;
-use crate::engine::policy::DIAL_STAY;
 use crate::engine::{Endpoint, Upstream};
 use crate::world::{BoxFuture, Net, Stream};
 
@@ -19,6 +18,7 @@ pub(super) struct Candidate {
     /// What was held of it when it was lined up.
     pub(super) verdict: Verdict,
     pub(super) second_dial: Duration,
+    pub(super) dial_stay: Duration,
     pub(super) first_byte: Duration,
     /// So often may one race dial it again that it refused or closed.
     pub(super) redials: u32,
@@ -30,6 +30,7 @@ impl From<&Upstream> for Candidate {
             endpoint: upstream.endpoint,
             verdict: upstream.verdict,
             second_dial: upstream.second_dial,
+            dial_stay: upstream.dial_stay,
             first_byte: upstream.first_byte,
             redials: upstream.redials_a_race(),
         }
@@ -46,7 +47,7 @@ pub(super) struct Dial<'n> {
 impl Dial<'_> {
     /// Who has not connected by now leaves the race.
     pub(super) fn leaves(&self) -> Instant {
-        self.begun + DIAL_STAY
+        self.begun + self.to.dial_stay
     }
 }
 
@@ -84,7 +85,7 @@ impl<'n> Dials<'n> {
 
     /// When the first of them has to leave the race.
     pub(super) fn leave(&self) -> Option<Instant> {
-        self.flying.first().map(Dial::leaves)
+        self.flying.iter().map(Dial::leaves).min()
     }
 
     /// The next dial that ends, the earliest begun first. Never completes when none flies. Cancel-safe.

@@ -1,4 +1,4 @@
-//! The data path: accept, race, carry, cut, hold.
+//! The data path: accept, race, carry, reset, hold.
 //!
 //! A client of this node's port never pays for an apiserver that died a moment ago. It is not connected to *an* upstream and
 //! told of the failure; its bytes are looked at first, and as long as they are a ClientHello, which changes nothing until it
@@ -10,7 +10,8 @@
 //! [`Saw`], dropped (and counted) rather than waited for.
 //!
 //! What happens to one client, in order: `accept` gives it a place, `session` waits for its first byte, `race` finds its
-//! upstream (`dial`, then `trial`), `hold` keeps it while there is none, and the world's [`Net::carry`] does the rest.
+//! upstream (`dial`, then `trial`), `hold` keeps it while there is none, the world's [`Net::carry`] does the rest, and
+//! `watch_peers` looks whether the upstream's kernel still acknowledges.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,10 +29,10 @@ use self::echoes::Echoes;
 use self::hold::Hold;
 use self::stats::Stats;
 pub use self::stats::{DialEnd, Snapshot, TurnedAway, UpstreamCounts};
-use crate::engine::event::Saw;
+use crate::engine::event::{ResetReason, Saw};
 use crate::engine::{Endpoint, Moment, Routing, policy};
 use crate::supervise::{Ended, Essential};
-use crate::world::{Clock, Listener, Net, World};
+use crate::world::{Clock, Listener, Meter, Net, World};
 
 mod accept;
 mod bucket;
@@ -49,6 +50,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod watch_peers;
 
 /// An accept loop answers within this time, or something is very wrong.
 const BEAT: Duration = Duration::from_secs(1);
@@ -117,6 +119,7 @@ impl Proxy {
         };
         let beats = listeners.into_iter().map(open).collect();
         doors.close();
+        tokio::spawn(watch_peers::run(shared.clone(), closing.clone()));
         Proxy { shared, beats, doors, closing, ended }
     }
 
@@ -135,18 +138,19 @@ impl Proxy {
         self.shared.hold.release();
     }
 
-    /// Resets the established connections to an endpoint that have received no byte since `silent_since`, and whose clients have gone on
-    /// asking for `unanswered`, spread evenly over `over`. Who receives something before its turn is spared.
-    pub fn cut(&self, endpoint: Endpoint, silent_since: Moment, unanswered: Duration, over: Duration) {
-        let mut silent = self.shared.clients.silent_since(endpoint, silent_since);
-        silent.retain(|meter| meter.unanswered() >= unanswered);
-        let Ok(count) = u32::try_from(silent.len()) else { return };
+    /// Resets the established connections to an endpoint that have received no byte since `silent_since` (all of them, where it is
+    /// [`None`]), spread evenly over `over`. A connection that receives something before its turn is spared.
+    pub fn reset(&self, endpoint: Endpoint, reason: ResetReason, silent_since: Option<Moment>, over: Duration) {
+        let silent = move |meter: &Meter| silent_since.is_none_or(|since| meter.last_from_upstream() <= since);
+        let mut meters = self.shared.clients.meters(endpoint);
+        meters.retain(|meter| silent(meter));
+        let Ok(count) = u32::try_from(meters.len()) else { return };
         tokio::spawn(async move {
             let begin = Instant::now();
-            for (turn, meter) in (0_u32..).zip(silent) {
+            for (turn, meter) in (0_u32..).zip(meters) {
                 sleep_until(begin + over.mul_f64(f64::from(turn) / f64::from(count))).await;
-                if meter.last_from_upstream() <= silent_since {
-                    meter.end();
+                if silent(&meter) {
+                    meter.end(Some(reason));
                 }
             }
         });

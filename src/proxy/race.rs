@@ -252,7 +252,7 @@ impl<'a, 'c> Race<'a, 'c> {
     fn refused(&mut self, dial: &Dial<'_>, error: &io::Error) {
         let (end, saw) = match Fault::of(error) {
             Fault::Refused => (DialEnd::Refused, Saw::Refused),
-            Fault::TimedOut => (DialEnd::TimedOut, Saw::Overtaken { deadline: self.shared.clock.moment(Instant::now()) }),
+            Fault::TimedOut => (DialEnd::TimedOut, Saw::DialTimedOut { deadline: self.shared.clock.moment(Instant::now()) }),
             Fault::Unreachable(why) => (DialEnd::Unreachable, Saw::Unreachable(why)),
             Fault::Local(why) => (DialEnd::LocalError, Saw::LocalError(why)),
         };
@@ -283,7 +283,7 @@ impl<'a, 'c> Race<'a, 'c> {
         let trial = self.trials.get_mut(place)?;
         trial.spoke = Some(head);
         if handshake {
-            self.shared.saw(trial.to.endpoint, Saw::Answered);
+            self.shared.saw(trial.to.endpoint, Saw::Answered { hello_bytes: self.runner.said.hello_bytes() });
         } else if kind != Some(ALERT) && self.runner.said.asks() {
             self.shared.saw(trial.to.endpoint, Saw::NotTls);
         }
@@ -306,7 +306,7 @@ impl<'a, 'c> Race<'a, 'c> {
         let (said, shared) = (&self.runner.said, self.shared);
         if said.asks() {
             shared.upstream(trial.to.endpoint, |counts| counts.closed_early += 1);
-            shared.saw(trial.to.endpoint, Saw::ClosedEarly);
+            shared.saw(trial.to.endpoint, Saw::ClosedEarly { hello_bytes: said.hello_bytes() });
         }
         // Half a hello is answered by nobody, however long one tries.
         let hopeless = !said.asks() && self.runner.patience <= Instant::now();
@@ -337,13 +337,14 @@ impl<'a, 'c> Race<'a, 'c> {
         let (now, shared) = (Instant::now(), self.shared);
         for dial in self.dials.keep(|dial| now < dial.leaves()) {
             let deadline = shared.clock.moment(dial.leaves());
-            shared.dialled(dial.to.endpoint, DialEnd::TimedOut, Some(Saw::Overtaken { deadline }));
+            shared.dialled(dial.to.endpoint, DialEnd::TimedOut, Some(Saw::DialTimedOut { deadline }));
         }
         for trial in &mut self.trials {
             let Some(due) = trial.due().filter(|due| *due <= now) else { continue };
             trial.late = true;
             shared.upstream(trial.to.endpoint, |counts| counts.no_first_byte += 1);
-            shared.saw(trial.to.endpoint, Saw::NoFirstByte { deadline: shared.clock.moment(due) });
+            let hello_bytes = self.runner.said.hello_bytes();
+            shared.saw(trial.to.endpoint, Saw::NoFirstByte { deadline: shared.clock.moment(due), hello_bytes });
         }
         self.replay_if_late();
     }

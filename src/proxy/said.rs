@@ -83,6 +83,11 @@ impl Said {
         matches!(self.hello.shape(), Shape::Complete { .. })
     }
 
+    /// Bytes of the ClientHello, as far as it has come.
+    pub(super) fn hello_bytes(&self) -> u32 {
+        u32::try_from(self.forgotten + self.kept.len()).unwrap_or(u32::MAX)
+    }
+
     /// The client will say no more.
     pub(super) fn ended(&self) -> bool {
         self.ended

@@ -155,12 +155,12 @@ async fn carry(shared: &Shared, mut client: Box<dyn Stream>, winner: Winner, sai
     let mut carried = pin!(carried);
     tokio::select! {
         biased;
-        ended = &mut carried => if ended == Carried::Ended {
-            shared.upstream(endpoint, |counts| counts.cuts += 1);
+        ended = &mut carried => if let (Carried::Ended, Some(Some(reason))) = (ended, meter.end_reason()) {
+            shared.upstream(endpoint, |counts| *counts.resets.entry(reason).or_default() += 1);
         },
         _ = place.leave() => {
             shared.stats.turned_away(TurnedAway::Stopped);
-            meter.end();
+            meter.end(None);
             carried.await;
         }
     }

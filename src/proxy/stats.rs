@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::engine::event::ResetReason;
 use crate::engine::{Endpoint, policy};
 
 /// How a dial ended.
@@ -116,8 +117,8 @@ pub struct UpstreamCounts {
     pub to_upstream: u64,
     /// Bytes to clients, those of open connections included.
     pub to_client: u64,
-    /// Connections that were cut.
-    pub cuts: u64,
+    /// Established connections that were reset, by why.
+    pub resets: BTreeMap<ResetReason, u64>,
 }
 
 /// Endpoints that counts are kept of: addresses come and go for as long as the agent runs.

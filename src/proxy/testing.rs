@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Proxy, Settings};
 use crate::engine::event::{Saw, Verdict};
-use crate::engine::{Endpoint, Routing, Source, Upstream};
+use crate::engine::{Endpoint, Routing, Source, Upstream, policy};
 use crate::world::real::carry::carry;
 use crate::world::testing::Nothing;
 use crate::world::{BoxFuture, Carried, Clock, Listener, Meter, Net, Stream, World};
@@ -116,6 +116,7 @@ pub(super) fn ranked(upstreams: &[(u16, Verdict)]) -> Arc<Routing> {
         weight: 1000,
         rtt: None,
         second_dial: SECOND_DIAL,
+        dial_stay: policy::DIAL_STAY,
         first_byte: FIRST_BYTE,
         sources: vec![Source::Static],
     };
@@ -251,6 +252,10 @@ pub(super) fn hello_with(extensions: &[u16]) -> Vec<u8> {
 }
 
 /// A ClientHello.
+pub(super) fn hello_bytes() -> u32 {
+    u32::try_from(hello().len()).unwrap()
+}
+
 pub(super) fn hello() -> Vec<u8> {
     hello_with(&[0, 43])
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prismesh::world::Datagram;
+use prismesh::engine::liveness::Unanswered;
+use prismesh::world::{Datagram, Stream as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -101,17 +102,31 @@ fn lost_data_is_sent_again_after_200_ms_and_then_after_twice_as_long() {
 }
 
 #[test]
-fn an_upstream_that_acknowledges_nothing_is_given_up_after_the_user_time_out() {
+fn an_upstream_that_acknowledges_nothing_shows_it() {
     in_virtual_time(state(2), async |sim| {
         let (own, run) = agent(&sim, HERE);
         let (mut one, _other) = connected(&own, Owner::Agent(run), &listening(&sim)).await;
         toll(&sim, HERE, THERE, Toll::Block);
         one.write_all(b"anybody there?").await.expect("taken");
-        let (read, took) = how_long(one.read(&mut [0; 8])).await;
-        assert_eq!(read.expect_err("nobody").kind(), io::ErrorKind::TimedOut);
-        let bound = prismesh::engine::policy::UPSTREAM_USER_TIMEOUT;
-        // A kernel looks when it sends again, which it does ever more rarely.
-        assert!((bound..2 * bound).contains(&took), "{took:?}");
+        sleep(ms(5_000)).await;
+        let state = one.peer().expect("a kernel");
+        assert_eq!(state.unanswered, Unanswered::Data);
+        assert!((ms(4_900)..=ms(5_000)).contains(&state.since_acknowledged), "{state:?}");
+    });
+}
+
+#[test]
+fn an_idle_upstream_whose_way_is_broken_shows_that_keepalives_are_not_acknowledged() {
+    in_virtual_time(state(2), async |sim| {
+        let (own, run) = agent(&sim, HERE);
+        let (one, _other) = connected(&own, Owner::Agent(run), &listening(&sim)).await;
+        sleep(ms(61_000)).await;
+        let state = one.peer().expect("a kernel");
+        assert!(state.unanswered == Unanswered::Nothing && state.since_acknowledged < ms(2_000), "{state:?}");
+        toll(&sim, HERE, THERE, Toll::Block);
+        sleep(ms(5_000)).await;
+        let state = one.peer().expect("a kernel");
+        assert!(state.unanswered == Unanswered::Keepalives && state.since_acknowledged >= ms(5_000), "{state:?}");
     });
 }
 

@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use prismesh::engine::event::{Outcome, ProbeOrder, Probed};
+use prismesh::engine::liveness::{PeerState, Unanswered};
 use prismesh::engine::{Endpoint, policy};
 use prismesh::world::fault::Fault;
-use prismesh::world::{BoxFuture, Clock, Prober};
+use prismesh::world::{BoxFuture, Clock, Prober, Stream as _};
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, interval_at, timeout};
 
 use super::log::ProbeSeen;
 use super::seams::{Host, SimStream};
@@ -32,6 +35,14 @@ struct State {
     /// How often that has changed.
     changes: u64,
     kept: BTreeMap<Endpoint, Kept>,
+}
+
+/// What one probe measured beside its outcome.
+#[derive(Default)]
+struct Measured {
+    rtt: Option<Duration>,
+    handshake: Option<Duration>,
+    hello_bytes: u32,
 }
 
 struct Kept {
@@ -71,12 +82,10 @@ impl SimProber {
         let (kept, changes, dropped) = self.begin(&order, begun);
         drop(dropped);
         let fresh = kept.is_none();
-        let mut rtt = None;
-        let asked = timeout_at(begun + order.timeout, self.ask(&order, kept, &mut rtt)).await;
-        let (outcome, shown) = match asked {
-            Err(_) => (Outcome::TimedOut, None),
-            Ok(Err(outcome)) => (outcome, None),
-            Ok(Ok((kept, status))) => {
+        let mut measured = Measured::default();
+        let (outcome, shown) = match self.ask(&order, kept, &mut measured).await {
+            Err(outcome) => (outcome, None),
+            Ok((kept, status)) => {
                 let shown = kept.shown;
                 if order.keep {
                     self.keep(order.endpoint, kept, changes);
@@ -85,7 +94,16 @@ impl SimProber {
             }
         };
         self.note(&order, sent_at, shown.as_ref(), &outcome);
-        Probed { id: order.id, endpoint: order.endpoint, sent: self.clock.moment(begun), fresh, rtt, outcome }
+        Probed {
+            id: order.id,
+            endpoint: order.endpoint,
+            sent: self.clock.moment(begun),
+            fresh,
+            rtt: measured.rtt,
+            handshake: measured.handshake,
+            hello_bytes: measured.hello_bytes,
+            outcome,
+        }
     }
 
     /// The kept connection if it may be used, under which trust, and what may go.
@@ -118,54 +136,68 @@ impl SimProber {
         let mut core = self.host.sim.core();
         let (now, endpoint) = (core.now, order.endpoint.addr());
         let answered = matches!(outcome, Outcome::Status { code: 200 | 401 | 403 | 429 | 500 | 503, .. });
-        let byte = answered || matches!(outcome, Outcome::NotTls | Outcome::Untrusted(_) | Outcome::WrongName(_));
+        let byte = answered
+            || *outcome == Outcome::AnswerTimedOut
+            || matches!(outcome, Outcome::NotTls | Outcome::Untrusted(_) | Outcome::WrongName(_));
         core.log.probes.push(ProbeSeen { at, machine: self.host.machine, run, endpoint, done: now, answered, byte });
         if let Some(shown) = shown.filter(|_| answered) {
             core.log.proofs.entry((run, endpoint, shown.incarnation)).or_insert(now);
         }
     }
 
-    async fn ask(&self, order: &ProbeOrder, kept: Option<Kept>, rtt: &mut Option<Duration>) -> Result<(Kept, u16), Outcome> {
+    /// Asks over the kept connection, or over a new one. Each phase has its own limit.
+    async fn ask(&self, order: &ProbeOrder, kept: Option<Kept>, measured: &mut Measured) -> Result<(Kept, u16), Outcome> {
+        let limits = order.limits;
         if let Some(mut kept) = kept {
             let asked = Instant::now();
             kept.used = asked;
-            let status = readyz(&mut kept).await.map_err(|_| Outcome::Stale)?;
-            *rtt = Some(asked.elapsed());
+            let status = timeout(limits.answer, readyz(&mut kept)).await.map_err(|_| Outcome::AnswerTimedOut)?;
+            let status = status.map_err(|_| Outcome::Stale)?;
+            measured.rtt = Some(asked.elapsed());
             return Ok((kept, status));
         }
-        let (stream, handshake) = self.dial(order.endpoint.addr()).await.map_err(|error| of_error(&error))?;
-        *rtt = Some(handshake);
-        let mut kept = self.greet(stream, order).await?;
-        let status = readyz(&mut kept).await.map_err(|error| of_error(&error))?;
-        Ok((kept, status))
+        let dialled = timeout(limits.dial, self.dial(order.endpoint.addr(), limits.dial)).await;
+        let (stream, round_trip) = dialled.map_err(|_| Outcome::DialTimedOut)?.map_err(|error| of_error(&error))?;
+        measured.rtt = Some(round_trip);
+        let begun = Instant::now();
+        let mut kept = self.greet(stream, order, measured).await?;
+        measured.handshake = Some(begun.elapsed());
+        let status = timeout(limits.answer, readyz(&mut kept)).await.map_err(|_| Outcome::AnswerTimedOut)?;
+        Ok((kept, status.map_err(|error| of_error(&error))?))
     }
 
-    /// Dials, and once more beside it where nothing has come of it after a while, as the real one does.
-    async fn dial(&self, to: SocketAddr) -> io::Result<(SimStream, Duration)> {
-        let dial = async || {
+    /// Dials, and beside the dials that are under way once more each time a share of the limit has passed, as the real one does.
+    async fn dial(&self, to: SocketAddr, limit: Duration) -> io::Result<(SimStream, Duration)> {
+        let dial = || async move {
             let begun = Instant::now();
             let owner = self.host.run.map_or(Owner::Task, Owner::Probe);
             let stream = self.host.dial(to, owner).await?;
             Ok((stream, begun.elapsed()))
         };
-        let mut first = Box::pin(dial());
-        tokio::select! {
-            biased;
-            connected = &mut first => return connected,
-            () = sleep(policy::PROBE_SECOND_DIAL) => {}
-        }
-        let mut second = Box::pin(dial());
-        tokio::select! {
-            biased;
-            connected = &mut first => match connected { Err(_) => second.await, connected => connected },
-            connected = &mut second => match connected { Err(_) => first.await, connected => connected },
+        let mut dials = FuturesUnordered::from_iter([dial()]);
+        let mut again = interval_at(Instant::now() + limit / policy::PROBE_DIALS, limit / policy::PROBE_DIALS);
+        loop {
+            tokio::select! {
+                biased;
+                Some(connected) = dials.next() => {
+                    if connected.is_ok() || dials.is_empty() {
+                        return connected;
+                    }
+                }
+                _ = again.tick() => dials.push(dial()),
+            }
         }
     }
 
-    async fn greet(&self, mut stream: SimStream, order: &ProbeOrder) -> Result<Kept, Outcome> {
-        stream.write_all(&wire::client_hello(u64::MAX)).await.map_err(|error| of_error(&error))?;
+    async fn greet(&self, mut stream: SimStream, order: &ProbeOrder, measured: &mut Measured) -> Result<Kept, Outcome> {
+        let hello = wire::client_hello(u64::MAX);
+        stream.write_all(&hello).await.map_err(|error| of_error(&error))?;
+        measured.hello_bytes = u32::try_from(hello.len()).unwrap_or(u32::MAX);
         let mut read = Vec::new();
-        let (kind, content) = next_record(&mut stream, &mut read).await.map_err(|error| of_error(&error))?;
+        let answer = timeout(order.limits.handshake, next_record(&mut stream, &mut read)).await;
+        let hangs = |peer: PeerState| peer.unanswered == Unanswered::Nothing && !peer.has_sent;
+        let hung = || Outcome::HandshakeTimedOut { hung: stream.peer().is_none_or(hangs) };
+        let (kind, content) = answer.map_err(|_| hung())?.map_err(|error| of_error(&error))?;
         let shown = wire::shown(&content).filter(|_| kind == wire::HANDSHAKE).ok_or(Outcome::NotTls)?;
         if !self.state().trusted.contains(&shown.ca) {
             return Err(Outcome::Untrusted("not signed by the cluster's CA".to_owned()));
@@ -215,7 +247,7 @@ fn of_error(error: &io::Error) -> Outcome {
     }
     match Fault::of(error) {
         Fault::Refused => Outcome::Refused,
-        Fault::TimedOut => Outcome::TimedOut,
+        Fault::TimedOut => Outcome::DialTimedOut,
         Fault::Unreachable(why) => Outcome::Unreachable(why),
         Fault::Local(why) => Outcome::LocalError(why),
     }

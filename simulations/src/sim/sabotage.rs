@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prismesh::engine::event::{Notice, Outcome, Probed, Verdict};
+use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Verdict};
 use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstream};
 
 use super::watched::Spoil;
@@ -95,21 +95,17 @@ pub const ALL: &[Sabotage] = &[
     spoils("believes-gossip", 3, ("workers-start-first", 1), "what gossip names is used before it has proven itself", || {
         Box::new(BelievesGossip::default())
     }),
-    spoils(
-        "cuts-at-random",
-        4,
-        ("calm", 1),
-        "a connection's upstream is cut off every ten seconds",
-        || Box::new(Cuts::default()),
-    ),
-    spoils("cuts-suspects", 4, ("loss-1-percent", 1), "whatever is suspected is cut off at once", || Box::new(CutsSuspects)),
-    spoils("never-cuts", 5, ("apiserver-hangs", 1), "nothing is ever cut", || {
-        Box::new(Effects(|effect| !matches!(effect, Effect::Cut { .. })))
+    spoils("resets-at-random", 4, ("calm", 1), "the best upstream's quiet connections are reset every ten seconds", || {
+        Box::new(ResetsAtRandom::default())
+    }),
+    spoils("resets-suspects", 4, ("loss-1-percent", 1), "whatever is suspected is reset at once", || Box::new(ResetsSuspects)),
+    spoils("never-resets", 5, ("apiserver-hangs", 1), "nothing is ever reset because it hangs", || {
+        Box::new(Effects(|effect| !matches!(effect, Effect::Reset { .. })))
     }),
     spoils(
         "slow-to-learn",
         5,
-        ("apiserver-drops", 1),
+        ("apiserver-hangs", 1),
         "failed probes are told twelve seconds late",
         || Box::new(Late::default()),
     ),
@@ -168,11 +164,11 @@ pub const ALL: &[Sabotage] = &[
         Box::new(GivesUp)
     }),
     spoils(
-        "never-cuts-leases",
+        "never-resets-leases",
         11,
         ("apiserver-hangs-for-a-minute", 1),
-        "nothing is ever cut, so that a kubelet waits for its own time-out",
-        || Box::new(Effects(|effect| !matches!(effect, Effect::Cut { .. }))),
+        "nothing is ever reset, so that a kubelet waits for its own time-out",
+        || Box::new(Effects(|effect| !matches!(effect, Effect::Reset { .. }))),
     ),
     spoils("never-rests", 0, ("calm", 1), "after some seconds the agent is asked to go on at once, again and again", || {
         Box::new(NeverRests::default())
@@ -293,19 +289,25 @@ fn hearsay(addr: SocketAddr) -> Upstream {
         weight: 1_000,
         rtt: None,
         second_dial: Duration::from_millis(250),
+        dial_stay: Duration::from_secs(2),
         first_byte: Duration::from_secs(2),
         sources: vec![Source::Member],
     }
 }
 
-/// Cuts one upstream after another off.
+/// Resets what has received nothing since now: all that is quiet.
+fn reset(endpoint: Endpoint, now: Moment) -> Effect {
+    Effect::Reset { endpoint, reason: ResetReason::Hung, silent_since: Some(now), over: Duration::ZERO }
+}
+
+/// Resets the connections of the best upstream.
 #[derive(Default)]
-struct Cuts {
+struct ResetsAtRandom {
     best: Option<Endpoint>,
     next: Option<Moment>,
 }
 
-impl Spoil for Cuts {
+impl Spoil for ResetsAtRandom {
     fn effects(&mut self, now: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
         for effect in &effects {
             if let Effect::Route(routing) = effect {
@@ -315,7 +317,7 @@ impl Spoil for Cuts {
         let due = *self.next.get_or_insert(now + Duration::from_secs(10));
         if let Some(endpoint) = self.best.filter(|_| now >= due) {
             self.next = Some(now + Duration::from_secs(10));
-            effects.push(Effect::Cut { endpoint, silent_since: now, unanswered: Duration::ZERO, over: Duration::ZERO });
+            effects.push(reset(endpoint, now));
         }
         effects
     }
@@ -325,23 +327,17 @@ impl Spoil for Cuts {
     }
 }
 
-/// Cuts whatever is suspected.
-struct CutsSuspects;
+/// Resets whatever is suspected.
+struct ResetsSuspects;
 
-impl Spoil for CutsSuspects {
+impl Spoil for ResetsSuspects {
     fn effects(&mut self, now: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
         let suspects = effects.iter().filter_map(|effect| match effect {
             Effect::Notice(Notice::Verdict { endpoint, to: Verdict::Suspect | Verdict::Down, .. }) => Some(*endpoint),
             _ => None,
         });
-        let cuts = suspects.map(|endpoint| Effect::Cut {
-            endpoint,
-            silent_since: now,
-            unanswered: Duration::ZERO,
-            over: Duration::ZERO,
-        });
-        let cuts: Vec<Effect> = cuts.collect();
-        effects.extend(cuts);
+        let resets: Vec<Effect> = suspects.map(|endpoint| reset(endpoint, now)).collect();
+        effects.extend(resets);
         effects
     }
 }
@@ -356,7 +352,13 @@ impl Spoil for Late {
         while self.0.front().is_some_and(|(at, _)| *at <= now) {
             events.extend(self.0.pop_front().map(|(_, event)| event));
         }
-        let failed = matches!(&event, Event::Probed(Probed { outcome: Outcome::TimedOut | Outcome::Refused, .. }));
+        let failed = matches!(
+            &event,
+            Event::Probed(Probed {
+                outcome: Outcome::DialTimedOut | Outcome::HandshakeTimedOut { .. } | Outcome::AnswerTimedOut | Outcome::Refused,
+                ..
+            })
+        );
         if failed {
             self.0.push_back((now + Duration::from_secs(12), event));
         } else {

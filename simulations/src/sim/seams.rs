@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
+use prismesh::engine::liveness::PeerState;
 use prismesh::world::real::carry::carry;
 use prismesh::world::{
     BoxFuture, Carried, Datagram, DatagramSocket, Family, Found, Listener, Lookup, Meter, Net, ResolveError, Resolver, Store,
@@ -204,6 +205,10 @@ impl AsyncWrite for SimStream {
 impl Stream for SimStream {
     fn reset_on_drop(&mut self) {
         self.host.sim.core().reset_on_drop(self.conn, self.end);
+    }
+
+    fn peer(&self) -> Option<PeerState> {
+        self.host.sim.core().peer(self.conn, self.end)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

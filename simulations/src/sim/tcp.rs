@@ -10,7 +10,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 
-use prismesh::engine::policy::UPSTREAM_USER_TIMEOUT;
+use prismesh::engine::liveness::{PeerState, Unanswered};
+use prismesh::engine::policy::{MAX_UPSTREAM_KEEPALIVES, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL};
 use rand::RngExt;
 
 mod bytes;
@@ -32,9 +33,10 @@ const SYN_AGAIN: [Ms; 5] = [1_000, 3_000, 7_000, 15_000, 31_000];
 const RETRY_FIRST: Ms = 200;
 /// And at most.
 const RETRY_MOST: Ms = 120_000;
-/// `TCP_USER_TIMEOUT` of the upstream side, and what its keepalive amounts to.
+/// What the upstream side's keepalive amounts to: an idle connection is given up after this silence.
 #[expect(clippy::cast_possible_truncation, reason = "a few seconds")]
-const USER_TIMEOUT: Ms = UPSTREAM_USER_TIMEOUT.as_millis() as Ms;
+const KEEPALIVE_PATIENCE: Ms =
+    UPSTREAM_KEEPALIVE.as_millis() as Ms + UPSTREAM_KEEPALIVE_INTERVAL.as_millis() as Ms * MAX_UPSTREAM_KEEPALIVES as Ms;
 /// Connections that a kernel completes for a listener that does not accept them; more SYNs are not answered.
 const BACKLOG: usize = 4096;
 /// Where ports that nobody asked for begin: those of listeners, those of dials, and how many of the latter there are.
@@ -45,7 +47,8 @@ const EPHEMERAL_COUNT: u64 = 28_232;
 const PATIENCE: Ms = 924_000;
 /// A kernel asks this long after the other side has fallen silent whether it is still there: Go's default, and the upstream side's.
 const KEEPALIVE: Ms = 15_000;
-const KEEPALIVE_UPSTREAM: Ms = 5_000;
+#[expect(clippy::cast_possible_truncation, reason = "a few seconds")]
+const KEEPALIVE_UPSTREAM: Ms = UPSTREAM_KEEPALIVE.as_millis() as Ms;
 /// A broken way is looked at this often.
 const CHECK: Ms = 1_000;
 
@@ -104,7 +107,12 @@ pub(super) struct End {
     error: Option<io::ErrorKind>,
     /// Its owner knows of the error.
     told: bool,
-    user_timeout: bool,
+    /// It is an agent's upstream side, with the keepalive of those.
+    upstream_side: bool,
+    /// When something of its peer arrived last.
+    heard: Ms,
+    /// Its peer has sent data.
+    peer_sent: bool,
     finished: bool,
     reset_on_drop: bool,
     reader: Option<Waker>,
@@ -158,7 +166,7 @@ impl Owner {
 }
 
 impl End {
-    fn new(machine: MachineId, owner: Owner, user_timeout: bool) -> End {
+    fn new(machine: MachineId, owner: Owner, upstream_side: bool) -> End {
         End {
             machine,
             owner,
@@ -167,7 +175,9 @@ impl End {
             eof: false,
             error: None,
             told: false,
-            user_timeout,
+            upstream_side,
+            heard: 0,
+            peer_sent: false,
             finished: false,
             reset_on_drop: false,
             reader: None,
@@ -374,6 +384,7 @@ impl Core {
             return;
         }
         conn.stage = answer.map_or_else(Stage::Failed, |()| Stage::Open);
+        conn.ends[0].heard = self.now;
         conn.ends[0].wake();
         if !conn.ends[0].held {
             // Nobody waits for it any more.

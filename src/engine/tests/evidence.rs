@@ -4,7 +4,14 @@ use super::*;
 
 fn against() -> Vec<Saw> {
     let deadline = at(secs(40));
-    vec![Saw::Refused, Saw::Overtaken { deadline }, Saw::NoFirstByte { deadline }, Saw::ClosedEarly]
+    vec![
+        Saw::Refused,
+        Saw::DialTimedOut { deadline },
+        Saw::NoFirstByte { deadline, hello_bytes: HELLO_BYTES },
+        Saw::ClosedEarly { hello_bytes: HELLO_BYTES },
+        Saw::PeerSilent,
+        Saw::Unanswered,
+    ]
 }
 
 #[test]
@@ -39,7 +46,7 @@ fn what_hearsay_led_to_and_is_not_tls_carries_nothing_until_an_own_probe_has_pro
         assert!(!world.carries(subject), "no client's bytes go there again before a probe has looked");
         world.run(ms(260));
         assert_eq!(world.verdicts(subject, since), [Verdict::Unproven, Verdict::Ready]);
-        assert!(world.carries(subject) && world.cuts(subject, since).is_empty());
+        assert!(world.carries(subject) && world.resets(subject, since).is_empty());
     }
 }
 
@@ -107,7 +114,7 @@ fn a_connected_dial_and_an_answer_are_no_evidence_against_anyone() {
     let mut world = World::quiet(3, 1);
     let since = world.now;
     world.saw(apiserver(1), Saw::Connected(ms(1)));
-    world.saw(apiserver(1), Saw::Answered);
+    world.saw(apiserver(1), Saw::Answered { hello_bytes: HELLO_BYTES });
     world.run(secs(5));
     world.assert_untouched(since);
 }
@@ -397,6 +404,62 @@ fn forged_verdicts_on_all_apiservers_move_nothing_for_longer_than_one_probe() {
     world.run(longest_interval(1) + RTT);
     for n in 1..=3 {
         assert_eq!(world.verdict(apiserver(n)), Verdict::Ready);
-        assert!(world.cuts(apiserver(n), since).is_empty());
+        assert!(world.resets(apiserver(n), since).is_empty());
     }
+}
+
+#[test]
+fn a_single_overtaken_dial_is_a_lost_packet_and_two_in_a_row_are_a_doubt() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    let overtaken = Saw::Overtaken { deadline: since };
+    for _ in 0..5 {
+        world.saw(apiserver(1), overtaken.clone());
+        assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+        world.saw(apiserver(1), Saw::Connected(RTT));
+    }
+    assert!(!world.probes(apiserver(1), since).is_empty() || world.engine.next_deadline() <= Some(since + policy::PROMPT_GAP));
+    world.saw(apiserver(1), overtaken.clone());
+    world.saw(apiserver(1), overtaken);
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect);
+}
+
+#[test]
+fn a_probe_with_a_smaller_hello_does_not_refute_what_a_larger_one_met_and_a_clients_does() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    let hello_bytes = 3 * HELLO_BYTES;
+    world.saw(apiserver(1), Saw::NoFirstByte { deadline: since, hello_bytes });
+    world.run(secs(20));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect], "one change of state, whatever the probes say");
+    assert_eq!(world.best(), [apiserver(2), apiserver(3)]);
+    world.saw(apiserver(1), Saw::Answered { hello_bytes: hello_bytes - 1 });
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect);
+    world.saw(apiserver(1), Saw::Answered { hello_bytes });
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+}
+
+#[test]
+fn what_no_probe_can_refute_is_tried_again_after_a_minute() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    world.saw(apiserver(1), Saw::NoFirstByte { deadline: since, hello_bytes: 3 * HELLO_BYTES });
+    world.run(policy::TRAFFIC_DOUBT - ms(1));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect);
+    world.run(ms(2));
+    assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+}
+
+#[test]
+fn an_apiserver_whose_handshake_comes_later_than_clients_wait_is_suspect_at_its_second_late_one() {
+    let mut world = World::quiet(3, 1);
+    let since = world.now;
+    world.site(apiserver(1), Site::Slow(ms(700)));
+    world.run(secs(10));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect]);
+    let late = world.told.iter().filter(|(when, event)| {
+        *when >= since
+            && matches!(event, Event::Probed(probed) if probed.endpoint == apiserver(1) && probed.handshake > Some(ms(500)))
+    });
+    assert!(late.count() >= 2);
 }

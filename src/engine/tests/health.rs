@@ -21,7 +21,7 @@ fn the_answers_mean_what_the_table_says() {
     for failing in [100, 204, 301, 404, 502, 504, 999] {
         assert_eq!(after(Site::Status(failing)), Verdict::Down, "{failing}");
     }
-    for failing in [Outcome::NotHttp, Outcome::Refused, Outcome::TimedOut, Outcome::NotTls] {
+    for failing in [Outcome::NotHttp, Outcome::Refused, Outcome::DialTimedOut, Outcome::NotTls] {
         assert_eq!(after(Site::Ends(failing.clone())), Verdict::Down, "{failing:?}");
     }
     assert_eq!(after(Site::Expired), Verdict::Draining);
@@ -105,12 +105,12 @@ fn a_pause_of_600_ms_under_traffic_makes_suspect_at_most_and_never_cuts() {
         let since = world.now;
         world.site(apiserver(1), Site::PausedUntil(world.now + ms(600)));
         world.run(ms(550));
-        world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now });
+        world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now, hello_bytes: HELLO_BYTES });
         world.run(ms(50));
         world.site(apiserver(1), Site::Status(200));
         world.run(secs(10));
         assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect, Verdict::Ready]);
-        assert!(world.cuts(apiserver(1), since).is_empty());
+        assert!(world.resets(apiserver(1), since).is_empty());
     }
 }
 
@@ -181,7 +181,7 @@ fn an_expired_certificate_ranks_as_draining_is_told_and_never_cut() {
     world.site(apiserver(1), Site::Expired);
     world.run(secs(60));
     assert_eq!(world.ranked(), [apiserver(2), apiserver(1)]);
-    assert!(world.cuts(apiserver(1), since).is_empty());
+    assert!(world.resets(apiserver(1), since).is_empty());
     let told =
         world.since(since, |effect| matches!(effect, Effect::Notice(Notice::Expired(one)) if *one == apiserver(1)).then_some(()));
     assert_eq!(told.len(), 1, "once");
@@ -227,7 +227,7 @@ fn draining_never_cuts() {
     let since = world.now;
     world.site(apiserver(1), Site::Status(503));
     world.run(secs(60));
-    assert!(world.cuts(apiserver(1), since).is_empty());
+    assert!(world.resets(apiserver(1), since).is_empty());
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn time_outs_handled_late_are_no_evidence_and_the_probes_are_repeated_at_once() 
         world.stall(secs(10));
         for n in 1..=3 {
             world.site(apiserver(n), Site::Status(200));
-            world.saw(apiserver(n), Saw::NoFirstByte { deadline: since + secs(2) });
+            world.saw(apiserver(n), Saw::NoFirstByte { deadline: since + secs(2), hello_bytes: HELLO_BYTES });
             world.saw(apiserver(n), Saw::Overtaken { deadline: since + secs(2) });
         }
         let woke = world.now;

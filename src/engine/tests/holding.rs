@@ -79,7 +79,7 @@ fn an_upstream_that_answers_a_client_releases_the_held_too() {
     let since = world.now;
     world.saw(apiserver(1), Saw::Connected(ms(1)));
     assert!(releases(&world, since).is_empty(), "a connect is not an answer");
-    world.saw(apiserver(1), Saw::Answered);
+    world.saw(apiserver(1), Saw::Answered { hello_bytes: HELLO_BYTES });
     assert_eq!(releases(&world, since), [since]);
 }
 
@@ -104,7 +104,7 @@ fn while_a_client_waits_at_a_hung_balancer_nobody_who_never_answered_stays_on_it
     }
     world.run(secs(1200));
     let since = world.now;
-    world.saw(apiserver(9), Saw::NoFirstByte { deadline: world.now });
+    world.saw(apiserver(9), Saw::NoFirstByte { deadline: world.now, hello_bytes: HELLO_BYTES });
     world.run(secs(2));
     world.site(apiserver(2), Site::Status(200));
     world.run(world.engine.probe_interval() + policy::RECOVERY_GAP + ms(10));
@@ -121,7 +121,7 @@ fn as_soon_as_something_answers_the_back_off_goes_on() {
     world.record(2, &[apiserver(2)]);
     world.run(secs(1200));
     let since = world.now;
-    world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now });
+    world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now, hello_bytes: HELLO_BYTES });
     world.run(secs(9));
     assert!(world.probes(apiserver(2), since).len() <= 2, "while the one that answers was suspect, until its prompted probe");
 }

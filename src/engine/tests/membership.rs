@@ -184,7 +184,8 @@ fn the_last_proven_one_stays_whatever_happens_and_goes_when_another_is_proven() 
     world.run(secs(600));
     assert!(world.carries(apiserver(1)), "proven once, and the only one");
     world.site(apiserver(2), Site::Status(200));
-    world.run(secs(3));
+    // A patient probe may be on its way.
+    world.run(policy::MAX_PROBE_PHASE + secs(3));
     assert!(!world.knows(apiserver(1)));
 }
 
@@ -201,13 +202,12 @@ fn a_member_that_moved_leaves_its_old_address_at_once() {
 }
 
 #[test]
-fn an_old_address_that_carries_connections_stays_until_they_are_cut() {
+fn an_old_address_that_carries_connections_stays_until_they_are_over() {
     let mut world = World::busy(3, 1);
-    let fault = world.now;
     world.site(apiserver(1), Site::Silent);
     world.record(1, &[apiserver(9)]);
-    world.run_until(secs(10), |world| !world.cuts(apiserver(1), fault).is_empty());
-    assert!(world.knows(apiserver(1)) && world.now.since(fault) < secs(6));
+    world.run(secs(60));
+    assert!(world.knows(apiserver(1)));
     world.tell(Event::Connections { endpoint: apiserver(1), open: 0 });
     assert!(!world.knows(apiserver(1)));
 }
@@ -228,7 +228,7 @@ fn an_old_address_that_still_answers_is_asked_at_once_and_goes_with_its_first_fa
     world.site(apiserver(1), Site::Silent);
     world.record(1, &[apiserver(9)]);
     let took = world.run_until(secs(3), |world| !world.knows(apiserver(1)));
-    assert!(took <= policy::PROBE_TIMEOUT + policy::PROMPT_GAP + ms(50), "{took:?}");
+    assert!(took <= policy::PROBE_PHASE + policy::PROMPT_GAP + ms(50), "{took:?}");
 }
 
 #[test]

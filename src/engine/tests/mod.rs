@@ -8,12 +8,11 @@ use std::time::Duration;
 use super::endpoint::{Endpoint, NodeId, Source};
 use super::event::{
     AgentState, ApiserverState, CachedEndpoint, Configured, Effect, Event, MemberRecord, Notice, Observation, Outcome, OwnReport,
-    ProbeOrder, Probed, Role, Saw, Verdict,
+    ProbeOrder, Probed, ResetReason, Role, Saw, Verdict,
 };
 use super::{Engine, Explained, Identity, Moment, policy};
 
 mod calm;
-mod cutting;
 mod evidence;
 mod health;
 mod holding;
@@ -24,6 +23,7 @@ mod properties;
 mod reach;
 mod replay;
 mod reporting;
+mod resetting;
 mod selection;
 
 /// What stands at an address.
@@ -33,8 +33,12 @@ enum Site {
     Status(u16),
     /// Answers 200 with a certificate outside its validity.
     Expired,
-    /// Accepts, or drops, and says nothing.
+    /// Drops everything: dials are not answered.
     Silent,
+    /// Accepts, and does not answer the TLS handshake.
+    Hung,
+    /// Completes the TLS handshake, and does not answer `/readyz`.
+    Late,
     /// Stopped, and goes on at this moment with what had come in.
     PausedUntil(Moment),
     /// Answers 200 on fresh connections and has closed the kept ones.
@@ -73,6 +77,8 @@ struct World {
 }
 
 const RTT: Duration = Duration::from_millis(1);
+/// A ClientHello of a probe, and of a client.
+const HELLO_BYTES: u32 = 1_700;
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -281,38 +287,54 @@ impl World {
     }
 
     fn land(&mut self, when: Moment, id: u64, flying: Flying) {
-        let expiry = flying.sent + flying.order.timeout;
+        let (limits, fresh) = (flying.order.limits, flying.order.fresh);
         let site = if self.cut_off { &Site::Silent } else { self.sites.get(&flying.order.endpoint).unwrap_or(&Site::Silent) };
+        // What it ends with unless something comes before, and when. A kept connection has only the last phase.
+        let (outcome, expiry) = match site {
+            _ if !fresh => (Outcome::AnswerTimedOut, limits.answer),
+            Site::Silent => (Outcome::DialTimedOut, limits.dial),
+            Site::Late => (Outcome::AnswerTimedOut, limits.answer),
+            _ => (Outcome::HandshakeTimedOut { hung: true }, limits.handshake),
+        };
+        let expiry = flying.sent + expiry;
+        let ok = Outcome::Status { code: 200, expired: false };
         let outcome = match site {
-            _ if when >= expiry => Outcome::TimedOut,
+            _ if when >= expiry => outcome,
             Site::Status(code) => Outcome::Status { code: *code, expired: false },
             Site::Expired => Outcome::Status { code: 200, expired: true },
-            Site::ClosedKept if !flying.order.fresh => Outcome::Stale,
-            Site::ClosedKept => Outcome::Status { code: 200, expired: false },
-            Site::Slow(by) if when >= flying.sent + *by => Outcome::Status { code: 200, expired: false },
+            Site::ClosedKept if !fresh => Outcome::Stale,
+            Site::ClosedKept => ok,
+            Site::Slow(by) if when >= flying.sent + *by => ok,
             Site::Slow(by) => {
-                self.flying.insert((flying.sent + *by, id), flying);
+                self.flying.insert(((flying.sent + *by).min(expiry), id), flying);
                 return;
             }
             Site::Ends(outcome) => outcome.clone(),
-            Site::Silent => {
-                self.flying.insert((expiry, id), flying);
-                return;
-            }
-            Site::PausedUntil(until) if *until <= when => Outcome::Status { code: 200, expired: false },
+            Site::PausedUntil(until) if *until <= when => ok,
             Site::PausedUntil(until) => {
                 self.flying.insert(((*until).min(expiry), id), flying);
                 return;
             }
+            Site::Silent | Site::Hung | Site::Late => {
+                self.flying.insert((expiry, id), flying);
+                return;
+            }
         };
+        self.tell_probed(when, id, &flying, outcome);
+    }
+
+    fn tell_probed(&mut self, when: Moment, id: u64, flying: &Flying, outcome: Outcome) {
         let answered = matches!(outcome, Outcome::Status { .. });
-        let slow = if let Site::Slow(by) = site { *by } else { Duration::ZERO };
+        let took = when.since(flying.sent);
+        let slow = if let Some(Site::Slow(by)) = self.sites.get(&flying.order.endpoint) { *by } else { Duration::ZERO };
         self.tell(Event::Probed(Probed {
             id,
             endpoint: flying.order.endpoint,
             sent: flying.sent,
             fresh: flying.order.fresh,
-            rtt: answered.then(|| when.since(flying.sent).saturating_sub(slow)),
+            rtt: answered.then(|| took.saturating_sub(slow)),
+            handshake: (answered && flying.order.fresh).then_some(took),
+            hello_bytes: if flying.order.fresh { HELLO_BYTES } else { 0 },
             outcome,
         }));
     }
@@ -321,14 +343,8 @@ impl World {
     fn stall(&mut self, span: Duration) {
         self.now += span;
         for ((_, id), flying) in std::mem::take(&mut self.flying) {
-            self.tell(Event::Probed(Probed {
-                id,
-                endpoint: flying.order.endpoint,
-                sent: flying.sent,
-                fresh: flying.order.fresh,
-                rtt: None,
-                outcome: Outcome::TimedOut,
-            }));
+            let outcome = if flying.order.fresh { Outcome::DialTimedOut } else { Outcome::AnswerTimedOut };
+            self.tell_probed(self.now, id, &flying, outcome);
         }
     }
 
@@ -386,10 +402,10 @@ impl World {
         })
     }
 
-    /// When connections to it were cut since, and since when they must have been silent.
-    fn cuts(&self, of: Endpoint, since: Moment) -> Vec<(Moment, Moment)> {
+    /// When connections to it were reset since, and since when they must have been silent.
+    fn resets(&self, of: Endpoint, since: Moment) -> Vec<(Moment, Moment)> {
         self.since(since, |effect| match effect {
-            Effect::Cut { endpoint, silent_since, .. } if *endpoint == of => Some(*silent_since),
+            Effect::Reset { endpoint, silent_since, .. } if *endpoint == of => Some(silent_since.unwrap_or(self.now)),
             _ => None,
         })
     }
@@ -410,10 +426,10 @@ impl World {
         })
     }
 
-    /// Nobody was cut and no verdict changed since.
+    /// Nothing was reset and no verdict changed since.
     fn assert_untouched(&self, since: Moment) {
         let touched = self.since(since, |effect| match effect {
-            Effect::Cut { .. } | Effect::Notice(Notice::Verdict { .. }) => Some(effect.clone()),
+            Effect::Reset { .. } | Effect::Notice(Notice::Verdict { .. }) => Some(effect.clone()),
             _ => None,
         });
         assert!(touched.is_empty(), "nothing was to change, but {touched:?}");

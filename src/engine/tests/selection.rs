@@ -220,8 +220,8 @@ fn being_the_only_suspect_is_no_way_into_the_band() {
 
 #[test]
 fn the_dial_delays_follow_the_distance_within_their_bounds() {
-    for (rtt, second, first_byte) in
-        [(ms(1), ms(10), ms(500)), (ms(20), ms(60), ms(500)), (ms(150), ms(250), ms(1500)), (ms(400), ms(250), ms(2000))]
+    for (rtt, second, first_byte) in [(1, 10, 500), (20, 60, 500), (150, 250, 1500), (400, 600, 2000), (1000, 1500, 3000)]
+        .map(|(a, b, c)| (ms(a), ms(b), ms(c)))
     {
         let mut world = World::worker(1);
         world.site(apiserver(1), Site::Status(200));
@@ -287,7 +287,7 @@ fn when_all_are_down_who_answers_again_is_dialled_first_and_who_is_silent_last()
 #[test]
 fn of_two_suspects_the_one_that_refused_is_dialled_before_the_one_that_was_silent() {
     let mut world = World::quiet(2, 1);
-    world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now });
+    world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now, hello_bytes: HELLO_BYTES });
     world.saw(apiserver(2), Saw::Refused);
     assert_eq!(world.ranked(), [apiserver(2), apiserver(1)]);
 }

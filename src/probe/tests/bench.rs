@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Config, Listen, LogFormat, ProbeCredentials};
 use crate::engine::Endpoint;
-use crate::engine::event::{Outcome, ProbeOrder, Probed};
+use crate::engine::event::{Outcome, ProbeLimits, ProbeOrder, Probed};
 use crate::probe::{TlsProber, Trust, TrustError};
 use crate::world::real::Files;
 use crate::world::testing::Plain;
@@ -405,11 +405,11 @@ pub(super) const SHORT: Duration = Duration::from_millis(200);
 
 /// A probe that may use a kept connection, and keeps it.
 pub(super) fn order(endpoint: Endpoint) -> ProbeOrder {
-    ProbeOrder { id: 7, endpoint, server_name: None, fresh: false, keep: true, timeout: Duration::from_secs(5) }
+    ProbeOrder { id: 7, endpoint, server_name: None, fresh: false, keep: true, limits: ProbeLimits::of(Duration::from_secs(5)) }
 }
 
 pub(super) fn impatient(endpoint: Endpoint) -> ProbeOrder {
-    ProbeOrder { timeout: SHORT, ..order(endpoint) }
+    ProbeOrder { limits: ProbeLimits::of(SHORT), ..order(endpoint) }
 }
 
 /// What a probe's outcome is when all is well but perhaps the status.

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::bench::*;
+use crate::engine::event::ProbeLimits;
 use crate::engine::event::{Outcome, ProbeOrder};
-use crate::engine::policy::PROBE_SECOND_DIAL;
 use crate::world::Prober as _;
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn a_server_that_never_shakes_hands_is_timed_out() {
     let server = Server::plain(Does::Says(vec![])).await;
     let begun = Instant::now();
     let probed = Bench::without_ca().prober().await.probe(impatient(server.endpoint)).await;
-    assert_eq!(seen(&probed), (true, Outcome::TimedOut));
+    assert_eq!(seen(&probed), (true, Outcome::HandshakeTimedOut { hung: true }));
     assert!(begun.elapsed() >= SHORT && begun.elapsed() < SHORT + Duration::from_secs(1));
 }
 
@@ -86,7 +86,7 @@ async fn an_answer_after_the_time_out_is_none() {
     let late = Does::AnswersAfter(Duration::from_secs(3), status(200));
     let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), late).await;
     let prober = Bench::with_ca(&authority).prober().await;
-    assert_eq!(prober.probe(impatient(server.endpoint)).await.outcome, Outcome::TimedOut);
+    assert_eq!(prober.probe(impatient(server.endpoint)).await.outcome, Outcome::AnswerTimedOut);
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn endless_interim_answers_end_with_the_time_out() {
     let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), interim).await;
     let begun = Instant::now();
     let probed = Bench::with_ca(&authority).prober().await.probe(impatient(server.endpoint)).await;
-    assert!(matches!(probed.outcome, Outcome::TimedOut | Outcome::NotHttp), "{:?}", probed.outcome);
+    assert!(matches!(probed.outcome, Outcome::AnswerTimedOut | Outcome::NotHttp), "{:?}", probed.outcome);
     assert!(begun.elapsed() < SHORT + Duration::from_secs(1));
 }
 
@@ -269,6 +269,9 @@ async fn no_bytes_whatever_hang_a_probe_or_prove_an_endpoint() {
     }
 }
 
+/// When a dial that has not connected is joined by another one.
+const SECOND_DIAL: Duration = Duration::from_millis(250);
+
 async fn dialled(script: impl IntoIterator<Item = Dial>) -> (Outcome, Option<Duration>, Duration) {
     let authority = Authority::new();
     let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::Answers(status(200))).await;
@@ -276,7 +279,7 @@ async fn dialled(script: impl IntoIterator<Item = Dial>) -> (Outcome, Option<Dur
     bench.net.script.lock().unwrap().extend(script);
     let prober = bench.prober().await;
     let begun = Instant::now();
-    let probed = prober.probe(ProbeOrder { timeout: Duration::from_secs(2), ..order(server.endpoint) }).await;
+    let probed = prober.probe(ProbeOrder { limits: ProbeLimits::of(4 * SECOND_DIAL), ..order(server.endpoint) }).await;
     (probed.outcome, probed.rtt, begun.elapsed())
 }
 
@@ -284,8 +287,8 @@ async fn dialled(script: impl IntoIterator<Item = Dial>) -> (Outcome, Option<Dur
 async fn a_lost_syn_costs_a_second_dial_and_not_the_probe() {
     let (outcome, rtt, took) = dialled([Dial::Hangs, Dial::Connects]).await;
     assert_eq!(outcome, answered(200));
-    assert!(took >= PROBE_SECOND_DIAL);
-    assert!(rtt.unwrap() < PROBE_SECOND_DIAL, "{rtt:?} is counted from the second dial's own begin");
+    assert!(took >= SECOND_DIAL);
+    assert!(rtt.unwrap() < SECOND_DIAL, "{rtt:?} is counted from the second dial's own begin");
 }
 
 #[tokio::test]
@@ -311,7 +314,7 @@ async fn one_dial_that_fails_does_not_end_the_other() {
 async fn a_dial_that_is_refused_early_is_not_repeated() {
     let (outcome, rtt, took) = dialled([Dial::Fails(Duration::ZERO, Errno::CONNREFUSED)]).await;
     assert_eq!((outcome, rtt), (Outcome::Refused, None));
-    assert!(took < PROBE_SECOND_DIAL);
+    assert!(took < SECOND_DIAL);
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
-//! Who is held, for how long, and how the held are let go. And who is cut.
+//! Which clients are held, for how long, and how they are let go; and which connections are reset.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 
 use super::Play::{Answers, AnswersOnce, Closes, ClosesAfter, ConnectsAfter, LocalError, Refuses, Silent};
 use super::*;
+use crate::engine::event::{ResetReason, Saw};
 use crate::engine::policy;
 use crate::engine::{Moment, Routing};
 use crate::proxy::TurnedAway;
@@ -155,7 +156,7 @@ async fn a_client_whose_upstream_is_silent_is_not_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_connections_that_were_silent_are_cut() {
+async fn only_connections_that_were_silent_are_reset() {
     let scene = Scene::of(&[(1, Answers)]);
     let mut silent = scene.served().await.0;
     let mut lively = scene.served().await.0;
@@ -166,44 +167,44 @@ async fn only_connections_that_were_silent_are_cut() {
     let mut echo = [0; 5];
     lively.read_exact(&mut echo).await.expect("read");
     let mut late = scene.served().await.0;
-    scene.proxy.cut(endpoint(2), failed_probe, ms(0), ms(1_000));
-    scene.proxy.cut(endpoint(1), failed_probe, ms(0), ms(1_000));
+    scene.proxy.reset(endpoint(2), ResetReason::Hung, Some(failed_probe), ms(1_000));
+    scene.proxy.reset(endpoint(1), ResetReason::Hung, Some(failed_probe), ms(1_000));
     assert_eq!(to_the_end(&mut silent).await, (vec![], Ended::Reset));
     sleep(ms(5_000)).await;
     for client in [&mut lively, &mut late] {
         client.write_all(b"alive").await.expect("still carried");
         client.read_exact(&mut echo).await.expect("still carried");
     }
-    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 1);
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].resets, [(ResetReason::Hung, 1)].into());
     assert_eq!(scene.town.visits()[0].ended, Some(Ended::Reset), "the upstream is told, too");
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_those_that_ask_and_get_no_answer_only_who_goes_on_asking_is_cut() {
-    let scene = Scene::of(&[(1, AnswersOnce)]);
-    let mut asks = scene.served().await.0;
-    let mut asked_once = scene.served().await.0;
-    let idle = scene.served().await.0;
-    sleep(ms(1_000)).await;
-    let failed_probe = scene.clock.now();
-    for client in [&mut asks, &mut asked_once] {
-        client.write_all(b"alive?").await.expect("written");
-    }
-    sleep(ms(9_000)).await;
-    asks.write_all(b"alive?").await.expect("written");
-    sleep(ms(10)).await;
-    scene.proxy.cut(endpoint(1), failed_probe, ms(10_000), ms(1_000));
-    sleep(ms(5_000)).await;
-    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 0, "not for long enough");
-    scene.proxy.cut(endpoint(1), failed_probe, ms(8_000), ms(1_000));
-    assert_eq!(to_the_end(&mut asks).await, (vec![], Ended::Reset));
-    sleep(ms(5_000)).await;
-    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 1);
-    drop((asked_once, idle));
+async fn where_trust_is_withdrawn_every_connection_is_reset() {
+    let scene = Scene::of(&[(1, Answers)]);
+    let mut lively = scene.served().await.0;
+    lively.write_all(b"alive").await.expect("written");
+    lively.read_exact(&mut [0; 5]).await.expect("read");
+    scene.proxy.reset(endpoint(1), ResetReason::TrustWithdrawn, None, ms(0));
+    assert_eq!(to_the_end(&mut lively).await, (vec![], Ended::Reset));
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].resets, [(ResetReason::TrustWithdrawn, 1)].into());
 }
 
 #[tokio::test(start_paused = true)]
-async fn cuts_are_spread_and_who_is_heard_from_meanwhile_is_spared() {
+async fn a_client_that_goes_on_asking_without_an_answer_is_told_once_and_left_alone() {
+    let mut scene = Scene::of(&[(1, AnswersOnce)]);
+    let mut asks = scene.served().await.0;
+    scene.sightings();
+    for _ in 0..5 {
+        asks.write_all(b"alive?").await.expect("written");
+        sleep(ms(5_000)).await;
+    }
+    assert_eq!(scene.sightings(), [(1, Saw::Unanswered)]);
+    assert_eq!(scene.proxy.connections(), [(endpoint(1), 1)].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn resets_are_spread_and_what_hears_something_meanwhile_is_spared() {
     let scene = Scene::of(&[(1, Answers)]);
     let mut clients = Vec::new();
     for _ in 0..10 {
@@ -211,7 +212,7 @@ async fn cuts_are_spread_and_who_is_heard_from_meanwhile_is_spared() {
     }
     sleep(ms(5)).await;
     let begun = Instant::now();
-    scene.proxy.cut(endpoint(1), scene.clock.now(), ms(0), ms(1_000));
+    scene.proxy.reset(endpoint(1), ResetReason::Hung, Some(scene.clock.now()), ms(1_000));
     let mut last = clients.pop().expect("ten");
     for (turn, client) in (0_u64..).zip(&mut clients) {
         assert_eq!(to_the_end(client).await, (vec![], Ended::Reset));
@@ -221,6 +222,6 @@ async fn cuts_are_spread_and_who_is_heard_from_meanwhile_is_spared() {
     let mut echo = [0; 5];
     last.read_exact(&mut echo).await.expect("read");
     sleep(ms(1_000)).await;
-    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].cuts, 9);
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].resets, [(ResetReason::Hung, 9)].into());
     assert_eq!(scene.proxy.connections(), [(endpoint(1), 1)].into());
 }

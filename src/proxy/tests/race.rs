@@ -16,7 +16,7 @@ async fn the_best_upstream_serves_and_is_seen_to() {
     let mut scene = Scene::of(&[(1, Answers), (2, Answers)]);
     let (mut client, port) = scene.served().await;
     assert_eq!(port, 1);
-    assert_eq!(scene.sightings(), [(1, Saw::Connected(ms(0))), (1, Saw::Answered)]);
+    assert_eq!(scene.sightings(), [(1, Saw::Connected(ms(0))), (1, Saw::Answered { hello_bytes: hello_bytes() })]);
     client.write_all(b"request").await.expect("written");
     let mut echo = [0; 7];
     client.read_exact(&mut echo).await.expect("read");
@@ -46,7 +46,10 @@ async fn a_refusal_is_moved_on_from_at_once() {
     assert_eq!(scene.served().await.1, 3);
     assert_eq!(begun.elapsed(), ms(0));
     let seen = scene.sightings();
-    assert_eq!(seen, [(1, Saw::Refused), (2, Saw::Refused), (3, Saw::Connected(ms(0))), (3, Saw::Answered)]);
+    assert_eq!(
+        seen,
+        [(1, Saw::Refused), (2, Saw::Refused), (3, Saw::Connected(ms(0))), (3, Saw::Answered { hello_bytes: hello_bytes() })]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +68,7 @@ async fn a_slow_dial_that_connects_first_wins_and_the_later_one_is_not_blamed() 
     let mut scene = Scene::of(&[(1, ConnectsAfter(ms(80))), (2, ConnectsAfter(ms(80)))]);
     assert_eq!(scene.served().await.1, 1);
     assert_eq!(scene.town.dialled(), [1, 2]);
-    assert_eq!(scene.sightings(), [(1, Saw::Connected(ms(80))), (1, Saw::Answered)]);
+    assert_eq!(scene.sightings(), [(1, Saw::Connected(ms(80))), (1, Saw::Answered { hello_bytes: hello_bytes() })]);
     assert_eq!(scene.proxy.stats().upstreams[&endpoint(2)].dials, [(DialEnd::Dropped, 1)].into());
 }
 
@@ -77,7 +80,7 @@ async fn a_dial_leaves_the_race_after_two_seconds() {
     held.wait_for(|held| *held == 1).await.expect("held");
     let deadline = scene.clock.now();
     assert_eq!(deadline.since(crate::engine::Moment::START), policy::DIAL_STAY);
-    assert_eq!(scene.sightings(), [(1, Saw::Overtaken { deadline })]);
+    assert_eq!(scene.sightings(), [(1, Saw::DialTimedOut { deadline })]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,7 +126,7 @@ async fn a_hung_upstreams_hello_goes_to_the_next_one_byte_for_byte() {
     let (client, port) = scene.served().await;
     assert_eq!((port, begun.elapsed()), (2, FIRST_BYTE));
     let deadline = scene.clock.now();
-    assert_eq!(scene.sightings()[1], (1, Saw::NoFirstByte { deadline }));
+    assert_eq!(scene.sightings()[1], (1, Saw::NoFirstByte { deadline, hello_bytes: hello_bytes() }));
     sleep(ms(1)).await;
     let visits = scene.town.visits();
     assert_eq!((&visits[0].got, &visits[1].got), (&hello(), &hello()));
@@ -247,7 +250,10 @@ async fn a_close_or_a_reset_before_the_first_byte_is_moved_on_from_at_once_and_f
     assert_eq!(scene.served().await.1, 3);
     assert_eq!(begun.elapsed(), ms(0));
     let seen = scene.sightings();
-    assert!(seen.contains(&(1, Saw::ClosedEarly)) && seen.contains(&(2, Saw::ClosedEarly)));
+    assert!(
+        seen.contains(&(1, Saw::ClosedEarly { hello_bytes: hello_bytes() }))
+            && seen.contains(&(2, Saw::ClosedEarly { hello_bytes: hello_bytes() }))
+    );
     assert_eq!(scene.proxy.stats().replays, 0);
 }
 

@@ -11,7 +11,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -25,11 +25,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// Carries bytes both ways; see [`Net::carry`](crate::world::Net::carry). Works with any streams.
 pub async fn carry(mut client: Box<dyn Stream>, mut upstream: Box<dyn Stream>, meter: Arc<Meter>) -> Carried {
-    let carried = tokio::select! {
-        biased;
-        () = meter.ended() => Carried::Ended,
-        carried = both_ways(&mut client, &mut upstream, &meter) => carried,
-    };
+    let carried = both_ways(&mut client, &mut upstream, &meter).await;
     if carried != Carried::Closed {
         client.reset_on_drop();
         upstream.reset_on_drop();
@@ -40,7 +36,15 @@ pub async fn carry(mut client: Box<dyn Stream>, mut upstream: Box<dyn Stream>, m
 async fn both_ways(client: &mut Box<dyn Stream>, upstream: &mut Box<dyn Stream>, meter: &Meter) -> Carried {
     let mut up = Way::default();
     let mut down = Way::default();
+    let mut nudged = pin!(meter.nudged());
     std::future::poll_fn(|cx| {
+        while nudged.as_mut().poll(cx).is_ready() {
+            meter.look_if_asked(&**upstream);
+            nudged.set(meter.nudged());
+        }
+        if meter.end_reason().is_some() {
+            return Poll::Ready(Carried::Ended);
+        }
         let up_now = up.poll(cx, client, upstream, |_| {}, |bytes| meter.count_to_upstream(bytes));
         let down_now = down.poll(cx, upstream, client, |bytes| meter.count_to_client(bytes), |_| {});
         // A sink that takes nothing because this task's turn is over is not stuck. The task is woken for its next turn.
@@ -336,7 +340,7 @@ mod tests {
     async fn ending_resets_both_ends_even_when_nobody_reads() {
         let Line { mut client, mut upstream, meter, carried } = line().await;
         let _ = tokio::time::timeout(Duration::from_millis(50), upstream.write_all(&pattern(MANY))).await;
-        meter.end();
+        meter.end(None);
         assert_eq!(carried.await.expect("done"), Carried::Ended);
         assert!(is_reset(&mut client).await);
         assert!(is_reset(&mut upstream).await);

@@ -5,6 +5,7 @@ mod datagram;
 mod net;
 mod resolver;
 mod store;
+mod tcp_info;
 mod wall;
 
 pub use datagram::{RealDatagram, RealDatagramSocket};

@@ -1,9 +1,10 @@
 //! TCP as the kernel gives it.
 //!
 //! Every socket option of the data path is set here and nowhere else. The two sides differ on purpose: a dead upstream must be
-//! noticed even where no probe watches it, so its side has a short keepalive and a user time-out; a client may stop reading for
-//! as long as it likes (`kubectl logs | less`), and a user time-out would take a closed window for death, so its side has a
-//! keepalive only.
+//! noticed even where no probe watches it, so its side has a short keepalive. Neither side has a user time-out
+//! (`TCP_USER_TIMEOUT`): it takes a closed window for death, and both a client (`kubectl logs | less`) and an apiserver may stop
+//! reading for as long as they like. What a peer leaves unacknowledged is judged by
+//! [`liveness`](crate::engine::liveness) instead.
 //!
 //! Sockets that were inherited come in through [`RealListener::from_std`]. They are only ever dropped, never shut down: the
 //! one who handed them over may listen on.
@@ -20,9 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::carry::carry;
+use super::tcp_info::peer_state;
+use crate::engine::liveness::PeerState;
 use crate::engine::policy::{
-    CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_PROBES, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL,
-    UPSTREAM_USER_TIMEOUT,
+    CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_PROBES, MAX_UPSTREAM_KEEPALIVES, UPSTREAM_KEEPALIVE,
+    UPSTREAM_KEEPALIVE_INTERVAL,
 };
 use crate::world::{BoxFuture, Carried, Listener, Meter, Net, Stream};
 
@@ -51,9 +54,11 @@ async fn dial(to: SocketAddr) -> io::Result<RealStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
     let options = SockRef::from(&socket);
-    let keepalive = TcpKeepalive::new().with_time(UPSTREAM_KEEPALIVE).with_interval(UPSTREAM_KEEPALIVE_INTERVAL);
+    let keepalive = TcpKeepalive::new()
+        .with_time(UPSTREAM_KEEPALIVE)
+        .with_interval(UPSTREAM_KEEPALIVE_INTERVAL)
+        .with_retries(MAX_UPSTREAM_KEEPALIVES);
     options.set_tcp_keepalive(&keepalive)?;
-    options.set_tcp_user_timeout(Some(UPSTREAM_USER_TIMEOUT))?;
     let stream = socket.connect(to).await?;
     // A dial to a free port of the ephemeral range on this machine can be given that very port as its source, and then
     // connects to itself.
@@ -164,6 +169,10 @@ impl Stream for RealStream {
         let _ = self.0.set_zero_linger();
     }
 
+    fn peer(&self) -> Option<PeerState> {
+        peer_state(&self.0).ok()
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }
@@ -194,12 +203,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_sides_are_without_delay_and_only_the_upstream_side_has_a_user_timeout() {
+    async fn both_sides_are_without_delay_and_have_a_keepalive_and_no_user_timeout() {
         let listener = RealNet.listen(ANY.into()).await.expect("listens");
         let upstream = RealNet.connect(listener.local_addr().expect("bound")).await.expect("connects");
         let (client, _) = listener.accept().await.expect("accepts");
         let (upstream, client) = (real(upstream), real(client));
-        assert_eq!(options(&upstream), (true, false, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL, UPSTREAM_USER_TIMEOUT));
+        assert_eq!(options(&upstream), (true, false, UPSTREAM_KEEPALIVE, UPSTREAM_KEEPALIVE_INTERVAL, Duration::ZERO));
         assert_eq!(options(&client), (true, false, CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_INTERVAL, Duration::ZERO));
     }
 

@@ -299,7 +299,7 @@ mod tests {
         let judged =
             |number, name: &str, evaluated| Judged { number, name: name.to_owned(), evaluated, broken: 0, first: Vec::new() };
         let invariants = vec![
-            judged(4, "no needless cut", 0),
+            judged(4, "no needless reset", 0),
             judged(8, "calm in noise", 0),
             judged(8, "calm after a step", 0),
             judged(9, "balance of new", 3),

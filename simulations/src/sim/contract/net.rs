@@ -363,7 +363,7 @@ async fn carrying_ends_with_resets_when_it_is_told_to(ground: Ground) {
     let mut line = line(&ground).await;
     says(&mut line.client, "x").await;
     hears(&mut line.upstream, "x").await;
-    line.meter.end();
+    line.meter.end(None);
     assert!(reset(&mut line.client).await);
     assert!(reset(&mut line.upstream).await);
     assert_eq!(line.carried.await.expect("carried"), Carried::Ended);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prismesh::engine::Endpoint;
-use prismesh::engine::event::{Outcome, ProbeOrder, Probed};
+use prismesh::engine::event::{Outcome, ProbeLimits, ProbeOrder, Probed};
 use prismesh::world::{Clock, Prober};
 use tokio::time::{Instant, sleep};
 
@@ -42,7 +42,14 @@ impl Bench {
     }
 
     fn order(&self) -> ProbeOrder {
-        ProbeOrder { id: 7, endpoint: self.endpoint(), server_name: None, fresh: false, keep: true, timeout: PATIENT }
+        ProbeOrder {
+            id: 7,
+            endpoint: self.endpoint(),
+            server_name: None,
+            fresh: false,
+            keep: true,
+            limits: ProbeLimits::of(PATIENT),
+        }
     }
 
     /// From now on the apiserver does this.
@@ -177,8 +184,9 @@ async fn who_hangs_costs_the_whole_time_out_and_the_kept_connection(mut bench: B
     bench.does(Mode::Hung).await;
     for fresh in [false, true, true] {
         let begun = Instant::now();
-        let probed = bench.probe(ProbeOrder { timeout: SHORT, ..bench.order() }).await;
-        assert_eq!((probed.fresh, probed.outcome), (fresh, Outcome::TimedOut));
+        let probed = bench.probe(ProbeOrder { limits: ProbeLimits::of(SHORT), ..bench.order() }).await;
+        let outcome = if fresh { Outcome::HandshakeTimedOut { hung: true } } else { Outcome::AnswerTimedOut };
+        assert_eq!((probed.fresh, probed.outcome), (fresh, outcome));
         assert!((SHORT..SHORT * 2).contains(&begun.elapsed()));
     }
     bench.does(Mode::Ready).await;
@@ -188,8 +196,8 @@ async fn who_hangs_costs_the_whole_time_out_and_the_kept_connection(mut bench: B
 async fn an_answer_that_comes_too_late_is_none(mut bench: Bench) {
     assert_eq!(bench.finds().await, (true, answered(200)));
     bench.does(Mode::Slow(600)).await;
-    let probed = bench.probe(ProbeOrder { timeout: SHORT, ..bench.order() }).await;
-    assert_eq!((probed.fresh, probed.outcome, probed.rtt), (false, Outcome::TimedOut, None));
+    let probed = bench.probe(ProbeOrder { limits: ProbeLimits::of(SHORT), ..bench.order() }).await;
+    assert_eq!((probed.fresh, probed.outcome, probed.rtt), (false, Outcome::AnswerTimedOut, None));
     bench.does(Mode::Ready).await;
     assert_eq!(bench.finds().await, (true, answered(200)), "the answer that was late is nobody's");
 }

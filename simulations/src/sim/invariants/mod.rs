@@ -10,9 +10,9 @@ mod balance;
 mod calm;
 mod conditions;
 mod connections;
-mod cuts;
 mod leases;
 mod nearness;
+mod resets;
 mod thrift;
 mod trust;
 
@@ -24,7 +24,7 @@ pub(super) fn judge(ran: &Ran) -> Vec<Judged> {
     let mut all = Vec::with_capacity(11);
     all.extend(connections::judge(ran));
     all.push(trust::judge(ran));
-    all.extend(cuts::judge(ran));
+    all.extend(resets::judge(ran));
     all.push(agreement::judge(ran));
     all.push(nearness::judge(ran));
     all.extend(calm::judge(ran));

@@ -217,10 +217,10 @@ mod tests {
     #[test]
     fn an_invariant_is_told_of_all_seeds_together() {
         let judged =
-            |evaluated, broken| Judged { number: 4, name: "no needless cut".to_owned(), evaluated, broken, first: Vec::new() };
+            |evaluated, broken| Judged { number: 4, name: "no needless reset".to_owned(), evaluated, broken, first: Vec::new() };
         let of = |seed, evaluated, broken| Outcome { invariants: vec![judged(evaluated, broken)], ..run("calm", seed, 0.0, &[]) };
         let all = gathered(vec![vec![of(1, 3, 0), of(2, 0, 0), of(3, 5, 1)]]);
         let held = all.chapters()[0].invariants();
-        assert_eq!(held, [Held { number: 4, name: "no needless cut".to_owned(), evaluated: 8, broken: 1 }]);
+        assert_eq!(held, [Held { number: 4, name: "no needless reset".to_owned(), evaluated: 8, broken: 1 }]);
     }
 }

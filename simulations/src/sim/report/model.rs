@@ -42,7 +42,7 @@ mod tests {
         assert!(left_out().contains("bandwidth"), "{}", left_out());
         assert!(!left_out().contains("]("));
         let all = [
-            ["no needless error", "no needless wait", "no blind trust", "no needless cut", "no lingering"].as_slice(),
+            ["no needless error", "no needless wait", "no blind trust", "no needless reset", "no lingering"].as_slice(),
             &["agreement", "nearness", "calm in noise", "calm after a step", "balance of new", "balance of established"],
             &["thrift", "leases kept"],
         ];

@@ -66,8 +66,7 @@ impl Core {
         }
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
         let since = conn.flows[from].stuck.unwrap_or(self.now);
-        let patience = if conn.ends[from].user_timeout { USER_TIMEOUT } else { PATIENCE };
-        if self.now >= since + patience {
+        if self.now >= since + PATIENCE {
             conn.flows[from].queue.clear();
             self.give_up(id, from);
         } else {
@@ -94,6 +93,8 @@ impl Core {
             self.not_acknowledged(id, from, piece);
             return;
         }
+        end.heard = self.now;
+        end.peer_sent |= matches!(piece, Piece::Data(_));
         if piece == Piece::Reset {
             let apiserver = end.owner == Owner::Apiserver;
             end.fail(io::ErrorKind::ConnectionReset);
@@ -205,7 +206,7 @@ impl Core {
         let Some(end) = self.half_open(id) else { return };
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
         if !std::mem::replace(&mut conn.asked, true) {
-            let wait = if conn.ends[end].user_timeout { KEEPALIVE_UPSTREAM } else { KEEPALIVE };
+            let wait = if conn.ends[end].upstream_side { KEEPALIVE_UPSTREAM } else { KEEPALIVE };
             self.at(self.now + wait, Due::Keepalive { conn: id });
         }
     }

@@ -1,5 +1,7 @@
 //! What tasks see of a connection's end, and what befalls connections from outside.
 
+use std::time::Duration;
+
 use super::*;
 
 /// What a task sees of its end.
@@ -75,6 +77,26 @@ impl Core {
     /// The other side has ended it.
     pub(in crate::sim) fn ended(&self, id: ConnId, end: usize) -> bool {
         self.tcp.conns.get(&id).is_none_or(|conn| conn.ends[end].eof || conn.ends[end].error.is_some())
+    }
+
+    /// What a kernel knows of the peer: `TCP_INFO` of the real one. Keepalives are not lost by chance here, only with the way.
+    pub(in crate::sim) fn peer(&self, id: ConnId, end: usize) -> Option<PeerState> {
+        let conn = self.tcp.conns.get(&id)?;
+        let (this, flow) = (&conn.ends[end], &conn.flows[end]);
+        let data = flow.retry.is_some();
+        // On an idle connection keepalives have been acknowledged until the way broke.
+        let until = conn.broken.unwrap_or(self.now);
+        let idle = until.saturating_sub(this.heard) / KEEPALIVE_UPSTREAM * KEEPALIVE_UPSTREAM;
+        let acknowledged = if data { this.heard.max(flow.stuck.unwrap_or(0).min(until)) } else { this.heard + idle };
+        let acknowledged = acknowledged.max(this.heard);
+        let silent = self.now.saturating_sub(acknowledged);
+        let unanswered = match data {
+            true if flow.retry == Some(RETRY_FIRST) => Unanswered::FreshData,
+            true => Unanswered::Data,
+            false if silent >= KEEPALIVE_UPSTREAM && conn.broken.is_some() => Unanswered::Keepalives,
+            false => Unanswered::Nothing,
+        };
+        Some(PeerState { unanswered, since_acknowledged: Duration::from_millis(silent), has_sent: this.peer_sent })
     }
 
     pub(in crate::sim) fn reset_on_drop(&mut self, id: ConnId, end: usize) {
@@ -163,7 +185,10 @@ impl Core {
         let Some(since) = conn.broken else { return };
         for end in 0..2 {
             let patience = match self.tcp.conns.get(&id) {
-                Some(conn) if conn.ends[end].user_timeout && conn.ends[end].held => USER_TIMEOUT,
+                // With data under way the kernel goes on sending it; see `send_again`.
+                Some(conn) if conn.ends[end].upstream_side && conn.ends[end].held && conn.flows[end].stuck.is_none() => {
+                    KEEPALIVE_PATIENCE
+                }
                 Some(_) => PATIENCE,
                 None => return,
             };

@@ -1,67 +1,95 @@
-//! 4, no needless cut, and 5, no lingering: what becomes of established connections.
+//! 4, no needless reset, and 5, no lingering: what becomes of established connections.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Docket;
-use super::conditions::{Conditions, Shows, probe_interval, shows};
+use super::conditions::{Conditions, Shows, probe_interval};
 use crate::sim::log::{ClientConn, UpstreamConn};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
 use crate::sim::state::{Class, MachineId, Ms, State};
 
-/// An upstream that was usable for so long before a cut was cut off for nothing.
-const HEALTHY_FOR: Ms = 6_000;
-/// Loss at which that still holds.
-const LOSS: f64 = 0.01;
+/// A connection is reset only when its peer was silent, or the process behind it hung, for so long ...
+const SILENT_FOR: Ms = 3_000;
+/// ... until at most this long ago: resets are spread.
+const RESET_WITHIN: Ms = 1_500;
+/// How far back is looked for a loss of packets or of trust, which excuse a reset.
+const LOOKED_BACK: Ms = 20_000;
+/// Loss above which a peer may seem silent.
+const LOSS: f64 = 0.05;
 /// A connection to a process that was killed is gone after this ...
 const KILLED: Ms = 500;
 /// ... to one of which nothing is heard, or that hears nothing, after this ...
 const SILENT: Ms = 6_000;
 /// ... and to one that hangs after this.
 const HUNG: Ms = 10_000;
-/// A probe interval up to which the bounds hold as they are.
-const INTERVAL: Ms = 1_200;
+/// The longest probe interval for which the bound of a hang holds as it is: that of 200 nodes.
+const LONGEST_INTERVAL: Ms = 12_000;
 
 /// Judges both.
 pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
-    let mut cuts = Docket::new(4, "no needless cut");
+    let mut resets = Docket::new(4, "no needless reset");
     let mut lingering = Docket::new(5, "no lingering");
     let conditions = Conditions::itself(ran);
     for client in &ran.log.clients {
         let Some(upstream) = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn)) else { continue };
-        cut(ran, client, upstream, &mut cuts);
+        reset(ran, &conditions, client, upstream, &mut resets);
         linger(ran, &conditions, client, upstream, &mut lingering);
     }
-    [cuts.close(), lingering.close()]
+    [resets.close(), lingering.close()]
 }
 
-fn cut(ran: &Ran, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Docket) {
+fn reset(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Docket) {
     let (n, run) = upstream.by;
     let (Some((at, false)), Some((_, false))) = (client.agent_ended, upstream.ended) else {
-        // Somebody else ended it. It could have been cut for nothing if something was wrong while it was open.
+        // Somebody else ended it. It could have been reset for nothing if something was wrong while it was open.
         let to = client.ended.map_or(ran.ended, |(at, _)| at);
-        let wrong = ran.history.during(client.opened, to).any(|state| state.faults > 0);
-        if wrong && to >= client.opened + HEALTHY_FOR && ran.history.usable(n, upstream.to, (to - HEALTHY_FOR, to), LOSS) {
+        if ran.history.during(client.opened, to).any(|state| state.faults > 0) {
             docket.evaluated();
         }
         return;
     };
     let gone = ran.log.runs.get(&run).and_then(|seen| seen.gone).is_some_and(|gone| gone <= at);
-    if gone {
+    if gone || !ran.history.during(at.saturating_sub(LOOKED_BACK), at).all(|state| little_is_lost(state, n, upstream.to)) {
         return;
     }
     docket.evaluated();
-    // A balancer's connection is as good as what it leads to.
-    let behind = client.upstream.and_then(|conn| ran.log.behind.get(&conn));
-    let led_on = |state: &State| behind.is_none_or(|e| shows(state, n, *e) == Shows::Fine);
-    let from = at.saturating_sub(HEALTHY_FOR);
-    let healthy = ran.history.usable(n, upstream.to, (from, at), LOSS) && ran.history.throughout(from, at, led_on);
-    if at >= HEALTHY_FOR && healthy {
+    let trusted = ran.history.during(at.saturating_sub(LOOKED_BACK), at).all(|state| trusts(state, n, upstream.to));
+    if trusted && !was_silent(&conditions.of(n, upstream.to), at) {
         docket.broken(at, || {
-            format!("{} cut a connection to {}, which was usable all the time", ran.names[n], ran.name_of(upstream.to))
+            format!("{} reset a connection to {}, whose peer was neither silent nor hung", ran.names[n], ran.name_of(upstream.to))
         });
     }
+}
+
+/// Whether an endpoint was silent or hung for long enough, and until a moment ago.
+fn was_silent(changes: &[(Ms, Shows)], at: Ms) -> bool {
+    let mut since = None;
+    let mut spans = Vec::new();
+    for (from, shows) in changes.iter().filter(|(from, _)| *from <= at) {
+        match (shows, since) {
+            (Shows::Silent | Shows::Deaf | Shows::Hung, None) => since = Some(*from),
+            (Shows::Silent | Shows::Deaf | Shows::Hung, Some(_)) => {}
+            (_, Some(began)) => {
+                spans.push((began, *from));
+                since = None;
+            }
+            (_, None) => {}
+        }
+    }
+    spans.extend(since.map(|began| (began, at)));
+    spans.iter().any(|(from, to)| to - from >= SILENT_FOR && to + RESET_WITHIN >= at)
+}
+
+fn little_is_lost(state: &State, n: MachineId, e: SocketAddr) -> bool {
+    let there = state.machine_at(e.ip(), n);
+    there
+        .is_none_or(|there| [state.way(n, there, Class::Api), state.way(there, n, Class::Api)].iter().all(|way| way.loss <= LOSS))
+}
+
+fn trusts(state: &State, n: MachineId, e: SocketAddr) -> bool {
+    state.sites.get(&e).is_none_or(|site| site.backends.is_some() || state.machines[n].trusts.contains(&site.ca))
 }
 
 fn linger(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Docket) {
@@ -73,11 +101,12 @@ fn linger(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream:
         if dead.from < opened || dead.from > open_until {
             continue;
         }
-        // Jitter included.
-        let more = 2 * (probe_interval(ran, run, dead.from) * 6 / 5).saturating_sub(INTERVAL);
         let bound = match dead.bound {
             KILLED if reset_arrives(ran, n, upstream.to, dead.from) => KILLED,
-            bound => bound.max(SILENT) + more,
+            KILLED => SILENT,
+            // A silent peer shows on the connection itself, whatever the cluster's size; a hang only to probes. Jitter included.
+            HUNG => HUNG + 2 * (probe_interval(ran, run, dead.from) * 6 / 5).saturating_sub(LONGEST_INTERVAL),
+            bound => bound,
         };
         let Some(by) = deadline(ran, n, upstream.to, dead.from, bound).filter(|by| dead.to.is_none_or(|to| *by < to)) else {
             continue;

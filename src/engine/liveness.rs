@@ -1,0 +1,194 @@
+//! When an established connection's own peer counts as silent, so that the connection is reset.
+//!
+//! The evidence is the connection's own: what its kernel knows of acknowledgements (`TCP_INFO` on Linux). Whatever answers late,
+//! with an error, or not at all on *other* connections says nothing about this one. A closed window is no silence: its peer
+//! acknowledges the questions whether it is still closed.
+//!
+//! One thing is asked of the address itself: whether it answers a dial. After some seconds without an acknowledgement the kernel
+//! repeats what it sent only every few seconds, so a path that is back would not show on the connection yet. While dials are
+//! answered the connection gets [`PEER_SILENT_WHILE_REACHABLE`]. A dial that is *not* answered never resets anything alone: a full
+//! accept queue drops SYNs as well.
+
+use std::time::Duration;
+
+use super::policy::{MIN_WINDOW_PROBES, PEER_SILENT, PEER_SILENT_WHILE_REACHABLE, UPSTREAM_KEEPALIVE};
+use super::time::Moment;
+
+/// What a connection's kernel says of its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerState {
+    /// What was sent and is not acknowledged.
+    pub unanswered: Unanswered,
+    /// How long ago the peer last acknowledged anything.
+    pub since_acknowledged: Duration,
+    /// The peer has sent data, even if not all of it has arrived.
+    pub has_sent: bool,
+}
+
+/// What a peer has not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Nothing is to be acknowledged.
+    Nothing,
+    /// Data, sent for the first time a moment ago.
+    FreshData,
+    /// Data that was sent more than once.
+    Data,
+    /// A keepalive, or several.
+    Keepalives,
+    /// So many questions whether its window is still closed.
+    WindowProbes(u32),
+}
+
+/// What was seen of one connection's peer, look by look.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerRecord {
+    at: Moment,
+    state: PeerState,
+    /// When a question about a closed window was first seen unanswered.
+    asked_since: Option<Moment>,
+}
+
+impl PeerRecord {
+    /// After one more look.
+    pub fn after(before: Option<PeerRecord>, now: Moment, state: PeerState) -> PeerRecord {
+        let acknowledged = now.since(Moment::START).saturating_sub(state.since_acknowledged);
+        let asked_before = before.and_then(|before| before.asked_since);
+        let asked_since = matches!(state.unanswered, Unanswered::WindowProbes(_))
+            .then(|| asked_before.filter(|since| since.since(Moment::START) >= acknowledged).unwrap_or(now));
+        PeerRecord { at: now, state, asked_since }
+    }
+
+    /// When it was looked at.
+    pub fn at(&self) -> Moment {
+        self.at
+    }
+
+    /// Something was sent again and again, or asked, and is not acknowledged.
+    pub fn is_in_doubt(&self) -> bool {
+        !matches!(self.state.unanswered, Unanswered::Nothing | Unanswered::FreshData)
+    }
+
+    /// Whether the connection is to be reset.
+    pub fn is_silent(&self, reach: &Reach) -> bool {
+        if !self.is_in_doubt() {
+            return false;
+        }
+        let acknowledged = self.at.since(Moment::START).saturating_sub(self.state.since_acknowledged);
+        let unreachable = reach.is_unreachable_since(Moment::START + acknowledged);
+        match (self.state.unanswered, self.asked_since) {
+            (Unanswered::WindowProbes(count), Some(since)) => {
+                let asked_for = self.at.since(since);
+                (unreachable && asked_for >= PEER_SILENT - UPSTREAM_KEEPALIVE)
+                    || (count >= MIN_WINDOW_PROBES && asked_for >= PEER_SILENT_WHILE_REACHABLE)
+            }
+            _ => {
+                let silent_for = self.state.since_acknowledged;
+                (unreachable && silent_for >= PEER_SILENT) || silent_for >= PEER_SILENT_WHILE_REACHABLE
+            }
+        }
+    }
+}
+
+/// What dials to an address have shown while one of its connections was in doubt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reach {
+    answered: Option<Moment>,
+    unanswered: Option<Moment>,
+}
+
+impl Reach {
+    /// A dial was answered, with a connection or a refusal.
+    pub fn answered(&mut self, now: Moment) {
+        self.answered = Some(now);
+    }
+
+    /// A dial that was begun then was not answered in its time.
+    pub fn unanswered(&mut self, begun: Moment) {
+        self.unanswered = Some(begun);
+    }
+
+    /// A dial begun after this moment was not answered, and none has been answered since.
+    fn is_unreachable_since(&self, then: Moment) -> bool {
+        self.unanswered.is_some_and(|begun| begun >= then && self.answered.is_none_or(|answered| answered < begun))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Moment::START + Duration::from_millis(ms)
+    }
+
+    fn state(unanswered: Unanswered, ago_ms: u64) -> PeerState {
+        PeerState { unanswered, since_acknowledged: Duration::from_millis(ago_ms), has_sent: false }
+    }
+
+    fn unreachable() -> Reach {
+        Reach { answered: Some(at(0)), unanswered: Some(at(100_000)) }
+    }
+
+    fn silent(unanswered: Unanswered, ago_ms: u64, reach: Reach) -> bool {
+        PeerRecord::after(None, at(100_000 + ago_ms), state(unanswered, ago_ms)).is_silent(&reach)
+    }
+
+    #[test]
+    fn data_or_keepalives_that_nothing_acknowledges_are_silence_after_5_500_ms() {
+        for unanswered in [Unanswered::Data, Unanswered::Keepalives] {
+            assert!(!silent(unanswered, 5_400, unreachable()));
+            assert!(silent(unanswered, 5_500, unreachable()));
+        }
+    }
+
+    #[test]
+    fn a_connection_on_which_nothing_is_to_be_acknowledged_is_never_silent() {
+        for unanswered in [Unanswered::Nothing, Unanswered::FreshData] {
+            assert!(!silent(unanswered, 3_600_000, unreachable()));
+        }
+    }
+
+    #[test]
+    fn while_the_address_answers_dials_a_connection_gets_15_s() {
+        let reach = Reach { answered: Some(at(104_000)), unanswered: Some(at(103_000)) };
+        assert!(!silent(Unanswered::Data, 6_000, reach));
+        assert!(!silent(Unanswered::Data, 14_900, reach));
+        assert!(silent(Unanswered::Data, 15_000, reach));
+    }
+
+    #[test]
+    fn an_unanswered_dial_from_before_the_silence_proves_nothing() {
+        let reach = Reach { answered: None, unanswered: Some(at(99_999)) };
+        assert!(!silent(Unanswered::Data, 6_000, reach));
+    }
+
+    #[test]
+    fn a_window_that_stays_closed_for_10_minutes_and_is_acknowledged_is_no_silence() {
+        let mut record = None;
+        for look in 0..2_400_u64 {
+            let now = at(200_000 + 250 * look);
+            // Each question is acknowledged after a moment, which a look may or may not see.
+            let asked = look % 240 == 0;
+            let unanswered = if asked { Unanswered::WindowProbes(1) } else { Unanswered::Nothing };
+            let seen = PeerRecord::after(record, now, state(unanswered, 250 * (look % 240) + 60_000 * u64::from(asked)));
+            assert!(!seen.is_silent(&unreachable()), "look {look}");
+            record = Some(seen);
+        }
+    }
+
+    #[test]
+    fn a_closed_window_whose_peer_falls_silent_is_silence_3_500_ms_after_the_first_question() {
+        let mut record = None;
+        let mut silent_at = None;
+        for look in 0..40_u64 {
+            let seen =
+                PeerRecord::after(record, at(200_000 + 250 * look), state(Unanswered::WindowProbes(2), 60_000 + 250 * look));
+            if seen.is_silent(&Reach { answered: None, unanswered: Some(at(200_000)) }) {
+                silent_at.get_or_insert(250 * look);
+            }
+            record = Some(seen);
+        }
+        assert_eq!(silent_at, Some(3_500));
+    }
+}

@@ -1,0 +1,157 @@
+//! Looks at the peers of established connections, and resets those whose kernel has fallen silent.
+//!
+//! The rule is [`liveness`](crate::engine::liveness)'s. Here is only who is looked at, which is kept cheap: a connection whose client has
+//! asked and got nothing, at each look; of the others the quietest one of each endpoint, now and then; and all of an endpoint's
+//! while one of them is in doubt. Meanwhile the address is dialled, without a byte, to learn whether it answers at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::engine::event::{ResetReason, Saw};
+use crate::engine::liveness::Reach;
+use crate::engine::policy::{PEER_DIAL_INTERVAL, PEER_LOOK_AFTER, PEER_LOOK_INTERVAL, PEER_SAMPLE_INTERVAL, UNANSWERED};
+use crate::engine::{Endpoint, Moment};
+use crate::world::Meter;
+use crate::world::fault::Fault;
+
+/// What is known of one endpoint's connections as a whole.
+#[derive(Default)]
+struct Watched {
+    /// When one of its connections was last seen in doubt.
+    in_doubt: Option<Moment>,
+    sampled: Option<Moment>,
+    dialled: Option<Moment>,
+    reach: Reach,
+}
+
+/// A dial has ended, or not been answered in its time.
+struct Dialled {
+    endpoint: Endpoint,
+    begun: Moment,
+    /// [`None`]: this node could not dial.
+    answered: Option<bool>,
+}
+
+/// Runs until the proxy closes.
+pub(super) async fn run(shared: Arc<Shared>, closing: CancellationToken) {
+    let mut watcher = Watcher { shared, endpoints: BTreeMap::new(), dials: mpsc::channel(64) };
+    let mut looks = interval(PEER_LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let open = async {
+            watcher.shared.clients.some().await;
+            looks.tick().await;
+        };
+        tokio::select! {
+            () = open => watcher.look(),
+            () = closing.cancelled() => return,
+        }
+    }
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    endpoints: BTreeMap<Endpoint, Watched>,
+    dials: (mpsc::Sender<Dialled>, mpsc::Receiver<Dialled>),
+}
+
+impl Watcher {
+    fn look(&mut self) {
+        let now = self.shared.clock.now();
+        self.hear_of_dials(now);
+        let mut seen = BTreeMap::new();
+        let mut events = Vec::new();
+        let before = &mut self.endpoints;
+        self.shared.clients.visit(|endpoint, meters| {
+            let mut watched = before.remove(&endpoint).unwrap_or_default();
+            watched.look(now, meters, |event| events.push((endpoint, event)));
+            seen.insert(endpoint, watched);
+        });
+        self.endpoints = seen;
+        for (endpoint, event) in events {
+            self.shared.saw(endpoint, event);
+        }
+        self.dial_those_in_doubt(now);
+    }
+
+    fn hear_of_dials(&mut self, now: Moment) {
+        while let Ok(Dialled { endpoint, begun, answered }) = self.dials.1.try_recv() {
+            let Some(watched) = self.endpoints.get_mut(&endpoint) else { continue };
+            match answered {
+                Some(true) => watched.reach.answered(now),
+                Some(false) => watched.reach.unanswered(begun),
+                None => {}
+            }
+        }
+    }
+
+    fn dial_those_in_doubt(&mut self, now: Moment) {
+        for (endpoint, watched) in &mut self.endpoints {
+            let due = watched.dialled.is_none_or(|then| now.since(then) >= PEER_DIAL_INTERVAL);
+            if !due || watched.in_doubt.is_none_or(|then| now.since(then) > PEER_LOOK_INTERVAL) {
+                continue;
+            }
+            watched.dialled = Some(now);
+            let (shared, endpoint, told) = (self.shared.clone(), *endpoint, self.dials.0.clone());
+            tokio::spawn(async move {
+                let answered = match timeout(PEER_DIAL_INTERVAL, shared.net.connect(endpoint.addr())).await {
+                    Ok(Ok(_)) => Some(true),
+                    Ok(Err(error)) => answers(&error),
+                    Err(_) => Some(false),
+                };
+                // Where so many wait to be heard, one more or less is no matter.
+                let _ = told.try_send(Dialled { endpoint, begun: now, answered });
+            });
+        }
+    }
+}
+
+impl Watched {
+    fn look(&mut self, now: Moment, meters: &mut dyn Iterator<Item = &Arc<Meter>>, mut tell: impl FnMut(Saw)) {
+        let sample = self.sampled.is_none_or(|then| now.since(then) >= PEER_SAMPLE_INTERVAL);
+        let all = self.in_doubt.is_some_and(|then| now.since(then) <= PEER_SAMPLE_INTERVAL);
+        let mut quietest: Option<&Arc<Meter>> = None;
+        for meter in meters {
+            self.judge(now, meter, &mut tell);
+            let asks = meter.unanswered_since().is_some_and(|since| now.since(since) >= PEER_LOOK_AFTER);
+            if asks && meter.turns_unanswered(UNANSWERED) {
+                tell(Saw::Unanswered);
+            }
+            if all || asks {
+                meter.look();
+            } else if sample && quietest.is_none_or(|quiet| meter.last_from_upstream() < quiet.last_from_upstream()) {
+                quietest = Some(meter);
+            }
+        }
+        if sample {
+            self.sampled = Some(now);
+            quietest.into_iter().for_each(|meter| meter.look());
+        }
+    }
+
+    /// What was seen at the last look. An older one says nothing any more.
+    fn judge(&mut self, now: Moment, meter: &Meter, tell: &mut impl FnMut(Saw)) {
+        let Some(record) = meter.peer().filter(|record| now.since(record.at()) <= 2 * PEER_LOOK_INTERVAL) else { return };
+        if record.is_in_doubt() {
+            self.in_doubt = Some(now);
+        }
+        if record.is_silent(&self.reach) && meter.end_reason().is_none() {
+            meter.end(Some(ResetReason::PeerSilent));
+            tell(Saw::PeerSilent);
+        }
+    }
+}
+
+/// Whether a failed dial shows that the address answers; [`None`]: this node could not dial.
+fn answers(error: &std::io::Error) -> Option<bool> {
+    match Fault::of(error) {
+        Fault::Refused => Some(true),
+        Fault::TimedOut | Fault::Unreachable(_) => Some(false),
+        Fault::Local(_) => None,
+    }
+}
