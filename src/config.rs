@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::world::Store;
 
+mod access;
 mod error;
 mod file;
 mod files;

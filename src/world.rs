@@ -4,7 +4,7 @@
 //! The real implementations are in [`real`].
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -369,6 +369,27 @@ pub trait Store: Send + Sync {
 
     /// The permission bits of a file (of a link's target).
     fn mode<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<u32>>;
+
+    /// Who may do what with a file or directory, and who made the links that lead to it.
+    fn access<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Access>> {
+        Box::pin(async move { Ok(Access { owner: self.user(), mode: self.mode(path).await?, link_owners: BTreeSet::new() }) })
+    }
+
+    /// The number of the user that this process runs as.
+    fn user(&self) -> u32 {
+        0
+    }
+}
+
+/// Who may do what with a file. Users are told by their numbers; root is 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The owner (of a link's target).
+    pub owner: u32,
+    /// The permission bits (of a link's target), set-id and sticky bits included.
+    pub mode: u32,
+    /// The owners of all symbolic links on the way to it.
+    pub link_owners: BTreeSet<u32>,
 }
 
 /// Seam: the time of day.

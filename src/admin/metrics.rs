@@ -62,6 +62,10 @@ pub struct Metrics {
     pub names_unresolved: u64,
     /// Families of names that could not be looked up.
     pub name_lookup_failures: u64,
+    /// The last write to some file of the state directory failed.
+    pub state_write_failing: bool,
+    /// Writes to the state directory that failed.
+    pub state_write_failures: u64,
     /// Reloads that failed and left what was there.
     pub reload_failures: u64,
     /// No CA is given: apiservers cannot be told from others.
@@ -178,6 +182,9 @@ impl Page<'_> {
         self.gauge("names_unresolved", help, number(metrics.names_unresolved));
         let help = "Look-ups that failed in an address family";
         self.count("name_lookup_failures", help, metrics.name_lookup_failures);
+        let help = "1 if something in the state directory could not be written lately";
+        self.gauge("state_write_failing", help, flag(metrics.state_write_failing));
+        self.count("state_write_failures", "Failed writes to the state directory", metrics.state_write_failures);
         self.count("reload_failures", "Reloads that failed and left in force what was there", metrics.reload_failures);
     }
 

@@ -114,6 +114,8 @@ impl View {
             replays_refused: proxy.replays_refused,
             repeated_hellos: proxy.repeated_hellos,
             refusals: proxy.turned_away.iter().map(|(why, count)| (why.as_str(), *count)).collect(),
+            state_write_failing: self.state.is_failing(),
+            state_write_failures: self.state.failures(),
             admin_rejections: self.rejections.counts(),
             accept_errors: proxy.accept_errors,
             sightings_dropped: proxy.sightings_dropped,

@@ -29,12 +29,14 @@ mod endpoints;
 mod measures;
 pub mod process;
 mod sockets;
+mod state;
 mod view;
 
 use decide::Decide;
 use driver::{Driver, Ears, Order};
 use endpoints::{Bound, Own};
 use measures::Tally;
+use state::WatchedStore;
 use view::View;
 
 /// Room for what gossip tells and the proxy saw while the driver is busy; gossip waits beyond it, sightings are dropped and counted.
@@ -84,6 +86,8 @@ impl Agent {
         let listening: Vec<SocketAddr> = bound.iter().map(Bound::addr).collect();
         let admin_addr = sockets.admin.local_addr()?;
         let gossip_addr = sockets.gossip.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
+        let state = Arc::new(WatchedStore::new(world.store.clone()));
+        let world = &World { store: state.clone(), ..world.clone() };
         let (routing, routes) = watch::channel(Arc::new(Routing::default()));
         let (saw, sights) = mpsc::channel(BACKLOG);
         let (heard, hearing) = mpsc::channel(BACKLOG);
@@ -135,6 +139,7 @@ impl Agent {
             unresolved: names_kept.failing(),
             tally,
             rejections: rejections.clone(),
+            state,
             names: names_kept.task(),
             admin: Arc::new(Supervised::new("admin")),
         });

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::driver::{Knowledge, Order};
 use super::measures::Tally;
+use super::state::WatchedStore;
 use crate::admin::status::{PeerStatus, Status, UpstreamStatus};
 use crate::admin::{self, Metrics};
 use crate::config::Config;
@@ -43,6 +44,7 @@ pub(super) struct View {
     pub(super) unresolved: watch::Receiver<names::Failing>,
     pub(super) tally: Arc<Tally>,
     pub(super) rejections: Arc<admin::Rejections>,
+    pub(super) state: Arc<WatchedStore>,
     pub(super) names: Arc<Supervised>,
     pub(super) admin: Arc<Supervised>,
 }
@@ -92,6 +94,7 @@ impl admin::View for View {
             notes.extend(self.supervised().filter_map(Supervised::note));
             notes.extend(log::trouble());
             notes.extend(self.tally.note());
+            notes.extend(self.state.notes());
             let repeated = self.proxy.stats().repeated_hellos;
             if repeated > 0 {
                 notes.push(format!(

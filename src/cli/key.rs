@@ -52,7 +52,7 @@ impl Key {
         };
         print(&format!(
             "{path} {done}.\n\
-             Next: copy it to every node (mode 0600). A running agent takes it up within 30 s, or at once on SIGHUP.\n\
+             Next: copy it to every node. A running agent takes it up within 30 s, or at once on SIGHUP.\n\
              {then}\n"
         ))
     }
@@ -67,6 +67,6 @@ fn rewrite(path: &Path, change: Change) -> anyhow::Result<()> {
     runtime.block_on(async {
         let old = store.read(&target, KEYRING_MOST).await.with_context(|| format!("cannot read {}", path.display()))?;
         let new = change(&old).with_context(|| format!("{} was not changed", path.display()))?;
-        store.write(&target, new.text.as_bytes()).await.with_context(|| format!("cannot write {}", path.display()))
+        store.replace(&target, new.text.as_bytes()).await.with_context(|| format!("cannot write {}", path.display()))
     })
 }

@@ -28,13 +28,24 @@ impl Keygen {
         make(&path, &text)?;
         print(&format!(
             "{path} holds a new key, readable by its owner only.\n\
-             Next: copy it to every node by a safe way (mode 0600) and give it as --keyring FILE. Who has it can read and write gossip.\n",
+             Next: copy it to every node by a safe way and give it as --keyring FILE. If the agent runs as a user of its own:\n\
+             chown root:GROUP {path} && chmod 640 {path}, with that user's group. Who has it can read and write gossip.\n",
             path = path.display()
         ))
     }
 }
 
+/// Makes the keyring's directory, if it is missing, so that others can enter it as they can every directory of configuration: the
+/// agent may run as a user of its own. The keyring itself is open to its owner only.
+fn make_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => std::fs::create_dir_all(directory),
+        _ => Ok(()),
+    }
+}
+
 fn make(path: &Path, text: &str) -> anyhow::Result<()> {
+    make_directory(path).with_context(|| format!("cannot make the directory of {}", path.display()))?;
     let store = real::Files;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().context("cannot start the runtime")?;
     runtime.block_on(async {

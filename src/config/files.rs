@@ -6,6 +6,7 @@ use std::path::Path;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::access;
 use super::error::ConfigError;
 use super::file::FILE_MOST;
 use super::layer::{Layer, Origin, Sources};
@@ -17,8 +18,6 @@ use crate::world::Store;
 pub(super) const DEFAULT_CA: &str = "/etc/kubernetes/pki/ca.crt";
 /// A PEM file, keyring or token is at most this long, in bytes.
 const SECRET_MOST: usize = 1024 * 1024;
-/// Permission bits of a group and of others.
-const NOT_THE_OWNER: u32 = 0o077;
 
 impl Sources {
     /// All sources merged, and what a person should know although it is no error.
@@ -89,6 +88,7 @@ pub(super) async fn check(config: &Config, given: &Layer, store: &dyn Store) -> 
     if let Some(gossip) = &config.gossip {
         named.keyring(&gossip.keyring).await?;
     }
+    named.state_directory(&config.state_dir).await?;
     if let Some(ca) = &config.ca {
         named.certificates(Setting::Ca, ca).await?;
     }
@@ -123,18 +123,22 @@ impl Named<'_> {
     /// A missing file is told before its permissions are, and both before its content.
     async fn keyring(&self, path: &Path) -> Result<(), ConfigError> {
         let bytes = self.read(Setting::Keyring, path).await?;
-        let mode = self.store.mode(path).await.map_err(|error| {
+        let access = self.store.access(path).await.map_err(|error| {
             let (what, right) = unreadable(&error, SECRET_MOST);
             self.wrong(Setting::Keyring, path, &what, right)
         })?;
-        if mode & NOT_THE_OWNER != 0 {
-            let what = format!("is open to others (mode {:04o})", mode & 0o7777);
-            return Err(self.wrong(Setting::Keyring, path, &what, &format!("chmod 600 {}", path.display())));
-        }
+        access::secret(&access, self.store.user()).map_err(|(what, right)| self.wrong(Setting::Keyring, path, &what, right))?;
         if bytes.trim_ascii().is_empty() {
             return Err(self.wrong(Setting::Keyring, path, "is empty", "make a key with `prismesh keygen`"));
         }
         Ok(())
+    }
+
+    /// One that is not there is made; one that cannot be looked at shows when it is written.
+    async fn state_directory(&self, path: &Path) -> Result<(), ConfigError> {
+        let Ok(access) = self.store.access(path).await else { return Ok(()) };
+        let checked = access::state_directory(&access, self.store.user());
+        checked.map_err(|(what, right)| self.wrong(Setting::StateDir, path, &what, right))
     }
 
     async fn certificates(&self, setting: Setting, path: &Path) -> Result<(), ConfigError> {

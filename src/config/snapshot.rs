@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::world::{BoxFuture, Store};
+use crate::world::{Access, BoxFuture, Store};
 
 /// A watched file is read up to this many bytes.
 const MAX_WATCHED: usize = 1 << 20;
@@ -73,5 +73,13 @@ impl Store for Snapshot {
 
     fn mode<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
         self.store.mode(path)
+    }
+
+    fn access<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Access>> {
+        self.store.access(path)
+    }
+
+    fn user(&self) -> u32 {
+        self.store.user()
     }
 }

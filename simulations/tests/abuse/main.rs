@@ -21,6 +21,7 @@ mod reach;
 mod recording;
 mod reloading;
 mod rig;
+mod secrets;
 mod signals;
 mod systemd;
 mod vanished;

@@ -160,6 +160,7 @@ impl Rig {
             admin: self.subnet.at(AGENT_HOST, 7446),
             flags: Vec::new(),
             before: String::new(),
+            user: None,
         };
         plan.flag("--cluster", "abuse")
             .flag("--node", "abused")
@@ -184,6 +185,7 @@ pub(crate) struct Plan<'r> {
     pub(crate) admin: SocketAddr,
     flags: Vec<(&'static str, OsString)>,
     before: String,
+    user: Option<(u32, PathBuf)>,
 }
 
 impl Plan<'_> {
@@ -217,6 +219,12 @@ impl Plan<'_> {
         self
     }
 
+    /// It runs as this user, who can start that copy of the program.
+    pub(crate) fn as_user(mut self, user: u32, program: PathBuf) -> Self {
+        self.user = Some((user, program));
+        self
+    }
+
     /// The command line after the program.
     pub(crate) fn args(&self) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["agent".into(), "run".into()];
@@ -236,7 +244,11 @@ impl Plan<'_> {
     /// Starts it; it serves soon, or ends.
     pub(crate) fn launch(self) -> Result<Agent> {
         let args = self.args();
-        let (program, args) = if self.before.is_empty() {
+        let (program, args) = if let Some((user, program)) = &self.user {
+            let id = OsString::from(user.to_string());
+            let other: [OsString; 5] = ["--reuid".into(), id.clone(), "--regid".into(), id, "--clear-groups".into()];
+            (PathBuf::from("setpriv"), other.into_iter().chain([program.into()]).chain(args).collect())
+        } else if self.before.is_empty() {
             (program(), args)
         } else {
             let script = format!("{}; exec \"$0\" \"$@\"", self.before);
@@ -275,7 +287,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    async fn serves(&mut self) -> Result<()> {
+    pub(crate) async fn serves(&mut self) -> Result<()> {
         let deadline = Instant::now() + START;
         while self.status().await.is_err() {
             if let Some(status) = self.process.ended() {

@@ -2,6 +2,7 @@
 
 pub mod carry;
 mod datagram;
+mod links;
 mod net;
 mod resolver;
 mod store;

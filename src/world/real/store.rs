@@ -2,11 +2,14 @@
 //!
 //! A write goes to a file of its own in the same directory, is flushed to the disk, and only then takes the name: whoever reads,
 //! and whoever starts after a power cut, sees the old bytes or the new ones. A full disk costs the new ones only.
+//!
+//! A link is followed to where it leads and stays a link. When writing, only links that root or this process's user made are
+//! followed: another user's could lead to any file that root may write.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +18,8 @@ use rustix::fs::OFlags;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::world::{BoxFuture, Store};
+use super::links;
+use crate::world::{Access, BoxFuture, Store};
 
 /// Permission bits, set-id and sticky bits included.
 const MODE: u32 = 0o7777;
@@ -39,9 +43,30 @@ impl Store for Files {
     fn mode<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
         Box::pin(async move { Ok(Files::metadata(path).await?.permissions().mode() & MODE) })
     }
+
+    fn access<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<Access>> {
+        let file = path.to_owned();
+        Box::pin(elsewhere(path, move || {
+            let meta = fs::metadata(&file)?;
+            Ok(Access { owner: meta.uid(), mode: meta.mode() & MODE, link_owners: links::owners(&file)? })
+        }))
+    }
+
+    fn user(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
 }
 
 impl Files {
+    /// Replaces a file that is there, whole or not at all, and leaves its owner, its group and its mode as they are.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be written, or its owner cannot be kept; what was there stays.
+    pub async fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (file, bytes) = (path.to_owned(), bytes.to_owned());
+        elsewhere(path, move || put(&file, &bytes, Some(&fs::metadata(&file)?))).await
+    }
+
     /// What is said of a file (of a link's target).
     pub(super) async fn metadata(path: &Path) -> io::Result<fs::Metadata> {
         let file = path.to_owned();
@@ -98,6 +123,15 @@ fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    if let Some(owner) = links::owners(path)?.iter().find(|owner| **owner != 0 && **owner != user) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("a link that belongs to user {owner} leads there")));
+    }
+    put(path, bytes, None)
+}
+
+/// Writes a file of mode 0600, or of the owner, group and mode of one that was there.
+fn put(path: &Path, bytes: &[u8], like: Option<&fs::Metadata>) -> io::Result<()> {
     // A link stays a link: its target is what is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     // Root may rename a file over anything, `/dev/null` too.
@@ -109,6 +143,9 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let draft = Draft(directory.join(format!(".{}.{:016x}.tmp", name.to_string_lossy(), rand::random::<u64>())));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.0)?;
+    if let Some(like) = like {
+        keep_access(&file, like)?;
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&draft.0, &path)?;
@@ -117,6 +154,18 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         tracing::debug!(directory = %directory.display(), %error, "cannot flush the directory");
     }
     Ok(())
+}
+
+/// Gives a new file, which holds nothing yet, to the owner of an old one.
+fn keep_access(file: &File, like: &fs::Metadata) -> io::Result<()> {
+    let new = file.metadata()?;
+    if (new.uid(), new.gid()) != (like.uid(), like.gid()) {
+        fchown(file, Some(like.uid()), Some(like.gid())).map_err(|error| {
+            let (owner, group) = (like.uid(), like.gid());
+            io::Error::new(error.kind(), format!("cannot let it belong to user {owner} and group {group} as before: {error}"))
+        })?;
+    }
+    file.set_permissions(like.permissions())
 }
 
 fn not_regular() -> io::Error {
