@@ -162,7 +162,9 @@ fn write_some(cx: &mut Context<'_>, sink: &mut (impl AsyncWrite + Unpin), bytes:
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -287,6 +289,68 @@ mod tests {
         let reading = async { read.read_exact(&mut got).await.expect("the answer") };
         tokio::join!(sending, answering, reading);
         assert_eq!(&got, b"too much");
+    }
+
+    /// A stream that takes part in the runtime's cooperation: it has chunks to read and counts what is written, or fails.
+    struct Cooperative {
+        chunks: usize,
+        ends: bool,
+        written: Option<Arc<AtomicUsize>>,
+    }
+
+    fn turn(cx: &mut Context<'_>) -> Poll<()> {
+        std::pin::pin!(tokio::task::coop::consume_budget()).as_mut().poll(cx)
+    }
+
+    impl AsyncRead for Cooperative {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            ready!(turn(cx));
+            match self.chunks.checked_sub(1) {
+                Some(left) => {
+                    self.chunks = left;
+                    buffer.put_slice(&[7; CHUNK]);
+                }
+                None if !self.ends => return Poll::Pending,
+                None => {}
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Cooperative {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            ready!(turn(cx));
+            let Some(written) = &self.written else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+            written.fetch_add(bytes.len(), Ordering::SeqCst);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Cooperative {
+        fn reset_on_drop(&mut self) {}
+
+        fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send> {
+            self
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_more_than_one_turn_is_delivered_though_the_upstream_takes_no_more() {
+        const CHUNKS: usize = 500;
+        let written = Arc::new(AtomicUsize::new(0));
+        let client = Cooperative { chunks: 1, ends: false, written: Some(written.clone()) };
+        let upstream = Cooperative { chunks: CHUNKS, ends: true, written: None };
+        let meter = Arc::new(Meter::new(Clock::start()));
+        carry(Box::new(client), Box::new(upstream), meter).await;
+        assert_eq!(written.load(Ordering::SeqCst), CHUNKS * CHUNK);
     }
 
     #[tokio::test]
