@@ -127,7 +127,8 @@ impl Named<'_> {
             let (what, right) = unreadable(&error, SECRET_MOST);
             self.wrong(Setting::Keyring, path, &what, right)
         })?;
-        access::secret(&access, self.store.user()).map_err(|(what, right)| self.wrong(Setting::Keyring, path, &what, right))?;
+        let checked = access::secret(path, &access, self.store.user());
+        checked.map_err(|(what, right)| self.wrong(Setting::Keyring, path, &what, &right))?;
         if bytes.trim_ascii().is_empty() {
             return Err(self.wrong(Setting::Keyring, path, "is empty", "make a key with `prismesh keygen`"));
         }
@@ -138,7 +139,7 @@ impl Named<'_> {
     async fn state_directory(&self, path: &Path) -> Result<(), ConfigError> {
         let Ok(access) = self.store.access(path).await else { return Ok(()) };
         let checked = access::state_directory(&access, self.store.user());
-        checked.map_err(|(what, right)| self.wrong(Setting::StateDir, path, &what, right))
+        checked.map_err(|(what, right)| self.wrong(Setting::StateDir, path, &what, &right))
     }
 
     async fn certificates(&self, setting: Setting, path: &Path) -> Result<(), ConfigError> {

@@ -93,7 +93,9 @@ fn of(path: &Path) -> Result<(u32, u32, u32)> {
 #[test]
 fn changing_a_keyring_as_root_leaves_its_owner_and_mode_as_they_are() -> Result<()> {
     let Some(open) = Open::new()? else { return Ok(()) };
-    for (number, access) in [(USER, USER, 0o600), (USER, USER, 0o400), (ROOT, USER, 0o640), (ROOT, ROOT, 0o600)].into_iter().enumerate() {
+    for (number, access) in
+        [(USER, USER, 0o600), (USER, USER, 0o400), (ROOT, USER, 0o640), (ROOT, ROOT, 0o600)].into_iter().enumerate()
+    {
         let path = open.keyring(&format!("keyring-{number}"), access)?;
         let link = open.at(&format!("link-{number}"));
         symlink(&path, &link)?;
@@ -207,13 +209,13 @@ fn a_state_directory_that_others_can_write_is_refused() -> Result<()> {
     let keyring = open.keyring("keyring", (ROOT, USER, 0o640))?;
     let cases = [
         (USER, (USER, USER, 0o700), true),
-        (USER, (USER, USER, 0o755), true),
+        (USER, (USER, USER, 0o775), true),
         (USER, (ROOT, USER, 0o2775), true),
         (ROOT, (ROOT, ROOT, 0o755), true),
         (USER, (USER, USER, 0o777), false),
         (USER, (ROOT, ROOT, 0o1777), false),
         (USER, (OTHER, USER, 0o770), false),
-        (USER, (USER, USER, 0o775), false),
+        (USER, (USER, USER, 0o702), false),
         (ROOT, (USER, USER, 0o700), false),
     ];
     for (number, (user, access, fine)) in cases.into_iter().enumerate() {
@@ -267,7 +269,8 @@ async fn a_state_directory_that_cannot_be_written_is_told_until_it_can_be() -> R
     fs::copy(rig.ca.certificate(), &ca)?;
     fs::set_permissions(&ca, fs::Permissions::from_mode(0o644))?;
     let plan = rig.agent().endpoint(11).instead("--ca", ca).instead("--state-dir", &state).flag("--keyring", keyring);
-    let mut agent = plan.instead("--gossip-listen", rig.subnet.at(31, 7447).to_string()).as_user(USER, open.program()).launch()?;
+    let mut agent =
+        plan.instead("--gossip-listen", rig.subnet.at(31, 7447).to_string()).as_user(USER, open.program()).launch()?;
     agent.serves().await?;
     let failing = async |expected| agent.metric("prismesh_state_write_failing").await.is_ok_and(|failing| failing == expected);
     until("the metric says so", SOON, async || failing(1.0).await).await?;
