@@ -55,6 +55,7 @@ pub struct Agent {
     view: Arc<View>,
     driver_ended: Ended,
     _names: Names,
+    _rewriting: AbortOnDropHandle<()>,
     _admin: AbortOnDropHandle<()>,
     _driver: AbortOnDropHandle<()>,
 }
@@ -88,6 +89,7 @@ impl Agent {
         let gossip_addr = sockets.gossip.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
         let state = Arc::new(WatchedStore::new(world.store.clone()));
         let world = &World { store: state.clone(), ..world.clone() };
+        let rewriting = AbortOnDropHandle::new(tokio::spawn(state.clone().retry()));
         let (routing, routes) = watch::channel(Arc::new(Routing::default()));
         let (saw, sights) = mpsc::channel(BACKLOG);
         let (heard, hearing) = mpsc::channel(BACKLOG);
@@ -145,7 +147,19 @@ impl Agent {
         });
         let serving = admin::serve(sockets.admin, view.clone(), own, rejections, view.admin.clone());
         let admin = AbortOnDropHandle::new(serving);
-        Ok(Agent { proxy, gossip, orders, names, config, view, driver_ended, _names: names_kept, _admin: admin, _driver: driver })
+        Ok(Agent {
+            proxy,
+            gossip,
+            orders,
+            names,
+            config,
+            view,
+            driver_ended,
+            _names: names_kept,
+            _rewriting: rewriting,
+            _admin: admin,
+            _driver: driver,
+        })
     }
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
