@@ -55,9 +55,7 @@ pub struct Agent {
     view: Arc<View>,
     driver_ended: Ended,
     _names: Names,
-    _rewriting: AbortOnDropHandle<()>,
-    _admin: AbortOnDropHandle<()>,
-    _driver: AbortOnDropHandle<()>,
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 /// Sockets that are bound already, so that nothing about an address can fail any more.
@@ -127,8 +125,6 @@ impl Agent {
             node = %config.node, role = role(&config).as_str(), cluster = %config.cluster,
             listen = ?listening, admin = %admin_addr, gossip = ?gossip_addr, "prismesh serves"
         );
-        let own = admin::Own { listener: admin_addr, node: config.node.clone() };
-        let rejections = Arc::new(admin::Rejections::default());
         let config = Arc::new(ArcSwap::from(config));
         let view = Arc::new(View {
             addresses: view::Addresses { listen: listening, admin: admin_addr, gossip: gossip_addr },
@@ -140,26 +136,13 @@ impl Agent {
             routing: routes,
             unresolved: names_kept.failing(),
             tally,
-            rejections: rejections.clone(),
+            rejections: Arc::default(),
             state,
             names: names_kept.task(),
             admin: Arc::new(Supervised::new("admin")),
         });
-        let serving = admin::serve(sockets.admin, view.clone(), own, rejections, view.admin.clone());
-        let admin = AbortOnDropHandle::new(serving);
-        Ok(Agent {
-            proxy,
-            gossip,
-            orders,
-            names,
-            config,
-            view,
-            driver_ended,
-            _names: names_kept,
-            _rewriting: rewriting,
-            _admin: admin,
-            _driver: driver,
-        })
+        let tasks = [serve_admin(sockets.admin, &view), driver, rewriting];
+        Ok(Agent { proxy, gossip, orders, names, config, view, driver_ended, _names: names_kept, _tasks: tasks })
     }
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
@@ -220,6 +203,12 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.proxy.end();
     }
+}
+
+/// Serves health, metrics and status.
+fn serve_admin(listener: Box<dyn Listener>, view: &Arc<View>) -> AbortOnDropHandle<()> {
+    let own = admin::Own { listener: view.addresses.admin, node: view.config.load().node.clone() };
+    AbortOnDropHandle::new(admin::serve(listener, view.clone(), own, view.rejections.clone(), view.admin.clone()))
 }
 
 fn role(config: &Config) -> Role {
