@@ -220,7 +220,7 @@ impl Plan<'_> {
     }
 
     /// It runs as this user, who can start that copy of the program.
-    pub(crate) fn as_user(mut self, user: u32, program: PathBuf) -> Self {
+    pub(crate) fn run_by(mut self, user: u32, program: PathBuf) -> Self {
         self.user = Some((user, program));
         self
     }

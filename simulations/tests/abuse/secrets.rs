@@ -270,7 +270,7 @@ async fn a_state_directory_that_cannot_be_written_is_told_until_it_can_be() -> R
     fs::set_permissions(&ca, fs::Permissions::from_mode(0o644))?;
     let plan = rig.agent().endpoint(11).instead("--ca", ca).instead("--state-dir", &state).flag("--keyring", keyring);
     let mut agent =
-        plan.instead("--gossip-listen", rig.subnet.at(31, 7447).to_string()).as_user(USER, open.program()).launch()?;
+        plan.instead("--gossip-listen", rig.subnet.at(31, 7447).to_string()).run_by(USER, open.program()).launch()?;
     agent.serves().await?;
     let failing = async |expected| agent.metric("prismesh_state_write_failing").await.is_ok_and(|failing| failing == expected);
     until("the metric says so", SOON, async || failing(1.0).await).await?;
@@ -323,7 +323,7 @@ async fn the_documented_steps_to_a_service_work_in_order() -> Result<()> {
     let plan = plan.flag("--gossip-listen", rig.subnet.at(31, 7447).to_string()).instead("--state-dir", open.at("state"));
     fs::create_dir(open.at("state"))?;
     chown(open.at("state"), Some(USER), Some(USER))?;
-    let mut agent = plan.as_user(USER, open.program()).launch()?;
+    let mut agent = plan.run_by(USER, open.program()).launch()?;
     agent.serves().await?;
     ensure!(agent.status().await?["cluster"] == "prod", "with the documented configuration");
     Ok(())
