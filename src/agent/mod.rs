@@ -104,9 +104,8 @@ impl Agent {
         });
         let tally = Arc::new(Tally::default());
         let config = Arc::new(config);
-        let engine = Engine::new(identity(&config));
         let driver = Driver {
-            engine: within(engine),
+            engine: within(Engine::new(identity(&config))),
             world: world.clone(),
             config: config.clone(),
             own: Own::new(bound),
@@ -141,8 +140,8 @@ impl Agent {
             names: names_kept.task(),
             admin: Arc::new(Supervised::new("admin")),
         });
-        let tasks = [serve_admin(sockets.admin, &view), driver, rewriting];
-        Ok(Agent { proxy, gossip, orders, names, config, view, driver_ended, _names: names_kept, _tasks: tasks })
+        let _tasks = [serve_admin(sockets.admin, &view), driver, rewriting];
+        Ok(Agent { proxy, gossip, orders, names, config, view, driver_ended, _names: names_kept, _tasks })
     }
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.

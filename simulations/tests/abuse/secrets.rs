@@ -269,8 +269,7 @@ async fn a_state_directory_that_cannot_be_written_is_told_until_it_can_be() -> R
     fs::copy(rig.ca.certificate(), &ca)?;
     fs::set_permissions(&ca, fs::Permissions::from_mode(0o644))?;
     let plan = rig.agent().endpoint(11).instead("--ca", ca).instead("--state-dir", &state).flag("--keyring", keyring);
-    let mut agent =
-        plan.instead("--gossip-listen", rig.subnet.at(31, 7447).to_string()).run_by(USER, open.program()).launch()?;
+    let mut agent = plan.instead("--gossip-listen", rig.subnet.at(31, 7447).to_string()).run_by(USER, open.program()).launch()?;
     agent.serves().await?;
     let failing = async |expected| agent.metric("prismesh_state_write_failing").await.is_ok_and(|failing| failing == expected);
     until("the metric says so", SOON, async || failing(1.0).await).await?;
