@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -77,6 +77,9 @@ pub struct Options {
     /// How long it serves on after SIGTERM.
     #[arg(long, default_value_t = 5000)]
     pub drain_ms: u64,
+    /// After SIGTERM it closes its port at once and serves those that are connected, as kube-apiserver does without a shutdown delay.
+    #[arg(long)]
+    pub closes_port_first: bool,
     /// How it behaves below HTTP.
     #[arg(long, value_enum, default_value_t)]
     pub manner: Manner,
@@ -99,6 +102,7 @@ impl Options {
             readyz: 200,
             readyz_delay_ms: 0,
             drain_ms: 5000,
+            closes_port_first: false,
             manner: Manner::Tls,
             tell_hellos: false,
             tell_requests: false,
@@ -119,6 +123,9 @@ impl Options {
         flag("--readyz-delay-ms", self.readyz_delay_ms.to_string().into());
         flag("--drain-ms", self.drain_ms.to_string().into());
         flag("--manner", manner.into());
+        if self.closes_port_first {
+            args.push("--closes-port-first".into());
+        }
         if self.tell_hellos {
             args.push("--tell-hellos".into());
         }
@@ -168,18 +175,28 @@ struct Apiserver {
 pub async fn serve(options: Options) -> Result<()> {
     let mut tls = Certificate::load(&options)?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let listener = TcpListener::bind(options.listen).await?;
+    let mut listener = Some(TcpListener::bind(options.listen).await?);
     tell(&serde_json::json!({ "ready": options.name, "listen": options.listen }));
     let server = Arc::new(Apiserver { options, draining: AtomicBool::new(false) });
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = accept(listener.as_ref()) => match accepted {
                 Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&server).connection(stream, tls.current(&server.options)))),
                 // Out of descriptors, most likely: the next one may do better.
                 Err(_) => sleep(Duration::from_millis(10)).await,
             },
-            _ = terminated.recv() => drop(tokio::spawn(Arc::clone(&server).drain())),
+            _ = terminated.recv() => {
+                listener.take_if(|_| server.options.closes_port_first);
+                drop(tokio::spawn(Arc::clone(&server).drain()));
+            }
         }
+    }
+}
+
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -221,12 +238,12 @@ impl Apiserver {
     async fn http(self: Arc<Self>, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.answer(&request).await) }
+            async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
         let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         if self.options.tell_requests {
             let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
             tell(&serde_json::json!({ "request": request.uri().path(), "authorization": authorization }));
@@ -238,9 +255,19 @@ impl Apiserver {
                 let text = if code == 200 { "ok" } else { "[-]shutdown failed: reason withheld" };
                 whole(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Bytes::from(text))
             }
+            "/slow" => {
+                sleep(Duration::from_millis(number(&request, "ms="))).await;
+                whole(StatusCode::OK, Bytes::from("late, and answered"))
+            }
+            "/upload" => {
+                // Nothing is read for so long: the client's bytes fill the window.
+                sleep(Duration::from_millis(number(&request, "pause_ms="))).await;
+                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                whole(StatusCode::OK, Bytes::from(body.len().to_string()))
+            }
             "/watch" => Response::new(Either::Right(Endless::watch(&self.options.name))),
             "/bulk" => {
-                let bytes = request.uri().query().and_then(|query| query.strip_prefix("bytes=")?.parse().ok()).unwrap_or(0);
+                let bytes = number(&request, "bytes=");
                 Response::new(Either::Right(Endless::Bulk { sent: 0, bytes }))
             }
             path => {
@@ -249,6 +276,11 @@ impl Apiserver {
             }
         }
     }
+}
+
+/// The number that a request's query gives after `name`, or 0.
+fn number(request: &Request<Incoming>, name: &str) -> u64 {
+    request.uri().query().and_then(|query| query.strip_prefix(name)?.parse().ok()).unwrap_or(0)
 }
 
 type Answer = Either<Full<Bytes>, Endless>;

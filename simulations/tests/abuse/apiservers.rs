@@ -58,7 +58,7 @@ fn cases(rig: &Rig, stranger: &Ca) -> Result<Vec<Case>> {
         options.readyz_delay_ms = 3000;
         Ok(())
     };
-    add("takes 3 s for its readyz", &slow, "down", "no answer in time")?;
+    add("takes 3 s for its readyz", &slow, "draining", "its TLS answers, and /readyz does not in time")?;
     add("answers 401", &says(401), "ready", "readiness unknown")?;
     add("answers 403", &says(403), "ready", "readiness unknown")?;
     add("answers 404", &says(404), "down", "answered 404")?;

@@ -10,6 +10,7 @@ mod clients;
 mod clock;
 mod crowds;
 mod dns;
+mod established;
 mod gossip;
 mod holding;
 mod listening;
