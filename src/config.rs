@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use crate::world::Store;
 
 mod access;
+mod bundle;
 mod error;
 mod file;
 mod files;
@@ -26,6 +27,7 @@ mod show;
 mod snapshot;
 mod valid;
 
+pub use bundle::Bundle;
 pub use error::{ConfigError, Wrong};
 pub use layer::{Entry, Layer, Origin, Sources, Written};
 pub use reload::{Reload, restart_needed};
@@ -86,6 +88,9 @@ pub struct Loaded {
 }
 
 impl Config {
+    /// Where kubeadm keeps the cluster's CA: used where none is given and a file is there.
+    pub const DEFAULT_CA: &str = files::DEFAULT_CA;
+
     /// Reads, merges and checks everything that `sources` say, the files that they name included. Nothing is written or bound.
     ///
     /// # Errors

@@ -77,6 +77,7 @@ mod partition_gossip;
 mod partition_gossip_one_way;
 mod partition_one_way;
 mod partition_to_apiserver;
+mod path_forbidden;
 mod planes_replaced;
 mod quorum_late;
 mod replaced_idle;
@@ -111,6 +112,7 @@ pub const ALL: &[Scenario] = &[
     seeds_dead::SCENARIO,
     stale_cache::SCENARIO,
     partition_to_apiserver::SCENARIO,
+    path_forbidden::SCENARIO,
     partition_from_apiserver::SCENARIO,
     partition_gossip::SCENARIO,
     partition_gossip_one_way::SCENARIO,

@@ -68,8 +68,10 @@ pub struct Metrics {
     pub state_write_failures: u64,
     /// Reloads that failed and left what was there.
     pub reload_failures: u64,
-    /// No CA is given: apiservers cannot be told from others.
+    /// No CA is in force: apiservers cannot be told from others.
     pub ca_missing: bool,
+    /// A CA is configured, or was in force, and its file cannot be read.
+    pub ca_unreadable: bool,
     /// [`None`] when gossip is off.
     pub gossip: Option<GossipMetrics>,
 }
@@ -172,7 +174,13 @@ impl Page<'_> {
         self.gauges("build_info", "The version that runs", [(version, 1.0)]);
         self.seconds("uptime", "Time since the agent started", [(vec![], metrics.uptime.as_secs_f64())]);
         self.gauge("cluster_size", "Nodes of the cluster, as far as this one knows", f64::from(metrics.cluster_size));
-        self.gauge("ca_missing", "1 if no CA is given, so that apiservers cannot be told from others", flag(metrics.ca_missing));
+        self.gauge(
+            "ca_missing",
+            "1 if no CA is in force, so that apiservers cannot be told from others",
+            flag(metrics.ca_missing),
+        );
+        let help = "1 if a CA is configured, or was in force, and its file cannot be read";
+        self.gauge("ca_unreadable", help, flag(metrics.ca_unreadable));
         self.count("engine_events", "Events that the engine has handled", metrics.engine_events);
         self.count("panics", "Panics of the process", metrics.panics);
         let restarts = words("task", &metrics.task_restarts);

@@ -14,7 +14,7 @@ use super::decide::Decide;
 use super::endpoints::{self, Own};
 use super::measures::Tally;
 use crate::config::Config;
-use crate::engine::event::{Notice, Outcome, OwnReport, ProbeOrder, Probed, Saw, Verdict};
+use crate::engine::event::{Notice, Outcome, OwnReport, ProbeOrder, Probed, Reverified, Saw, Verdict};
 use crate::engine::{Effect, Endpoint, Event, Explained, Routing, Source};
 use crate::gossip::{Gossip, Heard, Say};
 use crate::names::Resolved;
@@ -31,6 +31,8 @@ pub(super) enum Order {
     Explain(oneshot::Sender<Knowledge>),
     /// A new configuration is in force.
     Configure(Arc<Config>),
+    /// Probes believe another CA; what the last certificate of each endpoint is worth to it.
+    TrustChanged(BTreeMap<Endpoint, Reverified>),
 }
 
 /// What the engine knows, for people.
@@ -73,6 +75,9 @@ impl Driver {
         held.mark_changed();
         let mut count = interval(COUNT_INTERVAL);
         count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if !self.config.allow.is_empty() {
+            self.tell(Event::Allowed(self.config.allow.clone()), &probed);
+        }
         self.configured(&ears.resolved.borrow_and_update().clone(), &probed);
         loop {
             let deadline = self.engine.next_deadline().map(|at| self.world.clock.instant(at));
@@ -119,7 +124,11 @@ impl Driver {
                 // Whoever asked may have gone.
                 let _ = asker.send(knowledge);
             }
+            Order::TrustChanged(worth) => self.tell(Event::TrustChanged(worth), probed),
             Order::Configure(config) => {
+                if config.allow != self.config.allow {
+                    self.tell(Event::Allowed(config.allow.clone()), probed);
+                }
                 self.config = config;
                 self.configured(resolved, probed);
             }
@@ -267,6 +276,10 @@ fn log(notice: &Notice) {
         }
         Notice::Expired(endpoint) => {
             warn!(%endpoint, "its certificate is outside its validity; it is used only when nothing better answers");
+        }
+        Notice::UnsupportedAlgorithm { endpoint, algorithm, carries } => {
+            let so = if *carries { "it carries all the same, because it is configured" } else { "it carries nothing" };
+            warn!(%endpoint, algorithm, "its certificate cannot be verified, this build cannot check {algorithm}: {so}");
         }
     }
     debug!(?notice);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::ca::CaStatus;
 use super::driver::Knowledge;
 use super::view::View;
 use crate::admin::metrics::{Counts, GossipMetrics, Metrics, UpstreamMetrics};
-use crate::engine::event::{Outcome, ResetReason};
+use crate::engine::event::{Lack, Outcome, ResetReason};
 use crate::engine::{Endpoint, Explained, Moment};
 use crate::gossip::{DropReason, Gossip};
 use crate::log;
@@ -17,6 +18,8 @@ use crate::supervise::{self, Supervised};
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) events: AtomicU64,
+    /// How it stands with the CA; [`None`]: as the configuration says.
+    pub(super) ca: Mutex<Option<CaStatus>>,
     reload_failures: AtomicU64,
     /// Why the last reload failed, if it did.
     reload_problem: Mutex<Option<String>>,
@@ -66,6 +69,8 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Status { code: 401 | 403, .. } => "readiness_unknown",
         Outcome::Status { code: 429 | 500 | 503, .. } => "draining",
         Outcome::Status { .. } => "other_status",
+        Outcome::Unverified { lack: Lack::Algorithm(_), .. } => "unsupported_algorithm",
+        Outcome::Unverified { lack: Lack::Ca(_), .. } => "unverified",
         Outcome::NotHttp => "not_http",
         Outcome::Refused => "refused",
         Outcome::DialTimedOut => "dial_timed_out",
@@ -126,7 +131,8 @@ impl View {
             names_unresolved: names.names.len() as u64,
             name_lookup_failures: names.failures,
             reload_failures: self.tally.reload_failures.load(Ordering::Relaxed),
-            ca_missing: self.config.load().ca.is_none(),
+            ca_missing: !self.ca().in_force,
+            ca_unreadable: self.ca().problem.is_some(),
             gossip: self.gossip.as_ref().map(gossip),
         }
     }

@@ -3,8 +3,9 @@
 //! [`Agent`] runs over any [`World`]; [`process`] is the agent as a process of a real machine, with sockets, signals and
 //! files. No policy is in here: where a fix looks like one, it belongs into the engine.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -14,7 +15,7 @@ use tracing::info;
 
 use crate::admin;
 use crate::config::{Config, HostPort};
-use crate::engine::event::{AgentState, OwnReport, Role};
+use crate::engine::event::{AgentState, OwnReport, Reverified, Role};
 use crate::engine::{Endpoint, Engine, Identity, Routing, policy};
 use crate::gossip::keyring::Keyring;
 use crate::gossip::{self, Gossip, Say};
@@ -23,6 +24,7 @@ use crate::proxy::{self, Proxy};
 use crate::supervise::{Ended, Essential, Supervised};
 use crate::world::{DatagramSocket, Listener, World};
 
+mod ca;
 pub mod decide;
 mod driver;
 mod endpoints;
@@ -32,6 +34,7 @@ mod sockets;
 mod state;
 mod view;
 
+pub use ca::CaStatus;
 use decide::Decide;
 use driver::{Driver, Ears, Order};
 use endpoints::{Bound, Own};
@@ -115,7 +118,7 @@ impl Agent {
             tally: tally.clone(),
             say,
             seeds,
-            connections: std::collections::BTreeMap::new(),
+            connections: BTreeMap::new(),
         };
         let ears = Ears { heard: hearing, saw: sights, resolved, orders: ordered };
         let (essential, driver_ended) = Essential::new();
@@ -155,6 +158,17 @@ impl Agent {
         self.config.store(config.clone());
         // The driver ends only with the agent.
         let _ = self.orders.send(Order::Configure(config)).await;
+    }
+
+    /// What probes believe, at the start and whenever it is loaded again. Where it has changed, `worth` says what the certificate that
+    /// each endpoint showed last is worth now.
+    pub async fn trust(&self, ca: CaStatus, worth: Option<BTreeMap<Endpoint, Reverified>>) {
+        ca.log(&self.view.ca());
+        *self.view.tally.ca.lock().unwrap_or_else(PoisonError::into_inner) = Some(ca);
+        if let Some(worth) = worth {
+            // The driver ends only with the agent.
+            let _ = self.orders.send(Order::TrustChanged(worth)).await;
+        }
     }
 
     /// A reload failed: what was there stays, and the metric and the status say so.

@@ -9,12 +9,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::ca::{self, CaStatus};
 use super::decide::Decide;
 use super::{Agent, Sockets, sockets};
 use crate::config::{Config, Loaded, Snapshot, Sources};
 use crate::engine::Engine;
 use crate::gossip::keyring::Keyring;
-use crate::probe::{TlsProber, Trust};
+use crate::probe::{Before, TlsProber, Trust};
 use crate::service::{self, Inherited};
 use crate::world::{Clock, Net, Store, WallClock, World, real};
 
@@ -61,7 +62,9 @@ pub async fn run(
     let wall: Arc<dyn WallClock> = Arc::new(real::SystemClock);
     let net: Arc<dyn Net> = Arc::new(real::RealNet);
     let clock = Clock::start();
-    let (trust, keyring) = secrets(&config, &files, &wall).await.map_err(StartError::Configuration)?;
+    let before = ca::before(&*store, &config).await;
+    let (trust, keyring) = secrets(&config, &files, &wall, before).await.map_err(StartError::Configuration)?;
+    ca::remember(&*store, &config, &trust).await;
     let fingerprint = config.fingerprint(&*files).await;
     files.thaw().await;
     let prober = Arc::new(TlsProber::new(net.clone(), clock, trust));
@@ -78,6 +81,7 @@ pub async fn run(
     let most = most_connections(config.max_connections, descriptors);
     let mut signals = Signals::new().map_err(machine)?;
     let agent = Agent::start(config, &world, sockets, most, within).map_err(machine)?;
+    agent.trust(CaStatus::of(&prober.trust()), None).await;
     service::ready();
     let process = Process { agent: &agent, world: &world, prober: &prober, sources: &sources, asked: Notify::new() };
     process.serve(&mut signals, fingerprint).await.inspect_err(|reason| error!(%reason, "prismesh ends, to be started again"))?;
@@ -141,10 +145,13 @@ impl Process<'_> {
     async fn follow_files(&self, mut fingerprint: [u8; 32]) {
         let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut missing = interval(ca::RETRY);
+        missing.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let asked = tokio::select! {
                 () = self.asked.notified() => true,
                 _ = look.tick() => false,
+                _ = missing.tick(), if self.prober.trust().wants_ca() => false,
             };
             let files = Arc::new(Snapshot::new(self.world.store.clone()));
             if asked {
@@ -166,7 +173,8 @@ impl Process<'_> {
         let loaded = async {
             let loaded = Config::load(self.sources, &**files).await.map_err(|error| error.to_string())?;
             let reload = before.reload(loaded.config);
-            let secrets = secrets(&reload.config, files, &self.world.wall).await?;
+            let trust = self.prober.trust();
+            let secrets = secrets(&reload.config, files, &self.world.wall, Before::Believed(&trust)).await?;
             Ok::<_, String>((reload, secrets))
         };
         match loaded.await {
@@ -176,8 +184,11 @@ impl Process<'_> {
                 }
                 let fingerprint = reload.config.fingerprint(&**files).await;
                 files.thaw().await;
-                self.prober.replace(trust);
+                ca::remember(&*self.world.store, &reload.config, &trust).await;
+                let ca = CaStatus::of(&trust);
+                let worth = self.prober.replace(trust).await;
                 self.agent.reload(reload.config, keyring).await;
+                self.agent.trust(ca, worth).await;
                 info!("configuration reloaded");
                 fingerprint
             }
@@ -191,8 +202,13 @@ impl Process<'_> {
 }
 
 /// Reads what probes trust and what gossip is sealed with.
-async fn secrets(config: &Config, files: &Arc<Snapshot>, wall: &Arc<dyn WallClock>) -> Result<(Trust, Option<Keyring>), String> {
-    let trust = Trust::load(files.clone(), wall.clone(), config).await.map_err(|error| error.to_string())?;
+async fn secrets(
+    config: &Config,
+    files: &Arc<Snapshot>,
+    wall: &Arc<dyn WallClock>,
+    before: Before<'_>,
+) -> Result<(Trust, Option<Keyring>), String> {
+    let trust = Trust::load(files.clone(), wall.clone(), config, before).await.map_err(|error| error.to_string())?;
     let Some(gossip) = &config.gossip else { return Ok((trust, None)) };
     let wrong = |reason: String| format!("keyring {}: {reason}", gossip.keyring.display());
     let text = files.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| wrong(error.to_string()))?;

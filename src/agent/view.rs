@@ -1,13 +1,14 @@
 //! What the admin server shows: gathered from everyone at the moment it is asked for.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::ca::CaStatus;
 use super::driver::{Knowledge, Order};
 use super::measures::Tally;
 use super::state::WatchedStore;
@@ -70,6 +71,12 @@ impl View {
         gossip.into_iter().chain([&*self.names, &*self.admin])
     }
 
+    /// How it stands with the CA.
+    pub(super) fn ca(&self) -> CaStatus {
+        let told = self.tally.ca.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        told.unwrap_or_else(|| CaStatus { in_force: self.config.load().ca.is_some(), problem: None })
+    }
+
     /// Whether the driver and the accept loops take part.
     pub(super) async fn alive(&self) -> Result<(), String> {
         self.knowledge().await?;
@@ -101,11 +108,9 @@ impl admin::View for View {
                     "{repeated} ClientHellos came back to this agent: an endpoint leads to it through another agent"
                 ));
             }
-            if config.ca.is_none() {
-                notes.push("no CA: apiservers cannot be told from others".into());
-            }
             let failing = self.unresolved.borrow().names.clone();
             notes.extend(failing.into_iter().map(|(name, why)| format!("{name} cannot be resolved: {why}")));
+            notes.extend(self.ca().note());
             Ok(Status {
                 node: config.node.clone(),
                 role: super::role(&config),

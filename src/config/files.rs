@@ -7,6 +7,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::access;
+use super::bundle::holds_a_certificate;
 use super::error::ConfigError;
 use super::file::FILE_MOST;
 use super::layer::{Layer, Origin, Sources};
@@ -31,7 +32,7 @@ impl Sources {
             merged = merged.under(read_file(path, store).await?);
         }
         merged = merged.under(self.environment_layer()?).under(self.flags.clone());
-        if merged.get(Setting::Ca).is_none() && store.read(Path::new(DEFAULT_CA), SECRET_MOST).await.is_ok() {
+        if merged.get(Setting::Ca).is_none() && (expects_ca(&merged) || default_ca_exists(store).await) {
             merged.put(Setting::Ca, &Origin::Default, [DEFAULT_CA]);
         }
         if merged.get(Setting::LocalApiserver).is_none()
@@ -58,6 +59,19 @@ impl Sources {
         put(Setting::LogFormat, &["human"]);
         put(Setting::Log, &["info"]);
         layer
+    }
+}
+
+/// A probe token is only sent to servers of a CA that is known, so there is one to come.
+fn expects_ca(merged: &Layer) -> bool {
+    merged.value(Setting::ProbeTokenFile).is_some()
+}
+
+/// One that is there and cannot be read is no missing one: whoever answers must not be believed for it.
+async fn default_ca_exists(store: &dyn Store) -> bool {
+    match store.read(Path::new(DEFAULT_CA), SECRET_MOST).await {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
 }
 
@@ -90,7 +104,7 @@ pub(super) async fn check(config: &Config, given: &Layer, store: &dyn Store) -> 
     }
     named.state_directory(&config.state_dir).await?;
     if let Some(ca) = &config.ca {
-        named.certificates(Setting::Ca, ca).await?;
+        named.authorities(ca).await?;
     }
     match &config.probe_credentials {
         Some(ProbeCredentials::Certificate { cert, key }) => {
@@ -140,6 +154,23 @@ impl Named<'_> {
         let Ok(access) = self.store.access(path).await else { return Ok(()) };
         let checked = access::state_directory(&access, self.store.user());
         checked.map_err(|(what, right)| self.wrong(Setting::StateDir, path, &what, &right))
+    }
+
+    /// A CA that cannot be read may come yet: the agent looks for it, and meanwhile believes nobody but what is configured.
+    async fn authorities(&self, path: &Path) -> Result<(), ConfigError> {
+        let bytes = match self.store.read(path, SECRET_MOST).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                let (what, right) = unreadable(&error, SECRET_MOST);
+                return Err(self.wrong(Setting::Ca, path, &what, right));
+            }
+            Err(_) => return Ok(()),
+        };
+        // Whether its certificates are any good is found out where they are used.
+        if holds_a_certificate(&bytes) {
+            return Ok(());
+        }
+        Err(self.wrong(Setting::Ca, path, "holds no certificate in PEM", "it begins with -----BEGIN CERTIFICATE-----"))
     }
 
     async fn certificates(&self, setting: Setting, path: &Path) -> Result<(), ConfigError> {

@@ -150,11 +150,6 @@ fn probe_credentials(given: &Layer) -> Result<Option<ProbeCredentials>, ConfigEr
         (Some(_), Some(_), Some(_)) => {
             wrong(Setting::ProbeTokenFile, "given beside probe-cert", "give one of them: a certificate or a token")
         }
-        (None, None, Some(_)) if given.value(Setting::Ca).is_none() => wrong(
-            Setting::ProbeTokenFile,
-            "a token without a CA would go to any address that a member names",
-            "give the cluster's CA with --ca FILE",
-        ),
         (None, None, Some(token)) => Ok(Some(ProbeCredentials::Token(token))),
     }
 }

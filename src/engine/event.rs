@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
@@ -61,6 +62,10 @@ pub enum Event {
     },
     /// How many clients are held now.
     Held(u32),
+    /// What probes believe has changed. Told of every endpoint that has shown a certificate: what that is worth now.
+    TrustChanged(BTreeMap<Endpoint, Reverified>),
+    /// Endpoints that gossip or the cache names must be in one of these networks; empty: in any. Told first, and when it changes.
+    Allowed(Vec<IpNet>),
 }
 
 /// An endpoint from the configuration.
@@ -227,6 +232,13 @@ pub enum Outcome {
         /// The chain was right but outside its validity.
         expired: bool,
     },
+    /// An HTTP answer over TLS from a server whose certificate this node could not verify, and did not find wrong either.
+    Unverified {
+        /// The HTTP status.
+        code: u16,
+        /// What is missing.
+        lack: Lack,
+    },
     /// TLS was right, what came through it was not HTTP.
     NotHttp,
     /// Connection refused or reset by the other side, or closed before an answer.
@@ -254,6 +266,36 @@ pub enum Outcome {
     Unreachable(String),
     /// This node could not even try (descriptors, ports, memory): no evidence against the endpoint.
     LocalError(String),
+}
+
+/// For want of what a certificate could not be verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lack {
+    /// This build cannot check signatures of this algorithm.
+    Algorithm(String),
+    /// There is a CA, or was one, and it cannot be read; the text says why.
+    Ca(String),
+}
+
+impl Lack {
+    /// In words.
+    pub fn explain(&self) -> String {
+        match self {
+            Lack::Algorithm(name) => format!("its certificate cannot be verified: this build cannot check {name}"),
+            Lack::Ca(why) => format!("its certificate cannot be verified: {why}"),
+        }
+    }
+}
+
+/// What an endpoint's last certificate is worth to a CA that has just come into force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reverified {
+    /// It is signed by it, as it should be.
+    Verified,
+    /// It is not: the endpoint is no apiserver of this cluster, as far as can be told.
+    Rejected(String),
+    /// That could not be told.
+    Unverified,
 }
 
 /// What the proxy saw of an upstream.
@@ -469,5 +511,14 @@ pub enum Notice {
         endpoint: Endpoint,
         /// From where it became known.
         source: Source,
+    },
+    /// A certificate cannot be verified, because this build cannot check its algorithm.
+    UnsupportedAlgorithm {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// The algorithm's name.
+        algorithm: String,
+        /// It carries all the same, because the configuration names it.
+        carries: bool,
     },
 }

@@ -9,6 +9,8 @@ pub(crate) struct Answer {
     pub(crate) readiness: Readiness,
     /// Its certificate is outside its validity.
     pub(crate) expired: bool,
+    /// Its certificate could not be verified, and was not found wrong either.
+    pub(crate) unverified: bool,
 }
 
 /// What an apiserver says to `GET /readyz`.
@@ -32,6 +34,7 @@ impl Answer {
 
     pub(super) fn reason(&self) -> &'static str {
         match self.readiness {
+            _ if self.unverified => "answers, and its certificate cannot be verified",
             _ if self.expired => "answers with a certificate outside its validity",
             Readiness::NotReady => "answers that it is not ready",
             Readiness::Late => "its TLS answers, and /readyz does not in time",
@@ -48,6 +51,8 @@ pub(crate) enum Finding {
     Answers(Answer),
     /// It failed to answer.
     Fails(Failure),
+    /// It answered, and whether it is an apiserver of ours could not be verified: nothing that gossip or the cache named carries then.
+    Unverifiable(String),
     /// Not an apiserver of ours.
     Disproves(String),
     /// A kept connection was not answered: only a fresh one can tell a late answer from a process that hangs.
@@ -72,7 +77,7 @@ impl Finding {
     pub(crate) fn of(outcome: &Outcome, hearsay: bool, fresh: bool) -> Finding {
         let fails = |why: &str, trouble| Finding::Fails(Failure { why: why.into(), trouble, hung: false });
         let refuses = |why: &str| fails(why, Trouble::Refuses);
-        let answers = |readiness, expired| Finding::Answers(Answer { readiness, expired });
+        let answers = |readiness, expired| Finding::Answers(Answer { readiness, expired, unverified: false });
         match outcome {
             Outcome::Status { code, expired } => match code {
                 200 => answers(Readiness::Ready, *expired),
@@ -80,6 +85,14 @@ impl Finding {
                 429 | 500 | 503 => answers(Readiness::NotReady, *expired),
                 _ => refuses(&format!("answered {code} to /readyz")),
             },
+            Outcome::Unverified { lack, .. } if hearsay => Finding::Unverifiable(lack.explain()),
+            // What a person configured carries, and its answer counts.
+            Outcome::Unverified { code, .. } => {
+                match Finding::of(&Outcome::Status { code: *code, expired: false }, hearsay, fresh) {
+                    Finding::Answers(answer) => Finding::Answers(Answer { unverified: true, ..answer }),
+                    other => other,
+                }
+            }
             Outcome::AnswerTimedOut if fresh => answers(Readiness::Late, false),
             Outcome::AnswerTimedOut => Finding::Unclear,
             Outcome::NotHttp => refuses("what it answered is not HTTP"),

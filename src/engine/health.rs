@@ -28,6 +28,8 @@ enum State {
     /// Nothing yet, or nothing that still counts.
     Unknown,
     Answering(Answer),
+    /// It answers, and could not be verified: these probes in a row.
+    Unverifiable(FailureRun),
     /// One failure or several, not confirmed yet.
     Failing {
         before: Option<Answer>,
@@ -154,11 +156,12 @@ impl Health {
     /// The verdict.
     pub(crate) fn verdict(&self) -> Verdict {
         match &self.state {
-            State::Unknown | State::Failing { before: None, .. } => Verdict::Unproven,
+            State::Unknown | State::Unverifiable(_) | State::Failing { before: None, .. } => Verdict::Unproven,
             State::Down { .. } => Verdict::Down,
             State::Failing { before: Some(_), .. } => Verdict::Suspect,
             State::Answering(answer) => match self.word.map(|word| word.state) {
                 _ if self.doubt.is_some() => Verdict::Suspect,
+                _ if answer.unverified => Verdict::Unproven,
                 Some(ApiserverState::Down) => Verdict::Suspect,
                 Some(ApiserverState::Draining) => Verdict::Draining,
                 _ if answer.draining() || answer.expired => Verdict::Draining,
@@ -200,7 +203,7 @@ impl Health {
 
     fn run(&self) -> Option<&FailureRun> {
         match &self.state {
-            State::Failing { run, .. } | State::Down { run, .. } => Some(run),
+            State::Failing { run, .. } | State::Down { run, .. } | State::Unverifiable(run) => Some(run),
             State::Unknown | State::Answering(_) => None,
         }
     }
@@ -220,7 +223,7 @@ impl Health {
     pub(crate) fn trouble(&self) -> Trouble {
         match &self.state {
             State::Failing { run, .. } | State::Down { run, first_success: None } => run.last.trouble,
-            State::Down { .. } | State::Unknown => Trouble::Answers,
+            State::Down { .. } | State::Unverifiable(_) | State::Unknown => Trouble::Answers,
             State::Answering(_) => self.doubt.as_ref().map_or(Trouble::Answers, |doubt| doubt.trouble),
         }
     }
@@ -246,7 +249,7 @@ impl Health {
             State::Answering(answer) if answer.draining() => Some(ApiserverState::Draining),
             State::Answering(_) => Some(ApiserverState::Ready),
             State::Down { .. } => Some(ApiserverState::Down),
-            State::Unknown | State::Failing { .. } => None,
+            State::Unknown | State::Unverifiable(_) | State::Failing { .. } => None,
         }
     }
 
@@ -255,7 +258,11 @@ impl Health {
         if matches!(self.proof, Proof::Unproven { withdrawn: Some(then), .. } if probe.at < then) {
             return;
         }
-        self.proof = Proof::Proven;
+        if answer.unverified {
+            self.lose_proof();
+        } else {
+            self.proof = Proof::Proven;
+        }
         self.doubt.take_if(|doubt| doubt.refuted_by(probe.at, probe.hello_bytes));
         self.last_answer = Some(now);
         let gap = self.recovery_gap();
@@ -276,7 +283,9 @@ impl Health {
     pub(crate) fn failed(&mut self, now: Moment, sent: Moment, fresh: bool, failure: Failure) {
         self.reason.clone_from(&failure.why);
         self.state = match std::mem::replace(&mut self.state, State::Unknown) {
-            State::Unknown => State::Failing { before: None, run: FailureRun::begin(now, sent, failure) },
+            State::Unknown | State::Unverifiable(_) => {
+                State::Failing { before: None, run: FailureRun::begin(now, sent, failure) }
+            }
             State::Answering(answer) => State::Failing { before: Some(answer), run: FailureRun::begin(now, sent, failure) },
             State::Failing { before, mut run } => {
                 let confirms = fresh && sent >= run.first_sent + CONFIRM_AFTER;
@@ -290,13 +299,36 @@ impl Health {
         };
     }
 
+    /// What it shows now cannot be verified, whatever it showed before.
+    pub(crate) fn lose_proof(&mut self) {
+        self.proof = Proof::Unproven { ever: self.once_proven(), withdrawn: None };
+    }
+
+    /// It answered, and only gossip or the cache names it, and it could not be verified. It is as good as never verified, and is
+    /// probed ever less often.
+    pub(crate) fn unverifiable(&mut self, now: Moment, sent: Moment, why: String) {
+        self.lose_proof();
+        self.doubt = None;
+        let failure = Failure { why: why.clone(), trouble: Trouble::Refuses, hung: false };
+        self.reason = why;
+        self.state = match std::mem::replace(&mut self.state, State::Unknown) {
+            State::Unknown | State::Answering(_) => State::Unverifiable(FailureRun::begin(now, sent, failure)),
+            State::Failing { mut run, .. } | State::Down { mut run, .. } | State::Unverifiable(mut run) => {
+                run.add(now, sent, failure);
+                State::Unverifiable(run)
+            }
+        };
+    }
+
     /// An own probe showed that this is no apiserver of ours.
     pub(crate) fn disprove(&mut self, now: Moment, sent: Moment, why: String) {
         let failure = Failure { why: why.clone(), trouble: Trouble::Refuses, hung: false };
         self.proof = Proof::Disproven { ever: self.once_proven(), why: why.clone() };
         self.reason = why;
         self.state = match std::mem::replace(&mut self.state, State::Unknown) {
-            State::Unknown | State::Answering(_) => self.fall(now, FailureRun::begin(now, sent, failure)),
+            State::Unknown | State::Unverifiable(_) | State::Answering(_) => {
+                self.fall(now, FailureRun::begin(now, sent, failure))
+            }
             State::Failing { mut run, .. } => {
                 run.add(now, sent, failure);
                 self.fall(now, run)
@@ -361,7 +393,7 @@ impl Health {
                 self.reason = reason.into();
             }
             State::Failing { before, .. } => *before = None,
-            State::Unknown | State::Down { .. } => {}
+            State::Unknown | State::Unverifiable(_) | State::Down { .. } => {}
         }
         self.doubt = None;
     }

@@ -191,6 +191,10 @@ impl Engine {
 
     /// The endpoint, made if there is room. Who is already proven never makes room; what a person wrote always gets some.
     fn admit(&mut self, endpoint: Endpoint, source: Source, always: bool, effects: &mut Vec<Effect>) -> Option<&mut Known> {
+        if !always && !self.permits(endpoint) {
+            self.refused += 1;
+            return None;
+        }
         if self.is_own_listener(endpoint, source, effects) {
             return None;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
-use super::event::{Configured, Verdict};
+use super::event::{Configured, Lack, Outcome, Verdict};
 use super::health::Health;
 use super::latency::{Latency, ms};
 use super::policy::{CACHED_GONE, MEMBER_GONE};
@@ -45,6 +45,9 @@ pub(crate) struct Known {
     pub(crate) told: Verdict,
     /// That its certificate is outside its validity was told.
     pub(crate) told_expired: bool,
+    /// The algorithm for want of which its last certificate could not be verified, and the one that was told.
+    pub(crate) unsupported: Option<String>,
+    pub(crate) told_unsupported: Option<String>,
     /// Its last TLS handshake took longer than a client waits for it.
     pub(crate) slow: bool,
     /// Dials in a row that a later one overtook.
@@ -77,6 +80,8 @@ impl Known {
             connections: 0,
             told: Verdict::Unproven,
             told_expired: false,
+            unsupported: None,
+            told_unsupported: None,
             slow: false,
             overtaken: 0,
             away: true,
@@ -147,6 +152,18 @@ impl Known {
         }
     }
 
+    /// Whether its last certificate could be verified.
+    pub(crate) fn note_verified(&mut self, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Unverified { .. }) {
+            self.health.lose_proof();
+        }
+        match outcome {
+            Outcome::Unverified { lack: Lack::Algorithm(name), .. } => self.unsupported = Some(name.clone()),
+            Outcome::Unverified { .. } | Outcome::Status { .. } | Outcome::Untrusted(_) => self.unsupported = None,
+            _ => {}
+        }
+    }
+
     /// How long ago it last proved itself, an earlier run's word included.
     pub(crate) fn proof_age(&self, now: Moment) -> Option<Duration> {
         match self.health.last_answer() {
@@ -201,6 +218,9 @@ impl Known {
         }
         if let Some(since) = self.health.failing_since() {
             reasons.push(format!("{} failures in a row since {}", self.health.failures(), ago(since)));
+        }
+        if let Some(name) = &self.unsupported {
+            reasons.push(Lack::Algorithm(name.clone()).explain());
         }
         if let Some(why) = self.health.disproven() {
             reasons.push(format!("never carries: {why}"));

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 mod cluster;
@@ -37,6 +38,7 @@ mod settling;
 #[cfg(test)]
 mod tests;
 pub mod time;
+mod trust;
 
 pub use endpoint::{Endpoint, EndpointTag, NodeId, Source};
 pub use event::{Effect, Event};
@@ -87,8 +89,10 @@ pub struct Engine {
     /// Since when the weights are as they are.
     ranked_at: Moment,
     reporting: Reporting,
-    /// Endpoints refused because there were too many.
+    /// Endpoints refused because there were too many, or because they are outside the allowed networks.
     refused: u64,
+    /// Networks in which endpoints must be that gossip or the cache names; empty: any.
+    allowed: Vec<IpNet>,
 }
 
 /// An endpoint as a person sees it.
@@ -133,6 +137,7 @@ impl Engine {
             ranked_at: Moment::START,
             reporting: Reporting::default(),
             refused: 0,
+            allowed: Vec::new(),
         }
     }
 
@@ -158,6 +163,8 @@ impl Engine {
             Event::Probed(probed) => self.probed(&probed),
             Event::Traffic { endpoint, saw } => self.traffic(endpoint, &saw),
             Event::Held(clients) => self.held = clients,
+            Event::TrustChanged(worth) => self.trust_changed(&worth, &mut effects),
+            Event::Allowed(networks) => self.allowed(networks),
         }
         self.settle(&mut effects);
         self.assert_sound();
@@ -262,9 +269,14 @@ impl Engine {
         let Some(probe) = known.schedule.ended(probed.id) else { return };
         let counts = self.note_reach(probed.endpoint, &probed.outcome);
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
+        known.note_verified(&probed.outcome);
         let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
             // A process that was asleep when the answer may have come knows nothing.
-            Finding::Fails(_) | Finding::Unclear | Finding::Answers(_) if late(now, probed, probe.limits) => Finding::Nothing,
+            Finding::Fails(_) | Finding::Unclear | Finding::Answers(_) | Finding::Unverifiable(_)
+                if late(now, probed, probe.limits) =>
+            {
+                Finding::Nothing
+            }
             Finding::Fails(_) if !counts => Finding::Nothing,
             finding => finding,
         };
@@ -279,6 +291,7 @@ impl Engine {
                 self.judge_handshake(probed);
             }
             Finding::Fails(failure) => known.health.failed(now, probed.sent, probed.fresh, failure),
+            Finding::Unverifiable(why) => known.health.unverifiable(now, probed.sent, why),
             Finding::Disproves(why) => known.health.disprove(now, probed.sent, why),
             Finding::Unclear => {
                 let why = "a kept connection is not answered";

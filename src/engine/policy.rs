@@ -139,6 +139,9 @@ pub const CONFIRMING_NODES: usize = 5;
 /// The cluster's size is the largest number of live names in this time.
 pub const SIZE_WINDOW: Duration = Duration::from_secs(900);
 
+/// A server whose last certificate a new CA rejects has this long to show another one, before its connections are reset.
+pub const REJECTED_LOOK: Duration = Duration::from_secs(1);
+
 /// The TLS handshake of a probe that confirms a hang may take this long: a slow process is not hung.
 pub const HUNG_HANDSHAKE: Duration = Duration::from_secs(3);
 /// Failed handshakes in a row that confirm a hang ...

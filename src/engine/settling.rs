@@ -12,9 +12,11 @@ use super::{Engine, hash};
 
 impl Engine {
     pub(super) fn settle(&mut self, effects: &mut Vec<Effect>) {
+        self.expel(effects);
         self.let_go(effects);
         self.probe_who_is_due(effects);
         self.tell_verdicts(effects);
+        self.tell_unsupported(effects);
         self.reset_the_hung(effects);
         self.route(effects);
         self.release(effects);

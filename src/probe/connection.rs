@@ -100,7 +100,7 @@ impl Connection {
         let (tls, seen) = trust.tls();
         let stream = shake_hands(TlsConnector::from(tls), name, stream, order.limits.handshake, hello_bytes).await?;
         // Read only now: a token is of no use before the other side has proven itself.
-        let authorization = trust.authorization().await;
+        let authorization = trust.authorization(&seen).await;
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES)
             .handshake(TokioIo::new(stream))
@@ -113,20 +113,23 @@ impl Connection {
             host,
             authorization,
             server_name: order.server_name.clone(),
-            seen,
             used: now,
-            renew: now + jittered(policy::PROBE_RENEW),
+            renew: now + trust.valid_for(&seen).unwrap_or(Duration::MAX).min(jittered(policy::PROBE_RENEW)),
+            seen,
         })
     }
 
-    /// The chain is right but outside its validity.
-    pub(super) fn expired(&self) -> bool {
-        self.seen.expired()
+    /// What an answer with this status says, coming from a server with this certificate.
+    pub(super) fn outcome(&self, code: u16) -> Outcome {
+        match self.seen.lack() {
+            Some(lack) => Outcome::Unverified { code, lack },
+            None => Outcome::Status { code, expired: self.seen.expired() },
+        }
     }
 
-    /// When its certificate ends, in seconds since 1970.
-    pub(super) fn not_after(&self) -> Option<i64> {
-        self.seen.not_after()
+    /// What its server has shown.
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// When it was used last.

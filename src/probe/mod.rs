@@ -24,15 +24,18 @@ use crate::engine::event::{Outcome, ProbeOrder, Probed};
 use crate::engine::policy;
 use crate::world::{BoxFuture, Clock, Net, Prober};
 
+mod algorithms;
 mod connection;
 mod outcome;
+mod presented;
 #[cfg(test)]
 mod tests;
 mod trust;
 mod verify;
 
 use connection::Connection;
-pub use trust::{Trust, TrustError};
+use presented::Certificate;
+pub use trust::{Before, Trust, TrustError};
 
 /// A kept connection that no probe has used for this long belongs to an endpoint that is probed no more.
 /// Connections are kept only where probes are at most this far apart, jitter and all.
@@ -54,11 +57,6 @@ struct State {
     certificates: BTreeMap<Endpoint, Certificate>,
 }
 
-struct Certificate {
-    not_after: i64,
-    seen: Instant,
-}
-
 /// What one probe measured beside its outcome.
 #[derive(Default)]
 struct Measured {
@@ -74,14 +72,9 @@ impl TlsProber {
         TlsProber { net, clock, state: Mutex::new(state) }
     }
 
-    /// Believes this from now on. Connections made under the old trust are dropped.
-    pub fn replace(&self, trust: Trust) {
-        let dropped = {
-            let mut state = self.state();
-            state.trust = Arc::new(trust);
-            std::mem::take(&mut state.kept)
-        };
-        drop(dropped);
+    /// What is believed now.
+    pub fn trust(&self) -> Arc<Trust> {
+        self.state().trust.clone()
     }
 
     async fn run(&self, order: ProbeOrder) -> Probed {
@@ -92,7 +85,8 @@ impl TlsProber {
         let outcome = match self.ask(&order, &trust, kept, &mut seen).await {
             Err(outcome) => outcome,
             Ok((connection, answer)) => {
-                let outcome = Outcome::Status { code: answer.status().as_u16(), expired: connection.expired() };
+                let outcome =
+                    self.as_trusted_now(connection.outcome(answer.status().as_u16()), &order, &trust, connection.seen());
                 if order.keep
                     && let Some(connection) = connection.settle(answer).await
                 {
@@ -136,7 +130,7 @@ impl TlsProber {
         let opened = Connection::open(stream, order, trust, &mut seen.hello_bytes).await;
         let mut connection = opened?;
         seen.handshake = Some(begun.elapsed());
-        self.note_certificate(order.endpoint, connection.not_after());
+        self.note_certificate(order, connection.seen());
         let answer = timeout(order.limits.answer, connection.ask()).await.map_err(|_| Outcome::AnswerTimedOut)??;
         Ok((connection, answer))
     }
@@ -157,14 +151,6 @@ impl TlsProber {
         }
     }
 
-    fn note_certificate(&self, endpoint: Endpoint, not_after: Option<i64>) {
-        let Some(not_after) = not_after else { return };
-        let seen = Instant::now();
-        let mut state = self.state();
-        state.certificates.retain(|_, certificate| seen.saturating_duration_since(certificate.seen) < CERTIFICATE_REMEMBERED);
-        state.certificates.insert(endpoint, Certificate { not_after, seen });
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,6 +168,7 @@ impl Prober for TlsProber {
     }
 
     fn certificates(&self) -> BTreeMap<Endpoint, i64> {
-        self.state().certificates.iter().map(|(endpoint, certificate)| (*endpoint, certificate.not_after)).collect()
+        let state = self.state();
+        state.certificates.iter().filter_map(|(endpoint, shown)| Some((*endpoint, shown.not_after?))).collect()
     }
 }

@@ -27,7 +27,8 @@ pub(super) fn of_stream(error: &io::Error) -> Outcome {
     }
 }
 
-fn of_tls(error: &rustls::Error) -> Outcome {
+/// What TLS says went wrong.
+pub(super) fn of_tls(error: &rustls::Error) -> Outcome {
     match error {
         rustls::Error::InvalidMessage(_) => Outcome::NotTls,
         rustls::Error::InvalidCertificate(error) => of_certificate(error),

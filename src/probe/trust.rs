@@ -14,8 +14,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use tokio::time::timeout;
 
-use super::verify::{Seen, Verifier};
-use crate::config::{Config, ProbeCredentials};
+use super::outcome;
+use super::verify::{Authorities, Authority, Chain, Judged, Seen, Verifier, judge};
+use crate::config::{Bundle, Config, ProbeCredentials};
+use crate::engine::event::Outcome;
 use crate::world::{Store, WallClock};
 
 /// A CA bundle, certificate or key file is at most this large; public bundles of the whole web are a quarter of it.
@@ -28,10 +30,24 @@ const TOKEN_WAIT: Duration = Duration::from_millis(200);
 /// Whom a probe believes (the CA and the name), and how it introduces itself (client certificate or token).
 pub struct Trust {
     tls: ClientConfig,
-    chain: Option<Arc<WebPkiServerVerifier>>,
+    authority: Authority,
+    /// A CA is configured, or was in force, and could not be read: why.
+    problem: Option<String>,
     provider: Arc<CryptoProvider>,
     server_name: ServerName<'static>,
     token: Option<Token>,
+    wall: Arc<dyn WallClock>,
+}
+
+/// What is known of the CA when it is loaded.
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'t> {
+    /// Nothing: there never was one, as far as is known.
+    Nothing,
+    /// One was in force in an earlier run of the agent.
+    InForce,
+    /// This is what is believed so far: a CA that cannot be read any more stays in force.
+    Believed(&'t Trust),
 }
 
 /// The trust could not be loaded; what was believed before stays.
@@ -69,16 +85,21 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// Reads the files that the configuration names.
-    pub async fn load(store: Arc<dyn Store>, wall: Arc<dyn WallClock>, config: &Config) -> Result<Trust, TrustError> {
+    /// Reads the files that the configuration names. A CA that cannot be read is no error: see [`Trust::problem`].
+    ///
+    /// # Errors
+    /// A file that is readable and wrong, or a credential that cannot be read.
+    pub async fn load(
+        store: Arc<dyn Store>,
+        wall: Arc<dyn WallClock>,
+        config: &Config,
+        before: Before<'_>,
+    ) -> Result<Trust, TrustError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let chain = match &config.ca {
-            Some(path) => Some(read_ca(&*store, path, &provider).await?),
-            None => None,
-        };
+        let (authority, problem) = authority(&*store, config, &provider, before).await?;
         let server_name = server_name(&config.server_name).ok_or_else(|| TrustError::ServerName(config.server_name.clone()))?;
-        let verifier = Verifier { chain: chain.clone(), provider: provider.clone(), seen: Arc::default() };
-        let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(TimeOfDay(wall)))
+        let verifier = Verifier { authority: authority.clone(), provider: provider.clone(), seen: Arc::default() };
+        let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(TimeOfDay(wall.clone())))
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
@@ -93,25 +114,62 @@ impl Trust {
         // A resumed session shows no certificate, so that nothing would be verified or noted.
         tls.resumption = Resumption::disabled();
         let token = match &config.probe_credentials {
-            Some(ProbeCredentials::Token(_)) if chain.is_none() => return Err(TrustError::TokenWithoutCa),
+            Some(ProbeCredentials::Token(_)) if matches!(authority, Authority::Anybody) => {
+                return Err(TrustError::TokenWithoutCa);
+            }
             Some(ProbeCredentials::Token(path)) => Some(Token::load(store, path).await?),
             _ => None,
         };
-        Ok(Trust { tls, chain, provider, server_name, token })
+        Ok(Trust { tls, authority, problem, provider, server_name, token, wall })
     }
 
-    /// Whether certificates are verified at all.
+    /// Whether certificates are verified against a CA.
     pub fn has_ca(&self) -> bool {
-        self.chain.is_some()
+        matches!(self.authority, Authority::Known(_))
+    }
+
+    /// Why the CA that is configured, or was in force, could not be read. If one was believed before, it stays in force.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// There may be a CA to come: none is in force, or its file cannot be read any more.
+    pub fn wants_ca(&self) -> bool {
+        !self.has_ca() || self.problem.is_some()
+    }
+
+    /// Verifies what a server has shown, without asking it again.
+    pub(super) fn judge(&self, chain: &Chain, own: Option<&str>) -> Result<Judged, Outcome> {
+        let Some(((end_entity, intermediates), name)) = chain.split_first().zip(self.name(own)) else {
+            return Err(Outcome::LocalError("nothing was shown".to_owned()));
+        };
+        let judged = judge(&self.authority, end_entity, intermediates, &name, time_of_day(&*self.wall));
+        judged.map_err(|error| outcome::of_tls(&error))
     }
 
     /// TLS for one connection; what its verification saw is noted in the second.
     pub(super) fn tls(&self) -> (Arc<ClientConfig>, Arc<Seen>) {
         let seen = Arc::new(Seen::default());
-        let verifier = Verifier { chain: self.chain.clone(), provider: self.provider.clone(), seen: seen.clone() };
+        let verifier = Verifier { authority: self.authority.clone(), provider: self.provider.clone(), seen: seen.clone() };
         let mut tls = self.tls.clone();
         tls.dangerous().set_certificate_verifier(Arc::new(verifier));
         (Arc::new(tls), seen)
+    }
+
+    /// How long a certificate is still valid; [`None`] if it is not, or that cannot be read.
+    pub(super) fn valid_for(&self, seen: &Seen) -> Option<Duration> {
+        let ends = u64::try_from(seen.not_after()?).ok()?;
+        ends.checked_sub(time_of_day(&*self.wall).as_secs()).filter(|left| *left > 0).map(Duration::from_secs)
+    }
+
+    /// Whether another one believes the same authorities and the same name, so that nothing has to be verified again.
+    pub(super) fn believes_as(&self, other: &Trust) -> bool {
+        let same = match (&self.authority, &other.authority) {
+            (Authority::Anybody, Authority::Anybody) | (Authority::Missing(_), Authority::Missing(_)) => true,
+            (Authority::Known(one), Authority::Known(another)) => one.certificates == another.certificates,
+            _ => false,
+        };
+        same && self.server_name == other.server_name
     }
 
     /// The name to ask for: the order's own, or the cluster's ordinary one. [`None`] if it is no name.
@@ -119,11 +177,11 @@ impl Trust {
         own.map_or_else(|| Some(self.server_name.clone()), server_name)
     }
 
-    /// The `Authorization` header for one connection.
-    pub(super) async fn authorization(&self) -> Option<HeaderValue> {
+    /// The `Authorization` header for one connection: only to a server with a valid certificate of a CA that is known.
+    pub(super) async fn authorization(&self, seen: &Seen) -> Option<HeaderValue> {
         match &self.token {
-            Some(token) => Some(token.header().await),
-            None => None,
+            Some(token) if self.has_ca() && seen.lack().is_none() && !seen.expired() => Some(token.header().await),
+            _ => None,
         }
     }
 }
@@ -151,18 +209,41 @@ fn malformed(what: &'static str, path: &Path, problem: &(impl ToString + ?Sized)
     TrustError::Malformed { what, path: path.to_owned(), problem: problem.to_string() }
 }
 
-async fn read_ca(
+/// Whom to believe, and why the CA could not be read if it could not.
+async fn authority(
     store: &dyn Store,
-    path: &Path,
+    config: &Config,
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<WebPkiServerVerifier>, TrustError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in read_certificates(store, CA, path).await? {
-        roots.add(certificate).map_err(|error| malformed(CA, path, &error))?;
+    before: Before<'_>,
+) -> Result<(Authority, Option<String>), TrustError> {
+    let problem = match &config.ca {
+        Some(path) => match store.read(path, PEM_BYTES).await {
+            Ok(pem) => return Ok((Authority::Known(Arc::new(authorities(path, &pem, provider)?)), None)),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(malformed(CA, path, &error)),
+            Err(error) => format!("the CA file {} cannot be read: {error}", path.display()),
+        },
+        None => match before {
+            Before::Nothing => return Ok((Authority::Anybody, None)),
+            Before::Believed(trust) if matches!(trust.authority, Authority::Anybody) => return Ok((Authority::Anybody, None)),
+            _ => "a CA was in force here before, and none is configured or found any more".to_owned(),
+        },
+    };
+    let authority = match before {
+        Before::Believed(Trust { authority: known @ Authority::Known(_), .. }) => known.clone(),
+        _ => Authority::Missing(problem.clone()),
+    };
+    Ok((authority, Some(problem)))
+}
+
+fn authorities(path: &Path, pem: &[u8], provider: &Arc<CryptoProvider>) -> Result<Authorities, TrustError> {
+    let Bundle { roots, certificates, left_out } = Bundle::parse(pem).map_err(|what| malformed(CA, path, &what))?;
+    for line in left_out {
+        tracing::warn!(path = %path.display(), "the CA bundle: {line}; the others count");
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
-        .map_err(|error| malformed(CA, path, &error))
+        .map_err(|error| malformed(CA, path, &error))?;
+    Ok(Authorities { chain, certificates })
 }
 
 async fn read_identity(
@@ -248,7 +329,11 @@ impl fmt::Debug for TimeOfDay {
 
 impl TimeProvider for TimeOfDay {
     fn current_time(&self) -> Option<UnixTime> {
-        // A clock before 1970 is as wrong as one at 1970; both are outside every validity.
-        Some(UnixTime::since_unix_epoch(self.0.now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+        Some(time_of_day(&*self.0))
     }
+}
+
+/// A clock before 1970 is as wrong as one at 1970; both are outside every validity.
+fn time_of_day(wall: &dyn WallClock) -> UnixTime {
+    UnixTime::since_unix_epoch(wall.now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

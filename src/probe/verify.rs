@@ -5,8 +5,7 @@
 //! more at a time when it was valid: signatures, purposes and names are held to as strictly as ever, and the probe tells
 //! the engine that the certificate has expired.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
@@ -16,35 +15,98 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::algorithms;
+use crate::engine::event::Lack;
+
 /// Intermediates whose validity is tried. Cluster PKIs have none or one.
 const INTERMEDIATES: usize = 4;
 
+/// Whom a probe believes.
+#[derive(Clone, Debug)]
+pub(super) enum Authority {
+    /// There never was a CA, and any certificate will do whose key signed the handshake.
+    Anybody,
+    /// The CA that is in force.
+    Known(Arc<Authorities>),
+    /// There is a CA, or was one, and it cannot be read; the text says why. Nothing can be verified.
+    Missing(String),
+}
+
+/// The certificates of a CA bundle.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    pub(super) chain: Arc<WebPkiServerVerifier>,
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+}
+
+/// The certificates that a server has shown, its own first.
+pub(super) type Chain = Vec<CertificateDer<'static>>;
+
 /// What verification saw of one connection's certificate.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    expired: AtomicBool,
-    not_after: AtomicI64,
+pub(super) struct Seen(Mutex<Sight>);
+
+#[derive(Clone, Debug, Default)]
+struct Sight {
+    chain: Chain,
+    expired: bool,
+    not_after: Option<i64>,
+    lack: Option<Lack>,
 }
 
 impl Seen {
     /// The chain is right but outside its validity.
     pub(super) fn expired(&self) -> bool {
-        self.expired.load(Ordering::Relaxed)
+        self.sight().expired
     }
 
     /// When the certificate ends, in seconds since 1970.
     pub(super) fn not_after(&self) -> Option<i64> {
-        Some(self.not_after.load(Ordering::Relaxed)).filter(|at| *at != 0)
+        self.sight().not_after
+    }
+
+    /// For want of what it could not be verified, if it could not.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        self.sight().lack.clone()
+    }
+
+    /// What the server has shown.
+    pub(super) fn chain(&self) -> Chain {
+        self.sight().chain.clone()
+    }
+
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The verifier of one connection.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// [`None`]: there is no CA, and any certificate will do whose key signed the handshake.
-    pub(super) chain: Option<Arc<WebPkiServerVerifier>>,
+    pub(super) authority: Authority,
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) seen: Arc<Seen>,
+}
+
+impl Verifier {
+    /// The handshake's signature; where this build cannot check it, that is noted, and what came over the connection is as good as
+    /// unverified.
+    fn signed(
+        &self,
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+        verified: Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let unsupported = match &verified {
+            Ok(_) => None,
+            // Only a key that cannot be checked excuses a signature that cannot.
+            Err(_) if algorithms::NOT_VERIFIED.contains(&dss.scheme) => algorithms::of_key_in(cert),
+            Err(error) => algorithms::unsupported(error, std::iter::once(cert)),
+        };
+        let Some(name) = unsupported else { return verified };
+        self.seen.sight().lack.get_or_insert(Lack::Algorithm(name));
+        Ok(HandshakeSignatureValid::assertion())
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -53,19 +115,18 @@ impl ServerCertVerifier for Verifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let validity = validity(end_entity);
-        let outside = match &self.chain {
-            None => validity.as_ref().is_some_and(|validity| !validity.covers(now)),
-            Some(chain) => {
-                let at = |time| chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time).map(drop);
-                verify_but_for_validity(at, now, validity.as_ref(), intermediates)?
-            }
+        let judged = judge(&self.authority, end_entity, intermediates, server_name, now)?;
+        let own = validity(end_entity);
+        let not_after = own.as_ref().map(|validity| validity.not_after);
+        let (expired, lack) = match judged {
+            Judged::Right { expired } => (expired, None),
+            Judged::Unverified(lack) => (own.is_some_and(|validity| !validity.covers(now)), Some(lack)),
         };
-        self.seen.expired.store(outside, Ordering::Relaxed);
-        self.seen.not_after.store(validity.map_or(0, |validity| validity.not_after), Ordering::Relaxed);
+        let chain = std::iter::once(end_entity).chain(intermediates).map(|shown| shown.clone().into_owned()).collect();
+        *self.seen.sight() = Sight { chain, expired, not_after, lack };
         Ok(ServerCertVerified::assertion())
     }
 
@@ -75,7 +136,8 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.signed(cert, dss, verify_tls12_signature(message, cert, dss, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -84,12 +146,46 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.signed(cert, dss, verify_tls13_signature(message, cert, dss, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        let verified = self.provider.signature_verification_algorithms.supported_schemes();
+        verified.into_iter().chain(algorithms::NOT_VERIFIED).collect()
     }
+}
+
+/// What a chain is worth.
+pub(super) enum Judged {
+    /// It is signed as it should be.
+    Right {
+        /// But outside its validity.
+        expired: bool,
+    },
+    /// It could not be verified, and was not found wrong either.
+    Unverified(Lack),
+}
+
+/// Verifies a chain. Does no I/O.
+pub(super) fn judge(
+    authority: &Authority,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<Judged, Error> {
+    let own = validity(end_entity);
+    let authorities = match authority {
+        Authority::Anybody => return Ok(Judged::Right { expired: own.is_some_and(|validity| !validity.covers(now)) }),
+        Authority::Missing(why) => return Ok(Judged::Unverified(Lack::Ca(why.clone()))),
+        Authority::Known(authorities) => authorities,
+    };
+    let at = |time| authorities.chain.verify_server_cert(end_entity, intermediates, server_name, &[], time).map(drop);
+    verify_but_for_validity(at, now, own.as_ref(), intermediates).map(|expired| Judged::Right { expired }).or_else(|error| {
+        let all = std::iter::once(end_entity).chain(intermediates).chain(&authorities.certificates);
+        algorithms::unsupported(&error, all).map(|name| Judged::Unverified(Lack::Algorithm(name))).ok_or(error)
+    })
 }
 
 /// Verifies with `at`, now and, where the validity alone is wrong, at another time. Tells whether that was needed.

@@ -1,6 +1,6 @@
 //! The connected clients: how many there may be, which of them are silent so far, and what is carried where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ struct Table {
     /// Clients that have neither sent a whole ClientHello nor been answered, the longest-waiting first.
     silent: BTreeMap<u64, CancellationToken>,
     carried: BTreeMap<Endpoint, Carriage>,
+    /// Endpoints that trust was withdrawn from, until they are routed again.
+    distrusted: BTreeSet<Endpoint>,
 }
 
 /// What is and was carried to one upstream.
@@ -148,6 +150,24 @@ impl Clients {
     /// Completes when a client is connected.
     pub(super) async fn some(&self) {
         let _ = self.open.subscribe().wait_for(|open| *open > 0).await;
+    }
+
+    /// Trust in an endpoint is withdrawn. Of very many such endpoints those that nothing is carried to are forgotten.
+    pub(super) fn distrust(&self, endpoint: Endpoint) {
+        let Table { distrusted, carried, .. } = &mut *self.lock();
+        if distrusted.len() > policy::ENDPOINTS {
+            distrusted.retain(|known| carried.get(known).is_some_and(|carriage| !carriage.open.is_empty()));
+        }
+        distrusted.insert(endpoint);
+    }
+
+    /// Whether trust in an endpoint was withdrawn. It is trusted again once it is routed.
+    pub(super) fn distrusts(&self, endpoint: Endpoint, routed: bool) -> bool {
+        let mut table = self.lock();
+        if routed {
+            table.distrusted.remove(&endpoint);
+        }
+        table.distrusted.contains(&endpoint)
     }
 
     /// Drops the totals of endpoints that nothing is carried to.

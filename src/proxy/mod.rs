@@ -141,6 +141,9 @@ impl Proxy {
     /// Resets the established connections to an endpoint that have received no byte since `silent_since` (all of them, where it is
     /// [`None`]), spread evenly over `over`. A connection that receives something before its turn is spared.
     pub fn reset(&self, endpoint: Endpoint, reason: ResetReason, silent_since: Option<Moment>, over: Duration) {
+        if reason == ResetReason::TrustWithdrawn {
+            self.shared.clients.distrust(endpoint);
+        }
         let silent = move |meter: &Meter| silent_since.is_none_or(|since| meter.last_from_upstream() <= since);
         let mut meters = self.shared.clients.meters(endpoint);
         meters.retain(|meter| silent(meter));
@@ -229,6 +232,13 @@ impl Shared {
         if self.saw.try_send((endpoint, saw)).is_err() {
             self.stats.count(|counts| counts.sightings_dropped += 1);
         }
+    }
+
+    /// Whether trust in an endpoint was withdrawn, and the routing does not have it again: an upstream that was on trial meanwhile may
+    /// have answered since.
+    fn distrusts(&self, endpoint: Endpoint) -> bool {
+        let routed = self.routing.borrow().verdict(endpoint).is_some();
+        self.clients.distrusts(endpoint, routed)
     }
 
     /// Counts a dial's end, and tells what it showed.

@@ -12,6 +12,7 @@ use super::echoes::Echo;
 use super::race::{End, Race, Runner, Winner};
 use super::said::Said;
 use super::stats::TurnedAway;
+use crate::engine::event::ResetReason;
 use crate::engine::policy;
 use crate::world::{Carried, Meter, Stream};
 
@@ -141,6 +142,9 @@ async fn carry(shared: &Shared, mut client: Box<dyn Stream>, winner: Winner, sai
     let meter = Arc::new(Meter::new(shared.clock));
     let carrying = place.carry(endpoint, meter.clone());
     shared.upstream(endpoint, |counts| counts.opened += 1);
+    if shared.distrusts(endpoint) {
+        meter.end(Some(ResetReason::TrustWithdrawn));
+    }
     let carried = async {
         let caught_up = catch_up(&mut client, &mut stream, &meter, head, (said, forwarded)).await;
         match caught_up {

@@ -7,3 +7,4 @@ mod hold;
 mod limits;
 mod race;
 mod stop;
+mod trust;

@@ -258,6 +258,7 @@ impl Stage {
                 self.install(of, true)?;
             }
             Fault::Partition { .. }
+            | Fault::Forbid { .. }
             | Fault::Loss { .. }
             | Fault::Latency { .. }
             | Fault::Jitter { .. }

@@ -46,6 +46,7 @@ fn of_networks(fault: &Fault) -> String {
             let to = if to.is_empty() { "everyone else".to_owned() } else { names(to) };
             format!("{what} passes from {} to {to}{ways}", names(from))
         }
+        Fault::Forbid { of, to } => format!("the kernel of {} forbids new connections to {}", names(of), names(to)),
         Fault::Loss { of, share } => format!("{} loses {:.0}% of its packets", names(of), share * 100.0),
         Fault::Latency { of, to, ms } => {
             let to = if to.is_empty() { "everyone else".to_owned() } else { names(to) };

@@ -217,6 +217,7 @@ impl Stage {
                 }
                 rules
             }
+            Fault::Forbid { of, to } => vec![rule(&set(of)?, &set(to)?, Some(Class::Api), Toll::Forbid)],
             Fault::Latency { of, to, ms } => {
                 let of = set(of)?;
                 let to = if to.is_empty() { others(&of) } else { set(to)? };

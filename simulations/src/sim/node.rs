@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use prismesh::agent::{Agent, Sockets};
+use prismesh::agent::{Agent, CaStatus, Sockets};
 use prismesh::config::{Config, ConfigError, Sources};
 use prismesh::gossip::Keyring;
 use prismesh::world::{Clock, Datagram, Net, World};
@@ -298,9 +298,11 @@ impl Node {
     pub(super) async fn reload(&mut self) -> anyhow::Result<()> {
         let Some(running) = &self.running else { return Ok(()) };
         let (config, trusted, keyring) = self.load(&self.host(running.run)).await?;
-        running.prober.replace(trusted);
+        let worth = running.prober.replace(trusted).await;
         let reload = running.agent.config().reload(config);
+        let ca = CaStatus { in_force: reload.config.ca.is_some(), problem: None };
         running.agent.reload(reload.config, keyring).await;
+        running.agent.trust(ca, worth).await;
         Ok(())
     }
 }

@@ -256,6 +256,16 @@ pub enum Fault {
         #[serde(default)]
         class: Option<Class>,
     },
+    /// The kernel of these machines forbids new TCP connections to others, as a firewall's rule does: a dial fails at once, and what is
+    /// open goes on.
+    Forbid {
+        /// On these.
+        #[serde(deserialize_with = "written::who")]
+        of: Who,
+        /// To these.
+        #[serde(deserialize_with = "written::who")]
+        to: Who,
+    },
     /// Packets to and from these are lost this often.
     Loss {
         /// Whose.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use prismesh::engine::event::{Outcome, ProbeOrder, Probed};
+use prismesh::engine::event::{Outcome, ProbeOrder, Probed, Reverified};
 use prismesh::engine::liveness::{PeerState, Unanswered};
 use prismesh::engine::{Endpoint, policy};
 use prismesh::world::fault::Fault;
@@ -35,6 +35,8 @@ struct State {
     /// How often that has changed.
     changes: u64,
     kept: BTreeMap<Endpoint, Kept>,
+    /// The CA of the certificate that each endpoint showed last.
+    shown: BTreeMap<Endpoint, u32>,
 }
 
 /// What one probe measured beside its outcome.
@@ -59,17 +61,43 @@ const KEPT_UNUSED: Duration = Duration::from_secs(2 * policy::PROBE_KEEP_BELOW.a
 
 impl SimProber {
     pub(super) fn new(host: Host, clock: Clock, trusted: BTreeSet<u32>) -> Arc<SimProber> {
-        Arc::new(SimProber { host, clock, state: Mutex::new(State { trusted, changes: 0, kept: BTreeMap::new() }) })
+        Arc::new(SimProber {
+            host,
+            clock,
+            state: Mutex::new(State { trusted, changes: 0, kept: BTreeMap::new(), shown: BTreeMap::new() }),
+        })
     }
 
-    /// Believes these from now on.
-    pub(super) fn replace(&self, trusted: BTreeSet<u32>) {
+    /// Believes these from now on, and tells what the certificate that each endpoint showed last is worth to them, as the real one
+    /// does; [`None`] if nothing has changed.
+    pub(super) async fn replace(&self, trusted: BTreeSet<u32>) -> Option<BTreeMap<Endpoint, Reverified>> {
+        let shown = {
+            let state = self.state();
+            (state.trusted != trusted).then(|| state.shown.clone())
+        };
+        let mut worth = BTreeMap::new();
+        for (endpoint, ca) in shown.iter().flatten() {
+            let shows = if trusted.contains(ca) { Some(*ca) } else { self.look(*endpoint).await };
+            let verified = shows.is_some_and(|ca| trusted.contains(&ca));
+            worth.insert(*endpoint, if verified { Reverified::Verified } else { Reverified::Rejected("another CA".to_owned()) });
+        }
         let mut state = self.state();
         state.trusted = trusted;
         state.changes += 1;
         let dropped = std::mem::take(&mut state.kept);
         drop(state);
         drop(dropped);
+        shown.map(|_| worth)
+    }
+
+    /// The CA of what an endpoint shows now.
+    async fn look(&self, endpoint: Endpoint) -> Option<u32> {
+        let shakes_hands = async {
+            let (stream, _) = self.dial(endpoint.addr(), policy::REJECTED_LOOK).await.ok()?;
+            let (_, shown, _) = hello(stream).await.ok()?;
+            Some(shown.ca)
+        };
+        timeout(policy::REJECTED_LOOK, shakes_hands).await.ok().flatten()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,7 +118,13 @@ impl SimProber {
                 if order.keep {
                     self.keep(order.endpoint, kept, changes);
                 }
-                (Outcome::Status { code: status, expired: shown.expired }, Some(shown))
+                // What is trusted may have changed meanwhile.
+                let outcome = if self.state().trusted.contains(&shown.ca) {
+                    Outcome::Status { code: status, expired: shown.expired }
+                } else {
+                    Outcome::Untrusted("not signed by the cluster's CA".to_owned())
+                };
+                (outcome, Some(shown))
             }
         };
         self.note(&order, sent_at, shown.as_ref(), &outcome);
@@ -199,6 +233,7 @@ impl SimProber {
         let hung = || Outcome::HandshakeTimedOut { hung: stream.peer().is_none_or(hangs) };
         let (kind, content) = answer.map_err(|_| hung())?.map_err(|error| of_error(&error))?;
         let shown = wire::shown(&content).filter(|_| kind == wire::HANDSHAKE).ok_or(Outcome::NotTls)?;
+        self.state().shown.insert(order.endpoint, shown.ca);
         if !self.state().trusted.contains(&shown.ca) {
             return Err(Outcome::Untrusted("not signed by the cluster's CA".to_owned()));
         }
@@ -208,6 +243,15 @@ impl SimProber {
         let renew = now + policy::PROBE_RENEW.mul_f64(spread);
         Ok(Kept { stream, read, shown, server_name: order.server_name.clone(), used: now, renew })
     }
+}
+
+/// Says hello, and reads what the other side shows.
+async fn hello(mut stream: SimStream) -> Result<(SimStream, Shown, Vec<u8>), Outcome> {
+    stream.write_all(&wire::client_hello(u64::MAX)).await.map_err(|error| of_error(&error))?;
+    let mut read = Vec::new();
+    let (kind, content) = next_record(&mut stream, &mut read).await.map_err(|error| of_error(&error))?;
+    let shown = wire::shown(&content).filter(|_| kind == wire::HANDSHAKE).ok_or(Outcome::NotTls)?;
+    Ok((stream, shown, read))
 }
 
 async fn readyz(kept: &mut Kept) -> io::Result<u16> {
@@ -259,6 +303,7 @@ impl Prober for SimProber {
     }
 
     fn forget(&self, endpoint: Endpoint) {
+        self.state().shown.remove(&endpoint);
         let forgotten = self.state().kept.remove(&endpoint);
         drop(forgotten);
     }

@@ -449,7 +449,7 @@ fn who(what: &Fault) -> Option<&Who> {
         | Fault::Loss { of, .. }
         | Fault::Latency { of, .. }
         | Fault::Configure { of, .. } => Some(of),
-        Fault::Partition { from, .. } => Some(from),
+        Fault::Partition { from, .. } | Fault::Forbid { of: from, .. } => Some(from),
         _ => None,
     }
 }

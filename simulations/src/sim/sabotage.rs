@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Verdict};
+use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Saw, Verdict};
 use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstream};
 
 use super::watched::Spoil;
@@ -113,6 +113,15 @@ pub const ALL: &[Sabotage] = &[
         Box::new(Swallows(|event| matches!(event, Event::Record(_))))
     }),
     spoils("empties", 6, ("apiserver-crashes", 2), "the routing is emptied when an endpoint is down", || Box::new(Empties)),
+    spoils("blind-to-errno", 6, ("path-forbidden", 1), "what the kernel forbids is held against nothing", || {
+        Box::new(Events(|event| match event {
+            Event::Probed(Probed { outcome: outcome @ Outcome::Unreachable(_), .. }) => {
+                *outcome = Outcome::LocalError("not tried".to_owned());
+            }
+            Event::Traffic { saw: saw @ Saw::Unreachable(_), .. } => *saw = Saw::LocalError("not tried".to_owned()),
+            _ => {}
+        }))
+    }),
     spoils("far-is-near", 7, ("zone-80-ms-away", 1), "round trips are told upside down", || {
         Box::new(Events(|event| {
             if let Event::Probed(Probed { rtt: Some(rtt), .. }) = event {
@@ -414,7 +423,7 @@ impl Spoil for Stubborn {
         if let Event::Probed(Probed { rtt: Some(rtt), endpoint, .. }) = &mut event {
             *rtt = *self.0.entry(*endpoint).or_insert(*rtt);
         }
-        if let Event::Traffic { saw: prismesh::engine::event::Saw::Connected(rtt), endpoint } = &mut event {
+        if let Event::Traffic { saw: Saw::Connected(rtt), endpoint } = &mut event {
             *rtt = *self.0.entry(*endpoint).or_insert(*rtt);
         }
         vec![event]

@@ -206,6 +206,8 @@ pub struct Rule {
 pub enum Toll {
     /// It vanishes.
     Block,
+    /// The kernel refuses to begin connections, and says so to a dial.
+    Forbid,
     /// It vanishes this often.
     Loss(f64),
     /// It takes this many milliseconds longer.
@@ -225,6 +227,8 @@ pub enum Toll {
 pub struct Way {
     /// Packets pass.
     pub open: bool,
+    /// The kernel refuses to begin connections.
+    pub forbidden: bool,
     /// How many are lost.
     pub loss: f64,
     /// Milliseconds.
@@ -240,7 +244,8 @@ pub struct Way {
 }
 
 /// A packet that stays on its machine.
-const AT_HOME: Way = Way { open: true, loss: 0.0, delay: 0, jitter: 0.0, mtu: usize::MAX, twice: 0.0, late: 0.0 };
+const AT_HOME: Way =
+    Way { open: true, forbidden: false, loss: 0.0, delay: 0, jitter: 0.0, mtu: usize::MAX, twice: 0.0, late: 0.0 };
 
 impl State {
     /// Notes who has which address, after addresses have changed.
@@ -277,6 +282,7 @@ impl State {
             }
             match rule.what {
                 Toll::Block => way.open = false,
+                Toll::Forbid => way.forbidden = true,
                 Toll::Loss(share) => way.loss = 1.0 - (1.0 - way.loss) * (1.0 - share),
                 Toll::Longer(ms) => way.delay += ms,
                 Toll::Jitter(share) => way.jitter = way.jitter.max(share),
@@ -292,7 +298,9 @@ impl State {
     pub fn both_ways(&self, one: MachineId, other: MachineId, class: Class, loss: f64) -> bool {
         // Several tolls make a sum that is not exact.
         let loss = loss + 1e-9;
-        [self.way(one, other, class), self.way(other, one, class)].iter().all(|way| way.open && way.loss <= loss)
+        [self.way(one, other, class), self.way(other, one, class)]
+            .iter()
+            .all(|way| way.open && !way.forbidden && way.loss <= loss)
     }
 
     /// Gossip passes between two agents that run.

@@ -268,6 +268,9 @@ impl Core {
         let from = SocketAddr::new(source, port);
         // An address that nobody has is like a machine without power.
         let there = self.state.machine_at(to.ip(), machine).unwrap_or(usize::MAX);
+        if self.state.way(machine, there, Class::Api).forbidden {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let conn = Conn {
             ends: [End::new(machine, owner, owner.run().is_some()), End::new(there, Owner::Nobody, false)],
             flows: [Flow::default(), Flow::default()],

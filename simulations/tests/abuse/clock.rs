@@ -13,7 +13,7 @@ use prismesh::config::{Config, Sources};
 use prismesh::engine::event::{Notice, Verdict};
 use prismesh::engine::{Effect, Endpoint};
 use prismesh::gossip::keyring::Keyring;
-use prismesh::probe::{TlsProber, Trust};
+use prismesh::probe::{Before, TlsProber, Trust};
 use prismesh::world::real::{Files, RealDatagram, RealDatagramSocket, RealListener, RealNet, SystemClock, SystemResolver};
 use prismesh::world::{Clock, Store as _, WallClock, World};
 use serde_json::Value;
@@ -76,7 +76,7 @@ impl Here {
         let config = Config::load(&sources, &Files).await?.config;
         let keyring = Keyring::parse(&Files.read(&keyring, 4096).await?)?;
         let (clock, net, store) = (Clock::start(), Arc::new(RealNet), Arc::new(Files));
-        let trust = Trust::load(store.clone(), wall.clone(), &config).await?;
+        let trust = Trust::load(store.clone(), wall.clone(), &config, Before::Nothing).await?;
         let world = World {
             datagram: Arc::new(RealDatagram),
             net: net.clone(),
@@ -178,6 +178,7 @@ async fn a_clock_that_jumps_by_hours_cuts_nothing_doubts_nobody_and_spoils_no_me
     }
 
     worker.becomes(other, "draining").await?;
+    told.extend(worker.noticed());
     ensure!(told.contains(&Notice::Expired(other.into())), "it is told: {told:?}");
     ensure!(untouched(), "its streams go on too");
 

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::rig::{Agent, Plan, Rig, SOON, START, millis, program, secs, until};
 
-const CONTROL_PLANE: u8 = 41;
-const WORKER: u8 = 42;
+pub(crate) const CONTROL_PLANE: u8 = 41;
+pub(crate) const WORKER: u8 = 42;
 /// Junk that is sent, and from how many ports at once.
 const DATAGRAMS: usize = 1_000_000;
 const SENDERS: usize = 4;

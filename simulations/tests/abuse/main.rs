@@ -25,4 +25,6 @@ mod rig;
 mod secrets;
 mod signals;
 mod systemd;
+mod trust;
+mod trust_changes;
 mod vanished;

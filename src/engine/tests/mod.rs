@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::endpoint::{Endpoint, NodeId, Source};
 use super::event::{
-    AgentState, ApiserverState, CachedEndpoint, Configured, Effect, Event, MemberRecord, Notice, Observation, Outcome, OwnReport,
-    ProbeOrder, Probed, ResetReason, Role, Saw, Verdict,
+    AgentState, ApiserverState, CachedEndpoint, Configured, Effect, Event, Lack, MemberRecord, Notice, Observation, Outcome,
+    OwnReport, ProbeOrder, Probed, ResetReason, Reverified, Role, Saw, Verdict,
 };
 use super::{Engine, Explained, Identity, Moment, policy};
 
@@ -25,6 +25,7 @@ mod replay;
 mod reporting;
 mod resetting;
 mod selection;
+mod trust;
 
 /// What stands at an address.
 #[derive(Clone, Debug, PartialEq)]

@@ -71,6 +71,7 @@ fn an_outcome() -> impl Strategy<Value = Outcome> {
             Outcome::HandshakeTimedOut { hung: true },
         ]),
         1 => Just(Outcome::Untrusted("another CA".into())),
+        1 => any::<u16>().prop_map(|code| Outcome::Unverified { code, lack: Lack::Algorithm("RSASSA-PSS".into()) }),
         1 => Just(Outcome::LocalError("no descriptors".into())),
         1 => Just(Outcome::Unreachable("EPERM".into())),
     ]
@@ -102,6 +103,16 @@ fn configuration() -> impl Strategy<Value = Event> {
     vec(one, 0..5).prop_map(Event::Configured)
 }
 
+fn trust_changed() -> impl Strategy<Value = Event> {
+    let worth = prop::sample::select(vec![
+        Reverified::Verified,
+        Reverified::Verified,
+        Reverified::Rejected("another CA".into()),
+        Reverified::Unverified,
+    ]);
+    vec((an_endpoint(), worth), 0..12).prop_map(|worth| Event::TrustChanged(worth.into_iter().collect()))
+}
+
 fn gossip(largest: u32) -> impl Strategy<Value = Event> {
     let cached =
         (an_endpoint(), prop::option::of(a_node()), a_duration()).prop_map(|(endpoint, node, age)| cached(endpoint, node, age));
@@ -122,6 +133,7 @@ fn a_happening(largest: u32) -> impl Strategy<Value = Happening> {
         4 => gossip(largest).prop_map(Happening::Tell),
         2 => traffic().prop_map(Happening::Tell),
         1 => configuration().prop_map(Happening::Tell),
+        1 => trust_changed().prop_map(Happening::Tell),
         1 => (0..3_u32).prop_map(|clients| Happening::Tell(Event::Held(clients))),
         1 => (an_endpoint(), any::<u32>()).prop_map(|(endpoint, open)| Happening::Tell(Event::Connections { endpoint, open })),
         6 => (an_outcome(), prop::option::of(a_duration())).prop_map(|(outcome, rtt)| Happening::End(outcome, rtt)),
@@ -181,6 +193,12 @@ impl Driver {
     fn tell(&mut self, event: Event) {
         if let Event::Configured(all) = &event {
             self.configured = all.iter().map(|one| one.endpoint).collect();
+        }
+        if let Event::TrustChanged(worth) = &event {
+            self.proven.retain(|endpoint| worth.get(endpoint) == Some(&Reverified::Verified));
+            for endpoint in self.engine.endpoints.keys().filter(|endpoint| worth.get(endpoint) != Some(&Reverified::Verified)) {
+                self.withdrawn.insert(*endpoint, self.now);
+            }
         }
         if let Event::Traffic { endpoint, saw: Saw::NotTls } = &event
             && !self.configured.contains(endpoint)
@@ -246,7 +264,7 @@ impl Driver {
             Outcome::HandshakeTimedOut { hung: true } => {
                 self.hung.insert(order.endpoint);
             }
-            Outcome::Untrusted(_) | Outcome::WrongName(_) => {
+            Outcome::Untrusted(_) | Outcome::WrongName(_) | Outcome::Unverified { .. } => {
                 self.proven.remove(&order.endpoint);
             }
             Outcome::NotTls if !self.configured.contains(&order.endpoint) => {

@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Config, Listen, LogFormat, ProbeCredentials};
 use crate::engine::Endpoint;
 use crate::engine::event::{Outcome, ProbeLimits, ProbeOrder, Probed};
-use crate::probe::{TlsProber, Trust, TrustError};
+use crate::probe::{Before, TlsProber, Trust, TrustError};
 use crate::world::real::Files;
 use crate::world::testing::Plain;
 use crate::world::{BoxFuture, Carried, Clock, Listener, Meter, Net, Prober as _, Stream, WallClock};
@@ -144,6 +144,7 @@ pub(super) struct Server {
     pub(super) endpoint: Endpoint,
     accepted: Arc<AtomicUsize>,
     requests: Arc<Mutex<Vec<String>>>,
+    tls: Arc<Mutex<Option<TlsAcceptor>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -190,13 +191,14 @@ impl Server {
         let endpoint = listener.local_addr().unwrap().into();
         let accepted = Arc::new(AtomicUsize::new(0));
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (count, told) = (accepted.clone(), requests.clone());
+        let tls = Arc::new(Mutex::new(tls));
+        let (count, told, shown) = (accepted.clone(), requests.clone(), tls.clone());
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
-                let (tls, does, told) = (tls.clone(), does.clone(), told.clone());
+                let (tls, does, told) = (shown.lock().unwrap().clone(), does.clone(), told.clone());
                 tokio::spawn(async move {
                     let _ = match tls {
                         None => perform(stream, does, told).await,
@@ -208,7 +210,12 @@ impl Server {
                 });
             }
         });
-        Server { endpoint, accepted, requests, _task: AbortOnDropHandle::new(task) }
+        Server { endpoint, accepted, requests, tls, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// What new connections are shown from now on.
+    pub(super) fn shows(&self, config: ServerConfig) {
+        *self.tls.lock().unwrap() = Some(TlsAcceptor::from(Arc::new(config)));
     }
 
     pub(super) fn accepted(&self) -> usize {
@@ -387,7 +394,11 @@ impl Bench {
     }
 
     pub(super) async fn trust(&self) -> Result<Trust, TrustError> {
-        Trust::load(Arc::new(Files), Arc::new(FixedClock), &self.config).await
+        self.trust_after(Before::Nothing).await
+    }
+
+    pub(super) async fn trust_after(&self, before: Before<'_>) -> Result<Trust, TrustError> {
+        Trust::load(Arc::new(Files), Arc::new(FixedClock), &self.config, before).await
     }
 
     pub(super) async fn prober(&self) -> TlsProber {

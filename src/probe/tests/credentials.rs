@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::bench::*;
 use crate::config::ProbeCredentials;
-use crate::engine::event::{Outcome, ProbeOrder};
+use crate::engine::event::{Lack, Outcome, ProbeOrder};
+use crate::probe::Before;
 use crate::world::Prober as _;
 
 #[tokio::test]
@@ -53,23 +54,54 @@ async fn problem(bench: &Bench) -> String {
 #[tokio::test]
 async fn a_bad_ca_file_is_told_with_its_name_and_what_would_be_right() {
     let authority = Authority::new();
-    let mut bench = Bench::with_ca(&authority);
+    let bench = Bench::with_ca(&authority);
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let cut_off = authority.pem().split_at(200).0.to_owned();
     for (content, says) in [
         (String::new(), "no certificate"),
         ("hello".to_owned(), "no certificate"),
         (authority.client().1, "no certificate"),
-        (broken.to_owned(), "ca.crt"),
-        (cut_off, "PEM certificates are expected"),
-        ("x".repeat(2 << 20), "cannot read the CA file"),
+        (broken.to_owned(), "certificate 1 of 1 cannot be used"),
+        (cut_off, "it has no end"),
+        ("x".repeat(2 << 20), "more than"),
     ] {
         bench.file("ca.crt", &content);
         let problem = problem(&bench).await;
         assert!(problem.contains(says) && problem.contains("ca.crt"), "{problem}");
     }
+}
+
+#[tokio::test]
+async fn without_the_ca_that_is_to_be_there_nothing_is_verified_and_no_token_is_sent() {
+    let authority = Authority::new();
+    let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::Answers(status(200))).await;
+    let mut bench = Bench::with_ca(&authority).with_token("secret");
+    let known = bench.trust().await.unwrap();
     bench.config.ca = Some(PathBuf::from("/nowhere/ca.crt"));
-    assert!(problem(&bench).await.starts_with("cannot read the CA file /nowhere/ca.crt: "));
+    let missing = bench.trust().await.unwrap();
+    assert!(!missing.has_ca() && missing.problem().unwrap().contains("/nowhere/ca.crt"), "{:?}", missing.problem());
+    let outcome = bench.outcome(server.endpoint).await;
+    assert!(
+        matches!(&outcome, Outcome::Unverified { code: 200, lack: Lack::Ca(why) } if why.contains("/nowhere")),
+        "{outcome:?}"
+    );
+    assert!(server.requests().iter().all(|request| !request.contains("authorization")), "{:?}", server.requests());
+    let kept = bench.trust_after(Before::Believed(&known)).await.unwrap();
+    assert!(kept.has_ca() && kept.problem().is_some(), "what was believed stays in force");
+    (bench.config.ca, bench.config.probe_credentials) = (None, None);
+    assert!(bench.trust_after(Before::Nothing).await.unwrap().problem().is_none());
+    let gone = bench.trust_after(Before::InForce).await.unwrap();
+    assert!(!gone.has_ca() && gone.problem().is_some(), "there was one in an earlier run");
+}
+
+#[tokio::test]
+async fn a_token_is_never_shown_where_the_certificate_is_outside_its_validity() {
+    let authority = Authority::new();
+    for years in [EXPIRED, TO_COME] {
+        let server = Server::tls(authority.server(&["kubernetes"], years).tls(), Does::Answers(status(401))).await;
+        assert_eq!(Bench::with_ca(&authority).with_token("secret").outcome(server.endpoint).await, expired(401));
+        assert!(!server.requests()[0].to_lowercase().contains("authorization"), "{:?}", server.requests());
+    }
 }
 
 #[tokio::test]

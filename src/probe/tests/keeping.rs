@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{advance, pause, resume, sleep};
 
 use super::bench::*;
-use crate::engine::event::{Outcome, ProbeOrder};
+use crate::engine::event::{Outcome, ProbeOrder, Reverified};
 use crate::engine::policy::{PROBE_JITTER, PROBE_RENEW};
 use crate::probe::{KEPT_UNUSED, TlsProber};
 use crate::world::Prober as _;
@@ -125,10 +125,38 @@ async fn what_is_probed_no_more_is_dropped() {
 #[tokio::test]
 async fn a_new_trust_drops_what_was_verified_under_the_old_one() {
     let (authority, server, prober) = kept(Does::Answers(status(200))).await;
-    prober.replace(Bench::with_ca(&authority).trust().await.unwrap());
+    assert_eq!(prober.replace(Bench::with_ca(&authority).trust().await.unwrap()).await, None, "the same CA");
     assert_eq!(again(&prober, &server).await, (true, answered(200)));
-    prober.replace(Bench::with_ca(&Authority::new()).trust().await.unwrap());
+    let worth = prober.replace(Bench::with_ca(&Authority::new()).trust().await.unwrap()).await.unwrap();
+    assert!(matches!(worth[&server.endpoint], Reverified::Rejected(_)), "{worth:?}");
     assert!(matches!(again(&prober, &server).await, (true, Outcome::Untrusted(_))));
+}
+
+#[tokio::test]
+async fn what_was_shown_last_is_verified_against_a_new_ca_without_asking() {
+    let (authority, server, prober) = kept(Does::Answers(status(200))).await;
+    let (asked, bench) = (server.accepted(), Bench::with_ca(&authority));
+    bench.file("ca.crt", authority.pem() + &Authority::named("new").pem());
+    let worth = prober.replace(bench.trust().await.unwrap()).await.unwrap();
+    assert_eq!(worth, [(server.endpoint, Reverified::Verified)].into());
+    assert_eq!(server.accepted(), asked);
+    let mut missing = Bench::without_ca();
+    missing.config.ca = Some("/nowhere/ca.crt".into());
+    let worth = prober.replace(missing.trust().await.unwrap()).await.unwrap();
+    assert_eq!(worth, [(server.endpoint, Reverified::Unverified)].into());
+    assert_eq!(server.accepted(), asked);
+}
+
+#[tokio::test]
+async fn a_server_that_shows_another_certificate_by_now_is_not_rejected_for_the_old_one() {
+    let (old, new) = (Authority::named("old"), Authority::named("new"));
+    let server = Server::tls(old.server(&["kubernetes"], VALID).tls(), Does::Answers(status(200))).await;
+    let prober = Bench::with_ca(&old).prober().await;
+    assert_eq!(again(&prober, &server).await, (true, answered(200)));
+    server.shows(new.server(&["kubernetes"], VALID).tls());
+    assert_eq!(again(&prober, &server).await, (false, answered(200)), "what is kept shows nothing of it");
+    let worth = prober.replace(Bench::with_ca(&new).trust().await.unwrap()).await.unwrap();
+    assert_eq!(worth, [(server.endpoint, Reverified::Verified)].into());
 }
 
 #[tokio::test]

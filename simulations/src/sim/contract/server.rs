@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prismesh::config::{Config, Listen, LogFormat};
-use prismesh::probe::{TlsProber, Trust};
+use prismesh::probe::{Before, TlsProber, Trust};
 use prismesh::world::Clock;
 use prismesh::world::real::{Files, RealNet, SystemClock};
 use rustls::pki_types::pem::PemObject as _;
@@ -73,7 +73,7 @@ impl Server {
             log: String::new(),
             file: None,
         };
-        let trust = Trust::load(Arc::new(Files), Arc::new(SystemClock), &config).await.expect("a CA");
+        let trust = Trust::load(Arc::new(Files), Arc::new(SystemClock), &config, Before::Nothing).await.expect("a CA");
         TlsProber::new(Arc::new(RealNet), Clock::start(), trust)
     }
 
