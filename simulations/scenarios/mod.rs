@@ -26,6 +26,7 @@ mod balancer_hangs;
 mod balancer_hides;
 mod balancer_moves;
 mod balancer_name_fails;
+mod balancer_name_takes_turns;
 mod balancer_refuses;
 mod busy;
 mod ca_rotated;
@@ -138,6 +139,7 @@ pub const ALL: &[Scenario] = &[
     balancer_half_works::SCENARIO,
     balancer_hides::SCENARIO,
     balancer_name_fails::SCENARIO,
+    balancer_name_takes_turns::SCENARIO,
     balancer_changes::SCENARIO,
     balancer_moves::SCENARIO,
     // One apiserver of several.

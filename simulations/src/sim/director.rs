@@ -253,6 +253,16 @@ impl Stage {
             Fault::Hostile { node, act } => super::hostile::begin(self, node, act)?,
             Fault::Expired { of } => self.expire(&self.sites(of)?, true, more),
             Fault::BalancerMoves => self.move_balancer(),
+            Fault::NameTakesTurns { of } => {
+                let machines = self.machines(of)?;
+                self.faults(
+                    |state| {
+                        let turns = machines.iter().map(|machine| state.machines[*machine].addrs.clone()).collect();
+                        state.names.insert(BALANCER_NAME.to_owned(), Name::TakesTurns(turns));
+                    },
+                    more,
+                );
+            }
             Fault::Newer { of } => {
                 self.faults(|_| {}, more);
                 self.install(of, true)?;
@@ -282,7 +292,7 @@ impl Stage {
                 self.blind.send_replace(false);
                 self.faults(|_| {}, -1);
             }
-            Fault::Dns { .. } => {
+            Fault::Dns { .. } | Fault::NameTakesTurns { .. } => {
                 let balancer = self.names.len();
                 self.faults(
                     |state| {

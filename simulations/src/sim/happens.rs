@@ -66,6 +66,7 @@ fn of_state(fault: &Fault) -> String {
         Fault::Cloned { of, from } => format!("{of} is a copy of {from}"),
         Fault::ClockJump { of, by } => format!("clock of {} jumps by {by} ms", names(of)),
         Fault::Configure { of, .. } => format!("{} read another configuration", names(of)),
+        Fault::NameTakesTurns { of } => format!("the balancer's name is answered with {}, one at a time", names(of)),
         Fault::NewCa => "the cluster's CA is another one".to_owned(),
         Fault::GiveCa { of } => format!("{} get the CA that is in force", names(of)),
         Fault::Keyring { of, step } => format!("key rotation at {}: {step}", names(of)),

@@ -362,6 +362,12 @@ pub enum Fault {
     },
     /// The external balancer goes on at another address, its name follows, and nothing answers at the old one.
     BalancerMoves,
+    /// The external balancer's name is answered with the addresses of these nodes' apiservers, one node's at a time.
+    NameTakesTurns {
+        /// Whose.
+        #[serde(deserialize_with = "written::who")]
+        of: Who,
+    },
 }
 
 /// What a hostile member does.

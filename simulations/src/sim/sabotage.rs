@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Saw, Verdict};
+use prismesh::engine::event::{Configured, Notice, Outcome, Probed, ResetReason, Saw, Verdict};
 use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstream};
 
 use super::watched::Spoil;
@@ -136,6 +136,13 @@ pub const ALL: &[Sabotage] = &[
     spoils("stubborn", 8, ("from-10-to-30-ms", 1), "round trips are not told after the first ones", || {
         Box::new(Stubborn::default())
     }),
+    spoils(
+        "believes-each-answer",
+        8,
+        ("balancer-name-takes-turns", 1),
+        "each half minute only one of a name's addresses is told",
+        || Box::new(BelievesEachAnswer::default()),
+    ),
     spoils("favourite", 9, ("busy", 1), "all prefer the same upstream", || {
         Box::new(Routes(|routing| {
             let first = routing.upstreams.iter().map(|upstream| upstream.endpoint).min();
@@ -427,6 +434,36 @@ impl Spoil for Stubborn {
             *rtt = *self.0.entry(*endpoint).or_insert(*rtt);
         }
         vec![event]
+    }
+}
+
+/// Tells one of the addresses that were found by name, and each half minute another one.
+#[derive(Default)]
+struct BelievesEachAnswer {
+    all: Vec<Configured>,
+    next: Option<Moment>,
+    turn: usize,
+}
+
+impl Spoil for BelievesEachAnswer {
+    fn event(&mut self, now: Moment, event: Event) -> Vec<Event> {
+        let mut events = vec![event];
+        if let Some(Event::Configured(all)) = events.first() {
+            self.all.clone_from(all);
+        }
+        if now >= *self.next.get_or_insert(now + Duration::from_secs(30)) {
+            self.next = Some(now + Duration::from_secs(30));
+            self.turn += 1;
+            let named: Vec<Endpoint> = self.all.iter().filter(|one| one.by_name).map(|one| one.endpoint).collect();
+            let told = named.get(self.turn % named.len().max(1)).copied();
+            let answered = self.all.iter().filter(|one| !one.by_name || Some(one.endpoint) == told);
+            events.push(Event::Configured(answered.cloned().collect()));
+        }
+        events
+    }
+
+    fn due(&self) -> Option<Moment> {
+        self.next
     }
 }
 

@@ -145,6 +145,9 @@ impl Plan {
             Fault::Balancer { .. } | Fault::BalancerBlind if self.cluster.balancer.is_none() => {
                 Some("there is no balancer; `balancer: 0` in the cluster puts one into zone 0".to_owned())
             }
+            Fault::NameTakesTurns { .. } if self.cluster.balancer.is_none() || !self.cluster.by_name => {
+                Some("the balancer has no name; `balancer: 0` and `by-name: true` in the cluster give it one".to_owned())
+            }
             Fault::StateRestored { from, .. } if *from > step.at => {
                 Some(format!("what the state directory is at {} cannot be put back at {}", Span(*from), Span(step.at)))
             }

@@ -18,6 +18,8 @@ use crate::sim::state::{MachineId, Ms};
 
 /// One change in this time is allowed.
 const WINDOW: Ms = 600_000;
+/// How long an answer of DNS is kept, and so the same one is given.
+const DNS_TURN: Ms = 30_000;
 /// Until everybody has met everybody and measured everything.
 const BEGINNING: Ms = 120_000;
 /// For how long a story of noise is watched at least.
@@ -28,8 +30,9 @@ const LEAST: u32 = 10;
 const NOISE: f64 = 0.2;
 
 /// Judges it.
-pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
+pub(super) fn judge(ran: &Ran) -> [Judged; 3] {
     let (mut noise, mut step) = (Docket::new(8, "calm in noise"), Docket::new(8, "calm after a step"));
+    let mut turns = Docket::new(8, "calm while a name's answers take turns");
     let far = ran.plan.cluster.zones.iter().flatten().all(|rtt| *rtt >= LEAST) && ran.plan.cluster.jitter >= NOISE;
     if far && ran.plan.steps.is_empty() && ran.ended >= WATCHED {
         for (run, seen) in &ran.log.runs {
@@ -43,7 +46,12 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
             }
         }
     }
-    [noise.close(), step.close()]
+    for happens in &ran.plan.steps {
+        if let (Fault::NameTakesTurns { .. }, Some(lasts)) = (&happens.what, happens.lasts) {
+            all_answers_are_kept(ran, (happens.at, (happens.at + lasts).min(ran.ended)), &mut turns);
+        }
+    }
+    [noise.close(), step.close(), turns.close()]
 }
 
 type Band = BTreeSet<SocketAddr>;
@@ -77,6 +85,26 @@ fn quiet_nodes_change_nothing(ran: &Ran, run: RunId, machine: MachineId, docket:
     docket.evaluated();
     for pair in changes.windows(2).filter(|pair| pair[1] - pair[0] < WINDOW) {
         docket.broken(pair[1], || format!("{} changed its mind, and had done so at {} ms", ran.names[machine], pair[0]));
+    }
+}
+
+/// Once each answer was given, no routing lacks what an earlier one had.
+fn all_answers_are_kept(ran: &Ran, (at, to): (Ms, Ms), docket: &mut Docket) {
+    let from = at + (ran.plan.control_planes() as Ms + 1) * DNS_TURN;
+    if from >= to || !ran.history.throughout(at, to, |state| state.faults <= 1) {
+        return;
+    }
+    for (run, seen) in ran.log.runs.iter().filter(|(_, seen)| seen.from <= at && seen.to.is_none_or(|end| end > to)) {
+        let mut had = BTreeSet::new();
+        docket.evaluated();
+        for (when, routing) in ran.log.routes.get(run).into_iter().flatten().filter(|(when, _)| *when <= to) {
+            let has: Band = routing.upstreams.iter().map(|upstream| upstream.endpoint.addr()).collect();
+            let lost: Vec<_> = had.difference(&has).collect();
+            if !lost.is_empty() && *when >= from {
+                docket.broken(*when, || format!("{} no longer has {lost:?}", ran.names[seen.machine]));
+            }
+            had = has;
+        }
     }
 }
 

@@ -240,4 +240,27 @@ mod tests {
         let endless = [vec![b'x'; 1 << 20], b"\n10.0.0.1 api\n".to_vec()].concat();
         assert_eq!(found("api", &endless), ["10.0.0.1"]);
     }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_holds_one_thread_and_costs_only_what_stands_in_it() {
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let file = Watched::new(PathBuf::from("/nowhere"), 1);
+        let begin = tokio::time::Instant::now();
+        file.refresh(move |_, kept| {
+            let _ = hangs.recv();
+            *lock(kept) = 2;
+            Ok(())
+        })
+        .await;
+        assert_eq!(file.kept(|kept| *kept), 1, "what was read last");
+        file.refresh(|_, _| panic!("a second thread")).await;
+        assert!(begin.elapsed() < 3 * FILE_WAIT);
+        drop(release);
+        file.refresh(|_, kept| {
+            *lock(kept) += 10;
+            Ok(())
+        })
+        .await;
+        assert_eq!(file.kept(|kept| *kept), 12, "the first one came to its end");
+    }
 }
