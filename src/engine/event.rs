@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
+pub use super::order::{ProbeLimits, ProbeOrder};
 use super::selection::Routing;
 use super::time::Moment;
 
@@ -405,46 +406,6 @@ impl ResetReason {
             ResetReason::Hung => "hung",
             ResetReason::TrustWithdrawn => "trust_withdrawn",
         }
-    }
-}
-
-/// A probe to make.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeOrder {
-    /// Told back in [`Probed`].
-    pub id: u64,
-    /// Where.
-    pub endpoint: Endpoint,
-    /// The name its certificate must cover; [`None`] for the cluster's ordinary one.
-    pub server_name: Option<String>,
-    /// Do not use a kept connection, and drop the one there is.
-    pub fresh: bool,
-    /// Keep the connection afterwards.
-    pub keep: bool,
-    /// How long each phase may take.
-    pub limits: ProbeLimits,
-}
-
-/// How long each phase of a probe may take; an answer that comes later is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeLimits {
-    /// From the first SYN to the connection.
-    pub dial: Duration,
-    /// From the connection to the end of the TLS handshake.
-    pub handshake: Duration,
-    /// From the request to the answer's head.
-    pub answer: Duration,
-}
-
-impl ProbeLimits {
-    /// The same limit for each phase.
-    pub fn of(each: Duration) -> ProbeLimits {
-        ProbeLimits { dial: each, handshake: each, answer: each }
-    }
-
-    /// How long the whole probe may take.
-    pub fn total(&self) -> Duration {
-        self.dial + self.handshake + self.answer
     }
 }
 

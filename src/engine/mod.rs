@@ -28,6 +28,7 @@ mod hearing;
 mod known;
 mod latency;
 pub mod liveness;
+mod order;
 mod own_listeners;
 pub mod policy;
 mod probing;

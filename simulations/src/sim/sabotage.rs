@@ -3,14 +3,18 @@
 //! Each stands between an agent and its engine and drops, delays or forges one kind of event, effect or routing, or is a setting no
 //! person may write. Nothing of it is in the agent.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prismesh::engine::event::{Configured, Notice, Outcome, Probed, ResetReason, Saw, Verdict};
+use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Saw, Verdict};
 use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstream};
 
 use super::watched::Spoil;
+
+mod stale;
+
+use stale::{BelievesEachAnswer, Nervous, Stubborn};
 
 /// One way to spoil an agent.
 #[derive(Clone, Copy, Debug)]
@@ -401,69 +405,6 @@ impl Spoil for Empties {
             }
         }
         effects
-    }
-}
-
-/// Tells every second round trip tenfold.
-#[derive(Default)]
-struct Nervous(u64);
-
-impl Spoil for Nervous {
-    fn event(&mut self, _: Moment, mut event: Event) -> Vec<Event> {
-        if let Event::Probed(Probed { rtt: Some(rtt), .. }) = &mut event {
-            self.0 += 1;
-            // Long enough each way for the estimate to follow.
-            if (self.0 / 60).is_multiple_of(2) {
-                *rtt *= 10;
-            }
-        }
-        vec![event]
-    }
-}
-
-/// Tells a few round trips of each endpoint, and then always the first.
-#[derive(Default)]
-struct Stubborn(BTreeMap<Endpoint, Duration>);
-
-impl Spoil for Stubborn {
-    fn event(&mut self, _: Moment, mut event: Event) -> Vec<Event> {
-        if let Event::Probed(Probed { rtt: Some(rtt), endpoint, .. }) = &mut event {
-            *rtt = *self.0.entry(*endpoint).or_insert(*rtt);
-        }
-        if let Event::Traffic { saw: Saw::Connected(rtt), endpoint } = &mut event {
-            *rtt = *self.0.entry(*endpoint).or_insert(*rtt);
-        }
-        vec![event]
-    }
-}
-
-/// Tells one of the addresses that were found by name, and each half minute another one.
-#[derive(Default)]
-struct BelievesEachAnswer {
-    all: Vec<Configured>,
-    next: Option<Moment>,
-    turn: usize,
-}
-
-impl Spoil for BelievesEachAnswer {
-    fn event(&mut self, now: Moment, event: Event) -> Vec<Event> {
-        let mut events = vec![event];
-        if let Some(Event::Configured(all)) = events.first() {
-            self.all.clone_from(all);
-        }
-        if now >= *self.next.get_or_insert(now + Duration::from_secs(30)) {
-            self.next = Some(now + Duration::from_secs(30));
-            self.turn += 1;
-            let named: Vec<Endpoint> = self.all.iter().filter(|one| one.by_name).map(|one| one.endpoint).collect();
-            let told = named.get(self.turn % named.len().max(1)).copied();
-            let answered = self.all.iter().filter(|one| !one.by_name || Some(one.endpoint) == told);
-            events.push(Event::Configured(answered.cloned().collect()));
-        }
-        events
-    }
-
-    fn due(&self) -> Option<Moment> {
-        self.next
     }
 }
 

@@ -207,8 +207,19 @@ impl Driver {
             self.withdrawn.insert(*endpoint, self.now);
         }
         let before: BTreeSet<Endpoint> = self.engine.routing().upstreams.iter().map(|upstream| upstream.endpoint).collect();
+        let rejected: BTreeSet<Endpoint> = match &event {
+            Event::TrustChanged(worth) => worth
+                .iter()
+                .filter(|(_, worth)| matches!(worth, Reverified::Rejected(_)))
+                .map(|(endpoint, _)| *endpoint)
+                .collect(),
+            _ => BTreeSet::new(),
+        };
         for effect in self.engine.handle(self.now, event) {
             match effect {
+                Effect::Reset { endpoint, reason: ResetReason::TrustWithdrawn, silent_since, .. } => {
+                    assert!(rejected.contains(&endpoint) && silent_since.is_none(), "only a rejected certificate resets all");
+                }
                 Effect::Probe(order) => {
                     self.flying.retain(|(_, other)| other.endpoint != order.endpoint);
                     self.flying.push((self.now, order));
