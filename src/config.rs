@@ -85,7 +85,21 @@ pub struct Loaded {
     pub effective: Layer,
     /// What a person should know although it is no error, a line each.
     pub warnings: Vec<String>,
+    /// Files that the configuration names and that are missing, or cannot be read for now.
+    pub missing: Vec<Missing>,
 }
+
+/// A file that is missing, or cannot be read for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The setting that names it.
+    pub setting: Setting,
+    /// What is wrong with it.
+    pub error: ConfigError,
+}
+
+/// The name of a machine that has no name yet.
+const PLACEHOLDER: &str = "localhost";
 
 impl Config {
     /// Where kubeadm keeps the cluster's CA: used where none is given and a file is there.
@@ -99,7 +113,7 @@ impl Config {
     pub async fn load(sources: &Sources, store: &dyn Store) -> Result<Loaded, ConfigError> {
         let (effective, mut warnings) = sources.merge(store).await?;
         let config = valid::config(&effective, sources.file.clone())?;
-        files::check(&config, &effective, store).await?;
+        let missing = files::check(&config, &effective, store).await?;
         if config.ca.is_none() {
             warnings.push(format!(
                 "no CA: what answers cannot be verified, any address that a member names may be taken for an apiserver; \
@@ -107,7 +121,12 @@ impl Config {
                 files::DEFAULT_CA
             ));
         }
-        Ok(Loaded { config, effective, warnings })
+        Ok(Loaded { config, effective, warnings, missing })
+    }
+
+    /// Whether the machine has no name yet, and no other was given: this node cannot be told from others.
+    pub fn unnamed(&self) -> bool {
+        parse::is_placeholder(&self.node)
     }
 
     /// Where the agent that these sources configure serves its status: for tools that only want to talk to it, so nothing else is

@@ -34,6 +34,11 @@ pub fn reloading() {
     }
 }
 
+/// What `systemctl status` shows: what the service waits for.
+pub fn status(text: &str) {
+    tell(&[NotifyState::Status(&text.replace('\n', " "))]);
+}
+
 /// The service is alive. To be told only after a round trip through what has to be alive.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);

@@ -82,6 +82,11 @@ pub trait Datagram: Send + Sync {
     /// Binds a socket. Port 0 takes a free one. An IPv6 wildcard is dual stack; mapped addresses come out canonical.
     fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn DatagramSocket>>>;
 
+    /// Binds a socket to an address that this machine does not have yet.
+    fn bind_ahead(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn DatagramSocket>>> {
+        self.bind(addr)
+    }
+
     /// The source address this machine would use towards `to` (nothing is sent).
     fn source_towards(&self, to: SocketAddr) -> io::Result<IpAddr>;
 }
@@ -102,6 +107,11 @@ pub trait DatagramSocket: Send + Sync {
 pub trait Net: Send + Sync {
     /// Listens for connections. Port 0 takes a free one.
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+
+    /// Listens at an address that this machine does not have yet, and serves it once it does.
+    fn listen_ahead(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        self.listen(addr)
+    }
 
     /// Dials. The stream has `TCP_NODELAY` and the upstream side's keepalive.
     fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;

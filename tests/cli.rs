@@ -82,11 +82,9 @@ fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
         ("--config type.yaml", "type.yaml:3: listen is a list of texts; "),
         ("--config port.yaml", "port.yaml:4: listen: \"70000\" is not a port, which is 0 to 65535; "),
         ("--config syntax.yaml", "syntax.yaml:"),
-        ("--config none.yaml", "none.yaml: the configuration file (--config, PRISMESH_CONFIG) does not exist; "),
         ("--config .", ".: the configuration file (--config, PRISMESH_CONFIG) "),
         ("", "cluster: not set, and it is required; "),
         ("--cluster a", "keyring: not set, and gossip needs its keys; "),
-        ("--cluster a --keyring none", "flag --keyring: none does not exist; "),
         ("--cluster a --keyring open", "flag --keyring: open is open to others (mode 0644); chmod 600 open"),
         ("--cluster a --keyring link", "flag --keyring: link is open to others (mode 0644); chmod 600 link"),
         ("--cluster a --keyring junk", "flag --keyring: junk is not a keyring: "),
@@ -103,6 +101,28 @@ fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
         }
     }
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), before);
+}
+
+#[test]
+fn a_check_refuses_what_is_missing_for_which_a_run_would_wait() {
+    let place = Place::new();
+    for (line, start) in [
+        ("--config none.yaml", "none.yaml: the configuration file (--config, PRISMESH_CONFIG) does not exist; "),
+        ("--cluster a --keyring none", "flag --keyring: none does not exist; "),
+        ("--cluster a --keyring k --ca ca.pem --probe-token-file none", "flag --probe-token-file: none does not exist; "),
+    ] {
+        let complaint = place.refused(&format!("config check --state-dir state {line}"));
+        assert!(complaint.starts_with(start), "{line}\n{complaint}");
+    }
+}
+
+#[test]
+fn a_name_that_every_machine_has_is_refused_as_a_nodes_name() {
+    let place = Place::new();
+    for name in ["localhost", "LocalHost.localdomain", "localhost6"] {
+        let complaint = place.refused(&format!("config check --cluster a --keyring k --node {name}"));
+        assert!(complaint.starts_with(&format!("flag --node: {name} is the name of every machine; ")), "{complaint}");
+    }
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub struct Metrics {
     pub panics: u64,
     /// Starts after its first of each task that is started again when it ends.
     pub task_restarts: Counts,
+    /// What the agent waits for, 1 each.
+    pub waiting: Counts,
     /// Lines of the log that could not be queued or written.
     pub log_lines_dropped: u64,
     /// Names that could not be resolved in a family when they were last looked up.
@@ -185,6 +187,8 @@ impl Page<'_> {
         self.count("panics", "Panics of the process", metrics.panics);
         let restarts = words("task", &metrics.task_restarts);
         self.counts("task_restarts", "Restarts of a task that ended or panicked", restarts);
+        let waiting = words("for", &metrics.waiting).into_iter().map(|(labels, one)| (labels, number(one)));
+        self.gauges("waiting", "1 for each thing that the agent waits for while it serves", waiting);
         self.count("log_lines_dropped", "Log lines that could not be queued or written", metrics.log_lines_dropped);
         let help = "Names whose last look-up failed in an address family; what was known of them is kept";
         self.gauge("names_unresolved", help, number(metrics.names_unresolved));

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,11 +16,12 @@ use super::measures::Tally;
 use crate::config::Config;
 use crate::engine::event::{Notice, Outcome, OwnReport, ProbeOrder, Probed, Reverified, Saw, Verdict};
 use crate::engine::{Effect, Endpoint, Event, Explained, Routing, Source};
-use crate::gossip::{Gossip, Heard, Say};
+use crate::gossip::keyring::Keyring;
+use crate::gossip::{self, Gossip, Heard, Say};
 use crate::names::Resolved;
 use crate::proxy::Proxy;
 use crate::supervise::caught;
-use crate::world::World;
+use crate::world::{DatagramSocket, World};
 
 /// How often the proxy's connection counts are read.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,6 +34,8 @@ pub(super) enum Order {
     Configure(Arc<Config>),
     /// Probes believe another CA; what the last certificate of each endpoint is worth to it.
     TrustChanged(BTreeMap<Endpoint, Reverified>),
+    /// Gossip begins on this socket with these keys: it had to wait for something.
+    Gossip(Arc<dyn DatagramSocket>, Keyring),
 }
 
 /// What the engine knows, for people.
@@ -59,7 +62,9 @@ pub(super) struct Driver {
     pub(super) own: Own,
     pub(super) routing: watch::Sender<Arc<Routing>>,
     pub(super) proxy: Proxy,
-    pub(super) gossip: Option<Gossip>,
+    /// Empty while gossip is off, or waits for something.
+    pub(super) gossip: Arc<OnceLock<Gossip>>,
+    pub(super) heard: mpsc::Sender<Heard>,
     pub(super) tally: Arc<Tally>,
     pub(super) say: Say,
     pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
@@ -129,10 +134,33 @@ impl Driver {
                 if config.allow != self.config.allow {
                     self.tell(Event::Allowed(config.allow.clone()), probed);
                 }
+                if config.node != self.config.node {
+                    self.tell(Event::Named(config.node.clone()), probed);
+                }
                 self.config = config;
                 self.configured(resolved, probed);
             }
+            Order::Gossip(socket, keyring) => self.gossip(socket, keyring),
         }
+    }
+
+    /// Begins gossip. A second time changes nothing.
+    pub(super) fn gossip(&mut self, socket: Arc<dyn DatagramSocket>, keyring: Keyring) {
+        self.gossip.get_or_init(|| {
+            let config = &self.config;
+            let settings = gossip::Settings {
+                cluster: config.cluster.clone(),
+                name: config.node.clone(),
+                socket,
+                advertise: config.gossip.as_ref().and_then(|gossip| gossip.advertise),
+                apiservers: config.apiservers.clone(),
+                keyring,
+                seeds: self.seeds.subscribe(),
+                allow: config.allow.clone(),
+                state_dir: config.state_dir.clone(),
+            };
+            Gossip::start(&self.world, settings, self.say.clone(), self.heard.clone())
+        });
     }
 
     fn configured(&mut self, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
@@ -219,7 +247,7 @@ impl Driver {
             Effect::Release => self.proxy.release(),
             Effect::Publish { say, urgent } => self.publish(say, urgent),
             Effect::Remember { endpoints, cluster_size } => {
-                if let Some(gossip) = &self.gossip {
+                if let Some(gossip) = self.gossip.get() {
                     gossip.remember(endpoints, cluster_size);
                 }
             }
@@ -250,7 +278,7 @@ impl Driver {
 
     fn publish(&mut self, report: OwnReport, urgent: bool) {
         self.say.report = report;
-        if let Some(gossip) = &self.gossip {
+        if let Some(gossip) = self.gossip.get() {
             gossip.say(self.say.clone(), urgent);
         }
     }

@@ -24,6 +24,7 @@ pub(super) struct Tally {
     /// Why the last reload failed, if it did.
     reload_problem: Mutex<Option<String>>,
     panics: AtomicU64,
+    waiting: Mutex<BTreeMap<&'static str, String>>,
     probes: Mutex<BTreeMap<Endpoint, Counts>>,
 }
 
@@ -47,10 +48,20 @@ impl Tally {
         *self.reload_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
-    /// What a person should know of the last reload.
-    pub(super) fn note(&self) -> Option<String> {
-        let problem = self.reload_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Some(format!("the last reload failed, and everything stayed as it was: {problem}"))
+    /// What the agent waits for.
+    pub(super) fn waits_for(&self, missing: BTreeMap<&'static str, String>) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = missing;
+    }
+
+    fn waiting(&self) -> BTreeMap<&'static str, String> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a person should know of the last reload, and of what is missing.
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        let problem = self.reload_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reload = problem.map(|problem| format!("the last reload failed, and everything stayed as it was: {problem}"));
+        reload.into_iter().chain(self.waiting().into_values())
     }
 
     /// What is not known any more is not counted any more.
@@ -130,10 +141,11 @@ impl View {
             log_lines_dropped: log::dropped(),
             names_unresolved: names.names.len() as u64,
             name_lookup_failures: names.failures,
+            waiting: self.tally.waiting().into_keys().map(|what| (what, 1)).collect(),
             reload_failures: self.tally.reload_failures.load(Ordering::Relaxed),
             ca_missing: !self.ca().in_force,
             ca_unreadable: self.ca().problem.is_some(),
-            gossip: self.gossip.as_ref().map(gossip),
+            gossip: self.gossip.get().map(gossip),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -18,7 +18,7 @@ use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, OwnReport, Reverified, Role};
 use crate::engine::{Endpoint, Engine, Identity, Routing, policy};
 use crate::gossip::keyring::Keyring;
-use crate::gossip::{self, Gossip, Say};
+use crate::gossip::{Gossip, Say};
 use crate::names::Names;
 use crate::proxy::{self, Proxy};
 use crate::supervise::{Ended, Essential, Supervised};
@@ -51,7 +51,7 @@ const BACKLOG: usize = 1024;
 /// left. [`Agent::stop`] is the orderly way.
 pub struct Agent {
     proxy: Proxy,
-    gossip: Option<Gossip>,
+    gossip: Arc<OnceLock<Gossip>>,
     orders: mpsc::Sender<Order>,
     names: watch::Sender<Vec<HostPort>>,
     config: Arc<ArcSwap<Config>>,
@@ -67,7 +67,7 @@ pub struct Sockets {
     pub proxy: Vec<Box<dyn Listener>>,
     /// Health, metrics, status.
     pub admin: Box<dyn Listener>,
-    /// Gossip and its keys; [`None`] when it is off.
+    /// Gossip and its keys; [`None`] when it is off, or [has to wait](Agent::begin_gossip).
     pub gossip: Option<(Box<dyn DatagramSocket>, Keyring)>,
 }
 
@@ -96,18 +96,14 @@ impl Agent {
         let (heard, hearing) = mpsc::channel(BACKLOG);
         let (orders, ordered) = mpsc::channel(BACKLOG);
         let (names, targets) = watch::channel(targets(&config));
-        let (seeds, seeded) = watch::channel(Vec::new());
+        let seeds = watch::Sender::new(Vec::new());
         let names_kept = Names::start(world.resolver.clone(), targets);
         let resolved = names_kept.resolved();
 
         let proxy = Proxy::start(world, sockets.proxy, routes.clone(), proxy::Settings { max_connections }, saw);
-        let say = first_say(&config);
-        let gossip = sockets.gossip.map(|(socket, keyring)| {
-            Gossip::start(world, gossip_settings(&config, socket.into(), keyring, seeded), say.clone(), heard)
-        });
-        let tally = Arc::new(Tally::default());
+        let (gossip, tally) = (Arc::new(OnceLock::new()), Arc::new(Tally::default()));
         let config = Arc::new(config);
-        let driver = Driver {
+        let mut driver = Driver {
             engine: within(Engine::new(identity(&config))),
             world: world.clone(),
             config: config.clone(),
@@ -115,11 +111,15 @@ impl Agent {
             routing,
             proxy: proxy.clone(),
             gossip: gossip.clone(),
+            heard,
             tally: tally.clone(),
-            say,
+            say: first_say(&config),
             seeds,
             connections: BTreeMap::new(),
         };
+        if let Some((socket, keyring)) = sockets.gossip {
+            driver.gossip(socket.into(), keyring);
+        }
         let ears = Ears { heard: hearing, saw: sights, resolved, orders: ordered };
         let (essential, driver_ended) = Essential::new();
         let driver = AbortOnDropHandle::new(tokio::spawn(essential.run("the engine's driver", driver.run(ears))));
@@ -149,7 +149,7 @@ impl Agent {
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
     pub async fn reload(&self, config: Config, keyring: Option<Keyring>) {
-        if let (Some(gossip), Some(keyring)) = (&self.gossip, keyring) {
+        if let (Some(gossip), Some(keyring)) = (self.gossip.get(), keyring) {
             gossip.reload(keyring, config.allow.clone());
         }
         self.view.tally.reload_failed(None);
@@ -169,6 +169,17 @@ impl Agent {
             // The driver ends only with the agent.
             let _ = self.orders.send(Order::TrustChanged(worth)).await;
         }
+    }
+
+    /// Begins gossip, where it had to wait for its keys or for this node's name.
+    pub async fn begin_gossip(&self, socket: Box<dyn DatagramSocket>, keyring: Keyring) {
+        // The driver ends only with the agent.
+        let _ = self.orders.send(Order::Gossip(socket.into(), keyring)).await;
+    }
+
+    /// What this agent waits for while it serves, in words by a word of a fixed set. Replaces what was said before.
+    pub fn waits_for(&self, missing: BTreeMap<&'static str, String>) {
+        self.view.tally.waits_for(missing);
     }
 
     /// A reload failed: what was there stays, and the metric and the status say so.
@@ -201,7 +212,7 @@ impl Agent {
     /// Says good-bye, serves on until the drain ends or `hurry` is cancelled, and stops.
     pub async fn stop(self, hurry: CancellationToken) {
         let farewell = async {
-            if let Some(gossip) = &self.gossip {
+            if let Some(gossip) = self.gossip.get() {
                 tokio::select! {
                     () = gossip.leave() => {}
                     () = hurry.cancelled() => {}
@@ -247,23 +258,4 @@ fn targets(config: &Config) -> Vec<HostPort> {
     let seeds = config.gossip.iter().flat_map(|gossip| &gossip.seeds);
     let endpoints = config.external.iter().chain(&config.endpoints).map(|target| &target.at);
     seeds.chain(endpoints).cloned().collect()
-}
-
-fn gossip_settings(
-    config: &Config,
-    socket: Arc<dyn DatagramSocket>,
-    keyring: Keyring,
-    seeds: watch::Receiver<Vec<SocketAddr>>,
-) -> gossip::Settings {
-    gossip::Settings {
-        cluster: config.cluster.clone(),
-        name: config.node.clone(),
-        socket,
-        advertise: config.gossip.as_ref().and_then(|gossip| gossip.advertise),
-        apiservers: config.apiservers.clone(),
-        keyring,
-        seeds,
-        allow: config.allow.clone(),
-        state_dir: config.state_dir.clone(),
-    }
 }

@@ -1,26 +1,29 @@
 //! The agent as a process: real sockets, signals, systemd, and files that change under it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::ca::{self, CaStatus};
 use super::decide::Decide;
 use super::{Agent, Sockets, sockets};
-use crate::config::{Config, Loaded, Snapshot, Sources};
+use crate::config::{Config, Loaded, Missing, Reload, Setting, Snapshot, Sources};
 use crate::engine::Engine;
 use crate::gossip::keyring::Keyring;
 use crate::probe::{Before, TlsProber, Trust};
 use crate::service::{self, Inherited};
-use crate::world::{Clock, Net, Store, WallClock, World, real};
+use crate::world::{Clock, DatagramSocket, Net, Store, WallClock, World, real};
 
 /// Files are looked at this often; SIGHUP looks at once.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const LOOK_INTERVAL: Duration = ca::RETRY;
+/// The same while something is missing.
+const MISSING_INTERVAL: Duration = Duration::from_secs(1);
 /// Descriptors that are not counted on for connections: 64 for probes, gossip, cache and admin, the rest for races.
 const RESERVED_DESCRIPTORS: u64 = 256;
 /// Connections at most, whatever the limit of descriptors: each needs two.
@@ -56,14 +59,14 @@ pub async fn run(
     within: impl FnOnce(Engine) -> Box<dyn Decide>,
 ) -> Result<(), StartError> {
     let descriptors = service::raise_descriptor_limit();
-    let config = loaded.config;
+    let Loaded { config, missing, .. } = loaded;
     let machine = |error: std::io::Error| StartError::Machine(error.to_string());
     let store: Arc<dyn Store> = Arc::new(real::Files);
     let wall: Arc<dyn WallClock> = Arc::new(real::SystemClock);
     let net: Arc<dyn Net> = Arc::new(real::RealNet);
     let clock = Clock::start();
     let before = ca::before(&*store, &config).await;
-    let (trust, keyring) = secrets(&config, &files, &wall, before).await.map_err(StartError::Configuration)?;
+    let (trust, keyring) = secrets(&config, &missing, &files, &wall, before).await.map_err(StartError::Configuration)?;
     ca::remember(&*store, &config, &trust).await;
     let fingerprint = config.fingerprint(&*files).await;
     files.thaw().await;
@@ -77,14 +80,16 @@ pub async fn run(
         wall,
         clock,
     };
-    let sockets = bind(&config, &world, keyring, &mut inherited).await?;
+    let (sockets, gossip) = bind(&config, &world, keyring, &mut inherited).await?;
     let most = most_connections(config.max_connections, descriptors);
     let mut signals = Signals::new().map_err(machine)?;
     let agent = Agent::start(config, &world, sockets, most, within).map_err(machine)?;
     agent.trust(CaStatus::of(&prober.trust()), None).await;
     service::ready();
-    let process = Process { agent: &agent, world: &world, prober: &prober, sources: &sources, asked: Notify::new() };
-    process.serve(&mut signals, fingerprint).await.inspect_err(|reason| error!(%reason, "prismesh ends, to be started again"))?;
+    let process = Process { agent: &agent, world: &world, prober: &prober, asked: Notify::new() };
+    let mut followed = Followed { sources, fingerprint, missing, gossip, waits: BTreeMap::new() };
+    process.tell_what_is_missing(&mut followed);
+    process.serve(&mut signals, followed).await.inspect_err(|reason| error!(%reason, "prismesh ends, to be started again"))?;
     service::stopping();
     info!("stopping: serving on until the drain ends");
     let hurry = CancellationToken::new();
@@ -103,19 +108,30 @@ struct Process<'a> {
     agent: &'a Agent,
     world: &'a World,
     prober: &'a TlsProber,
-    sources: &'a Sources,
     /// SIGHUP has come.
     asked: Notify,
+}
+
+/// What the sources said when they were last loaded, and what is still missing.
+struct Followed {
+    sources: Sources,
+    fingerprint: [u8; 32],
+    /// Files that have been missing since the start.
+    missing: Vec<Missing>,
+    /// The socket, while gossip waits for its keys or for this node's name.
+    gossip: Option<Box<dyn DatagramSocket>>,
+    /// What a person was told of that.
+    waits: BTreeMap<&'static str, String>,
 }
 
 impl Process<'_> {
     /// Serves until a signal says stop, or a task has ended without which the agent is of no use.
     ///
     /// Signals, files and the watchdog do not wait for one another: a file system that hangs must not look like a hung agent.
-    async fn serve(&self, signals: &mut Signals, fingerprint: [u8; 32]) -> Result<(), StartError> {
+    async fn serve(&self, signals: &mut Signals, followed: Followed) -> Result<(), StartError> {
         tokio::select! {
             () = self.follow_signals(signals) => Ok(()),
-            () = self.follow_files(fingerprint) => Ok(()),
+            () = self.follow_files(followed) => Ok(()),
             () = self.feed_watchdog() => Ok(()),
             reason = self.agent.ended() => Err(StartError::Ended(reason)),
         }
@@ -142,23 +158,19 @@ impl Process<'_> {
     }
 
     /// Loads again what has changed, and everything when asked to. Never ends.
-    async fn follow_files(&self, mut fingerprint: [u8; 32]) {
-        let mut look = interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut missing = interval(ca::RETRY);
-        missing.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn follow_files(&self, mut followed: Followed) {
         loop {
-            let asked = tokio::select! {
-                () = self.asked.notified() => true,
-                _ = look.tick() => false,
-                _ = missing.tick(), if self.prober.trust().wants_ca() => false,
-            };
+            let pause = if followed.waits.is_empty() { LOOK_INTERVAL } else { MISSING_INTERVAL };
+            let asked = timeout(pause, self.asked.notified()).await.is_ok();
+            followed.sources.look_at_hostname();
+            let config = self.agent.config();
             let files = Arc::new(Snapshot::new(self.world.store.clone()));
             if asked {
                 service::reloading();
             }
-            if asked || self.agent.config().fingerprint(&*files).await != fingerprint {
-                fingerprint = self.reload(&files).await;
+            let named = config.unnamed() && followed.sources.has_hostname();
+            if asked || named || config.fingerprint(&*files).await != followed.fingerprint {
+                followed.fingerprint = self.reload(&mut followed, &files).await;
             }
             if asked {
                 service::ready();
@@ -168,28 +180,26 @@ impl Process<'_> {
 
     /// A good configuration replaces what was there; a bad one is told, counted and forgotten until a file changes again.
     /// Returns the fingerprint of what was read.
-    async fn reload(&self, files: &Arc<Snapshot>) -> [u8; 32] {
+    async fn reload(&self, followed: &mut Followed, files: &Arc<Snapshot>) -> [u8; 32] {
         let before = self.agent.config();
-        let loaded = async {
-            let loaded = Config::load(self.sources, &**files).await.map_err(|error| error.to_string())?;
-            let reload = before.reload(loaded.config);
-            let trust = self.prober.trust();
-            let secrets = secrets(&reload.config, files, &self.world.wall, Before::Believed(&trust)).await?;
-            Ok::<_, String>((reload, secrets))
-        };
-        match loaded.await {
-            Ok((reload, (trust, keyring))) => {
+        match self.load(followed, &before, files).await {
+            Ok((reload, missing, (trust, keyring))) => {
                 for setting in reload.restart {
                     warn!(setting, "changed, but it takes a restart to apply");
                 }
                 let fingerprint = reload.config.fingerprint(&**files).await;
                 files.thaw().await;
                 ca::remember(&*self.world.store, &reload.config, &trust).await;
-                let ca = CaStatus::of(&trust);
+                let (ca, named) = (CaStatus::of(&trust), !reload.config.unnamed());
                 let worth = self.prober.replace(trust).await;
-                self.agent.reload(reload.config, keyring).await;
+                self.agent.reload(reload.config, keyring.clone()).await;
                 self.agent.trust(ca, worth).await;
                 info!("configuration reloaded");
+                if let Some((keyring, socket)) = keyring.filter(|_| named).zip(followed.gossip.take_if(|_| named)) {
+                    self.agent.begin_gossip(socket, keyring).await;
+                }
+                followed.missing = missing;
+                self.tell_what_is_missing(followed);
                 fingerprint
             }
             Err(reason) => {
@@ -199,41 +209,97 @@ impl Process<'_> {
             }
         }
     }
+
+    /// Everything anew. A file that was there must not go missing.
+    async fn load(
+        &self,
+        followed: &Followed,
+        before: &Config,
+        files: &Arc<Snapshot>,
+    ) -> Result<(Reload, Vec<Missing>, Secrets), String> {
+        let Loaded { config, missing, .. } =
+            Config::load(&followed.sources, &**files).await.map_err(|error| error.to_string())?;
+        let known = |one: &&Missing| followed.missing.iter().any(|before| before.setting == one.setting);
+        if let Some(gone) = missing.iter().find(|one| !known(one)) {
+            return Err(gone.error.to_string());
+        }
+        let reload = before.reload(config);
+        let trust = self.prober.trust();
+        let secrets = secrets(&reload.config, &missing, files, &self.world.wall, Before::Believed(&trust)).await?;
+        Ok((reload, missing, secrets))
+    }
+
+    /// What the agent serves without, each once in the log, and in `status` and a metric for as long as it lasts.
+    fn tell_what_is_missing(&self, followed: &mut Followed) {
+        let mut waits: BTreeMap<&'static str, String> = BTreeMap::new();
+        for Missing { setting, error } in &followed.missing {
+            match setting {
+                Setting::Keyring => waits.insert("keyring", format!("gossip waits for its keyring: {error}")),
+                _ => waits.insert("probe_credentials", format!("probes are made without credentials: {error}")),
+            };
+        }
+        if followed.gossip.is_some() && self.agent.config().unnamed() {
+            let name = &self.agent.config().node;
+            let note = format!("gossip waits for this node's name: the hostname is still {name:?}; or give --node");
+            waits.insert("node_name", note);
+        }
+        for note in waits.iter().filter(|(what, _)| !followed.waits.contains_key(*what)).map(|(_, note)| note) {
+            warn!("{note}");
+        }
+        for what in followed.waits.keys().filter(|what| !waits.contains_key(*what)) {
+            info!(what, "no longer waited for");
+        }
+        if waits != followed.waits {
+            let all: Vec<&str> = waits.values().map(String::as_str).collect();
+            service::status(&all.join("; "));
+            followed.waits.clone_from(&waits);
+            self.agent.waits_for(waits);
+        }
+    }
 }
 
-/// Reads what probes trust and what gossip is sealed with.
+/// What probes trust, and what gossip is sealed with, if there is a keyring.
+type Secrets = (Trust, Option<Keyring>);
+
+/// Reads what probes trust and what gossip is sealed with, without what is missing.
 async fn secrets(
     config: &Config,
+    missing: &[Missing],
     files: &Arc<Snapshot>,
     wall: &Arc<dyn WallClock>,
     before: Before<'_>,
-) -> Result<(Trust, Option<Keyring>), String> {
-    let trust = Trust::load(files.clone(), wall.clone(), config, before).await.map_err(|error| error.to_string())?;
-    let Some(gossip) = &config.gossip else { return Ok((trust, None)) };
+) -> Result<Secrets, String> {
+    let lacks = |setting| missing.iter().any(|one| one.setting == setting);
+    let credentials = [Setting::ProbeCert, Setting::ProbeKey, Setting::ProbeTokenFile];
+    let probe_credentials = config.probe_credentials.clone().filter(|_| !credentials.into_iter().any(lacks));
+    let trusting = Config { probe_credentials, ..config.clone() };
+    let trust = Trust::load(files.clone(), wall.clone(), &trusting, before).await.map_err(|error| error.to_string())?;
+    let Some(gossip) = config.gossip.as_ref().filter(|_| !lacks(Setting::Keyring)) else { return Ok((trust, None)) };
     let wrong = |reason: String| format!("keyring {}: {reason}", gossip.keyring.display());
     let text = files.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| wrong(error.to_string()))?;
     let keyring = Keyring::parse(&text).map_err(|error| wrong(error.to_string()))?;
     Ok((trust, Some(keyring)))
 }
 
+/// All sockets; that of gossip on its own while gossip has to wait for its keys or for this node's name.
 async fn bind(
     config: &Config,
     world: &World,
     keyring: Option<Keyring>,
     inherited: &mut Inherited,
-) -> Result<Sockets, StartError> {
+) -> Result<(Sockets, Option<Box<dyn DatagramSocket>>), StartError> {
     let machine = |error: sockets::SocketError| StartError::Machine(error.to_string());
-    let gossip = match (&config.gossip, keyring) {
-        (Some(gossip), Some(keyring)) => {
-            Some((sockets::gossip(world, gossip.listen, inherited).await.map_err(machine)?, keyring))
-        }
-        _ => None,
+    let mut gossip = match &config.gossip {
+        Some(gossip) => Some(sockets::gossip(world, gossip.listen, inherited).await.map_err(machine)?),
+        None => None,
     };
-    Ok(Sockets {
+    let keyring = keyring.filter(|_| !config.unnamed());
+    let sockets = Sockets {
         proxy: sockets::proxy(world, config, inherited).await.map_err(machine)?,
         admin: sockets::admin(world, config, inherited).await.map_err(machine)?,
-        gossip,
-    })
+        gossip: gossip.take_if(|_| keyring.is_some()).zip(keyring),
+    };
+    Ok((sockets, gossip))
 }
 
 /// Connections at most: as many as were asked for and as the descriptors allow. With more of them than that, none would be

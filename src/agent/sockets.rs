@@ -1,5 +1,6 @@
 //! Where the sockets of a real agent come from: inherited by name or by address, else bound.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use crate::config::{Config, Listen};
@@ -49,7 +50,23 @@ pub(super) async fn admin(world: &World, config: &Config, inherited: &mut Inheri
     if let Some(listener) = inherited.take_tcp("admin", &[addr]).into_iter().next() {
         return adopt(listener, addr, ADMIN);
     }
-    world.net.listen(addr).await.map_err(|reason| SocketError { addr, reason, setting: ADMIN })
+    listen(world, addr, ADMIN).await
+}
+
+/// Listens, also at an address that this machine does not have yet: it may come later than this process.
+async fn listen(world: &World, addr: SocketAddr, setting: &'static str) -> Result<Box<dyn Listener>, SocketError> {
+    let listener = match world.net.listen(addr).await {
+        Err(reason) if reason.kind() == ErrorKind::AddrNotAvailable => {
+            warn_of_absent(addr, setting);
+            world.net.listen_ahead(addr).await
+        }
+        listener => listener,
+    };
+    listener.map_err(|reason| SocketError { addr, reason, setting })
+}
+
+fn warn_of_absent(addr: SocketAddr, setting: &str) {
+    tracing::warn!(%addr, setting, "this machine does not have this address: it is served once it does");
 }
 
 /// The gossip socket. Where this machine has no IPv6 the default falls back to IPv4.
@@ -68,14 +85,21 @@ pub(super) async fn gossip(
             tracing::info!(%addr, "this machine has no IPv6: gossip listens on IPv4 alone");
             world.datagram.bind(addr).await.map_err(error(addr))
         }
+        Err(reason) if reason.kind() == ErrorKind::AddrNotAvailable => {
+            warn_of_absent(listen.addr, GOSSIP);
+            world.datagram.bind_ahead(listen.addr).await.map_err(error(listen.addr))
+        }
         bound => bound.map_err(error(listen.addr)),
     }
 }
 
 async fn bind(world: &World, listen: Listen, setting: &'static str) -> Result<Option<Box<dyn Listener>>, SocketError> {
+    if listen.written {
+        return self::listen(world, listen.addr, setting).await.map(Some);
+    }
     match world.net.listen(listen.addr).await {
         Ok(listener) => Ok(Some(listener)),
-        Err(reason) if !listen.written && lacks_family(&reason) => {
+        Err(reason) if lacks_family(&reason) => {
             tracing::info!(addr = %listen.addr, %reason, "default listen address skipped: this machine lacks its family");
             Ok(None)
         }
@@ -90,6 +114,5 @@ fn adopt(listener: std::net::TcpListener, addr: SocketAddr, setting: &'static st
 
 /// No such family at all, or no address of it.
 fn lacks_family(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }

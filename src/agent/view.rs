@@ -1,7 +1,7 @@
 //! What the admin server shows: gathered from everyone at the moment it is asked for.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -40,7 +40,7 @@ pub(super) struct View {
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) proxy: Proxy,
-    pub(super) gossip: Option<Gossip>,
+    pub(super) gossip: Arc<OnceLock<Gossip>>,
     pub(super) routing: watch::Receiver<Arc<Routing>>,
     pub(super) unresolved: watch::Receiver<names::Failing>,
     pub(super) tally: Arc<Tally>,
@@ -65,9 +65,19 @@ impl View {
         }
     }
 
+    /// Addresses to listen on that this machine does not have, or not yet.
+    fn absent_addresses(&self) -> impl Iterator<Item = String> {
+        let Addresses { listen, admin, gossip } = &self.addresses;
+        let all = listen.iter().chain([admin]).chain(gossip);
+        // 127.0.0.0/8 is there wherever there is loopback, though packets to most of it come from 127.0.0.1.
+        let has = |ip: IpAddr| ip.is_unspecified() || (ip.is_ipv4() && ip.is_loopback()) || admin::View::has_address(self, ip);
+        let absent = all.filter(move |addr| !has(addr.ip()));
+        absent.map(|addr| format!("this machine does not have the listen address {addr}: it is served once it does"))
+    }
+
     /// The tasks that are started again when they end.
     pub(super) fn supervised(&self) -> impl Iterator<Item = &Supervised> {
-        let gossip = self.gossip.as_ref().map(Gossip::task);
+        let gossip = self.gossip.get().map(Gossip::task);
         gossip.into_iter().chain([&*self.names, &*self.admin])
     }
 
@@ -100,7 +110,8 @@ impl admin::View for View {
             let mut notes = knowledge.notes;
             notes.extend(self.supervised().filter_map(Supervised::note));
             notes.extend(log::trouble());
-            notes.extend(self.tally.note());
+            notes.extend(self.tally.notes());
+            notes.extend(self.absent_addresses());
             notes.extend(self.state.notes());
             let repeated = self.proxy.stats().repeated_hellos;
             if repeated > 0 {
@@ -119,10 +130,10 @@ impl admin::View for View {
                 version: env!("CARGO_PKG_VERSION").into(),
                 listen: self.addresses.listen.clone(),
                 admin: self.addresses.admin,
-                gossip: self.gossip.as_ref().and_then(Gossip::advertised).or(self.addresses.gossip),
+                gossip: self.gossip.get().and_then(Gossip::advertised).or(self.addresses.gossip),
                 started_s_ago: self.world.clock.now().since(Moment::START).as_secs_f64(),
                 upstreams: knowledge.endpoints.into_iter().map(upstream).collect(),
-                peers: self.gossip.iter().flat_map(Gossip::members).map(peer).collect(),
+                peers: self.gossip.get().into_iter().flat_map(Gossip::members).map(peer).collect(),
                 notes,
             })
         })

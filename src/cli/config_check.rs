@@ -14,6 +14,10 @@ pub(super) fn check(settings: Settings) -> Result<(), Failure> {
     let store = real::Files;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let loaded = runtime.block_on(load(&sources, &store))?;
+    // `run` would wait for it; who checks wants to know.
+    if let Some(missing) = loaded.missing.first() {
+        return Err(missing.error.clone().into());
+    }
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"));
     }
@@ -24,6 +28,9 @@ pub(super) fn check(settings: Settings) -> Result<(), Failure> {
 pub(super) async fn load(sources: &Sources, store: &dyn Store) -> Result<Loaded, ConfigError> {
     let loaded = Config::load(sources, store).await?;
     let Some(gossip) = &loaded.config.gossip else { return Ok(loaded) };
+    if loaded.missing.iter().any(|missing| missing.setting == Setting::Keyring) {
+        return Ok(loaded);
+    }
     let read = store.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| error.to_string());
     match read.and_then(|text| Keyring::parse(&text).map_err(|error| error.to_string())) {
         Ok(_) => Ok(loaded),

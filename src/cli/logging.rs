@@ -3,10 +3,12 @@
 use std::io::{self, IsTerminal};
 
 use anyhow::Context as _;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, Setting, Sources};
 use crate::log::Log;
+use crate::world::real;
 
 /// Starts logging to `log` as the configuration says. Where a subscriber is already in place, as in a test, it stays.
 pub(super) fn start(config: &Config, log: &'static Log) -> anyhow::Result<()> {
@@ -19,6 +21,22 @@ pub(super) fn start(config: &Config, log: &'static Log) -> anyhow::Result<()> {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
     };
     Ok(())
+}
+
+/// Logs for as long as the guard lives, on this thread alone, before the configuration is known: in JSON if a flag or the
+/// environment says so.
+pub(super) async fn early(sources: &Sources, log: &'static Log) -> DefaultGuard {
+    let without_file = Sources { file: None, ..sources.clone() };
+    let json = match without_file.merge(&real::Files).await {
+        Ok((layer, _)) => layer.value(Setting::LogFormat).is_some_and(|format| format.text == "json"),
+        Err(_) => false,
+    };
+    let lines = tracing_subscriber::fmt().log_internal_errors(false).with_ansi(false).with_writer(move || log);
+    if json {
+        tracing::subscriber::set_default(lines.json().flatten_event(true).finish())
+    } else {
+        tracing::subscriber::set_default(lines.finish())
+    }
 }
 
 /// The gossip library tells of every round's trouble; what matters of it this crate tells itself. Who names it gets it all.

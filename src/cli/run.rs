@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,7 +13,7 @@ use super::settings::Settings;
 use super::{config_check, logging};
 use crate::agent::decide::{Decide, Recorded};
 use crate::agent::process::{self, StartError};
-use crate::config::{Snapshot, Sources};
+use crate::config::{Loaded, Snapshot, Sources};
 use crate::log::{self, Log};
 use crate::service::{self, Inherited};
 use crate::supervise::{self, caught};
@@ -20,6 +21,9 @@ use crate::world::real;
 
 /// Threads that carry at most: more buy nothing for an apiserver's traffic, and each costs memory on every node.
 const WORKERS: usize = 4;
+
+/// A configuration file that is missing is looked for this often.
+const MISSING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `prismesh run`.
 #[derive(Debug, Args)]
@@ -62,8 +66,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 async fn serve(sources: &Sources, inherited: Inherited, record: Option<&Path>, log: &'static Log) -> Result<(), Failure> {
-    let files = Arc::new(Snapshot::new(Arc::new(real::Files)));
-    let loaded = config_check::load(sources, &*files).await?;
+    let (loaded, files) = load_once_it_is_there(sources, log).await?;
     logging::start(&loaded.config, log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -76,4 +79,28 @@ async fn serve(sources: &Sources, inherited: Inherited, record: Option<&Path>, l
         }
     };
     Ok(process::run(loaded, files, sources.clone(), inherited, within).await?)
+}
+
+/// Waits for a configuration file that is missing, or that cannot be read for now. What is wrong in another way is an error.
+async fn load_once_it_is_there(sources: &Sources, log: &'static Log) -> Result<(Loaded, Arc<Snapshot>), Failure> {
+    let mut told = false;
+    loop {
+        let files = Arc::new(Snapshot::new(Arc::new(real::Files)));
+        match config_check::load(sources, &*files).await {
+            Err(error) if error.missing => {
+                if !std::mem::replace(&mut told, true) {
+                    let _early = logging::early(sources, log).await;
+                    tracing::warn!("{error}; waiting for it, and serving nothing until then");
+                    service::status(&format!("waiting: {error}"));
+                }
+                tokio::time::sleep(MISSING_INTERVAL).await;
+            }
+            loaded => {
+                if told {
+                    service::status("");
+                }
+                return Ok((loaded?, files));
+            }
+        }
+    }
 }

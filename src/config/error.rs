@@ -13,12 +13,25 @@ pub struct ConfigError {
     pub what: String,
     /// What would be right.
     pub right: String,
+    /// A file is missing or cannot be read for now: waiting may mend it.
+    pub missing: bool,
 }
 
 impl ConfigError {
+    /// This error, as one that waiting may mend.
+    #[must_use]
+    pub(crate) fn missing(self, missing: bool) -> ConfigError {
+        ConfigError { missing, ..self }
+    }
+
     /// An error at a place.
     pub(crate) fn new(place: impl fmt::Display, what: impl Into<String>, right: impl Into<String>) -> ConfigError {
-        ConfigError { place: one_line(&place.to_string()), what: one_line(&what.into()), right: one_line(&right.into()) }
+        ConfigError {
+            place: one_line(&place.to_string()),
+            what: one_line(&what.into()),
+            right: one_line(&right.into()),
+            missing: false,
+        }
     }
 }
 

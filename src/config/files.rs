@@ -12,7 +12,7 @@ use super::error::ConfigError;
 use super::file::FILE_MOST;
 use super::layer::{Layer, Origin, Sources};
 use super::setting::Setting;
-use super::{Config, ProbeCredentials};
+use super::{Config, Missing, PLACEHOLDER, ProbeCredentials};
 use crate::world::Store;
 
 /// Where kubeadm keeps the cluster's CA.
@@ -48,9 +48,8 @@ impl Sources {
     fn defaults(&self) -> Layer {
         let mut layer = Layer::default();
         let mut put = |setting, texts: &[&str]| layer.put(setting, &Origin::Default, texts.iter().copied());
-        if let Some(hostname) = &self.hostname {
-            put(Setting::Node, &[hostname]);
-        }
+        let hostname = self.hostname.as_deref().filter(|hostname| !hostname.is_empty());
+        put(Setting::Node, &[hostname.unwrap_or(PLACEHOLDER)]);
         put(Setting::Listen, &["127.0.0.1:7445", "[::1]:7445"]);
         put(Setting::Admin, &["127.0.0.1:7446"]);
         put(Setting::GossipListen, &["[::]:7447"]);
@@ -78,7 +77,8 @@ async fn default_ca_exists(store: &dyn Store) -> bool {
 async fn read_file(path: &Path, store: &dyn Store) -> Result<Layer, ConfigError> {
     let bytes = store.read(path, FILE_MOST).await.map_err(|error| {
         let (what, right) = unreadable(&error, FILE_MOST);
-        ConfigError::new(path.display(), format!("the configuration file (--config, {}) {what}", Sources::FILE_VARIABLE), right)
+        let what = format!("the configuration file (--config, {}) {what}", Sources::FILE_VARIABLE);
+        ConfigError::new(path.display(), what, right).missing(may_come(&error))
     })?;
     Layer::from_yaml(path, &bytes)
 }
@@ -96,11 +96,25 @@ fn unreadable(error: &io::Error, most: usize) -> (String, &'static str) {
     }
 }
 
-/// Checks the files that a configuration names.
-pub(super) async fn check(config: &Config, given: &Layer, store: &dyn Store) -> Result<(), ConfigError> {
+/// Whether a file that cannot be read may be there, and readable, later.
+fn may_come(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
+    !matches!(error.kind(), FileTooLarge | InvalidFilename | InvalidInput | IsADirectory | NotADirectory)
+}
+
+/// Checks the files that a configuration names. Those that are missing, or cannot be read for now, are returned.
+pub(super) async fn check(config: &Config, given: &Layer, store: &dyn Store) -> Result<Vec<Missing>, ConfigError> {
     let named = Named { given, store };
+    let mut missing = Vec::new();
+    let mut note = |setting, checked: Result<(), ConfigError>| match checked {
+        Err(error) if error.missing => {
+            missing.push(Missing { setting, error });
+            Ok(())
+        }
+        checked => checked,
+    };
     if let Some(gossip) = &config.gossip {
-        named.keyring(&gossip.keyring).await?;
+        note(Setting::Keyring, named.keyring(&gossip.keyring).await)?;
     }
     named.state_directory(&config.state_dir).await?;
     if let Some(ca) = &config.ca {
@@ -108,12 +122,13 @@ pub(super) async fn check(config: &Config, given: &Layer, store: &dyn Store) -> 
     }
     match &config.probe_credentials {
         Some(ProbeCredentials::Certificate { cert, key }) => {
-            named.certificates(Setting::ProbeCert, cert).await?;
-            named.private_key(key).await
+            note(Setting::ProbeCert, named.certificates(Setting::ProbeCert, cert).await)?;
+            note(Setting::ProbeKey, named.private_key(key).await)?;
         }
-        Some(ProbeCredentials::Token(token)) => named.token(token).await,
-        None => Ok(()),
+        Some(ProbeCredentials::Token(token)) => note(Setting::ProbeTokenFile, named.token(token).await)?,
+        None => {}
     }
+    Ok(missing)
 }
 
 /// Files with the settings that name them.
@@ -130,7 +145,7 @@ impl Named<'_> {
     async fn read(&self, setting: Setting, path: &Path) -> Result<Vec<u8>, ConfigError> {
         self.store.read(path, SECRET_MOST).await.map_err(|error| {
             let (what, right) = unreadable(&error, SECRET_MOST);
-            self.wrong(setting, path, &what, right)
+            self.wrong(setting, path, &what, right).missing(may_come(&error))
         })
     }
 
@@ -139,7 +154,7 @@ impl Named<'_> {
         let bytes = self.read(Setting::Keyring, path).await?;
         let access = self.store.access(path).await.map_err(|error| {
             let (what, right) = unreadable(&error, SECRET_MOST);
-            self.wrong(Setting::Keyring, path, &what, right)
+            self.wrong(Setting::Keyring, path, &what, right).missing(may_come(&error))
         })?;
         let checked = access::secret(path, &access, self.store.user());
         checked.map_err(|(what, right)| self.wrong(Setting::Keyring, path, &what, &right))?;

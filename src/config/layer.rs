@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ConfigError;
+use super::parse::is_placeholder;
 use super::setting::Setting;
 
 /// Where a value was written.
@@ -143,8 +144,17 @@ impl Sources {
         let environment: Vec<_> = std::env::vars_os().collect();
         let named = environment.iter().find(|(name, value)| name == Sources::FILE_VARIABLE && !value.is_empty());
         let file = file.or_else(|| named.map(|(_, value)| PathBuf::from(value)));
-        let hostname = hostname::get().ok().and_then(|name| name.into_string().ok());
-        Sources { file, environment, flags, hostname }
+        Sources { file, environment, flags, hostname: machine_name() }
+    }
+
+    /// Whether the machine has a name by which it can be told from others.
+    pub fn has_hostname(&self) -> bool {
+        self.hostname.as_deref().is_some_and(|hostname| !is_placeholder(hostname))
+    }
+
+    /// Looks at the machine's name again: it may get one after this process has started.
+    pub fn look_at_hostname(&mut self) {
+        self.hostname = machine_name();
     }
 
     /// The environment's layer. A variable that is set but empty counts as not set. Lists are separated by white space.
@@ -178,6 +188,10 @@ impl Sources {
             .map(str::to_owned)
             .collect()
     }
+}
+
+fn machine_name() -> Option<String> {
+    hostname::get().ok().and_then(|name| name.into_string().ok())
 }
 
 #[cfg(test)]

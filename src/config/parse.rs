@@ -43,6 +43,12 @@ pub(super) fn node(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// Whether a name is what a machine is called that nobody has named yet.
+pub(super) fn is_placeholder(name: &str) -> bool {
+    let first = name.split('.').next().unwrap_or_default();
+    ["", "(none)", "localhost", "localhost4", "localhost6"].iter().any(|placeholder| first.eq_ignore_ascii_case(placeholder))
+}
+
 /// An address where we listen: port 0 is allowed.
 pub(super) fn listen(text: &str) -> Result<SocketAddr, Wrong> {
     let addr = socket_addr(text, "IP:PORT, such as 127.0.0.1:7445 or [::1]:7445; port 0 takes a free one")?;

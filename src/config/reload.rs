@@ -35,6 +35,7 @@ impl Config {
         };
         let keep_ca = self.ca.is_some() && new.ca.is_none();
         let config = Config {
+            node: if self.unnamed() { new.node } else { self.node.clone() },
             gossip,
             external: new.external,
             endpoints: new.endpoints,
@@ -81,7 +82,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
     let advertise = |config: &Config| config.gossip.as_ref().and_then(|gossip| gossip.advertise);
     let changed = [
         (Setting::Cluster, old.cluster != new.cluster),
-        (Setting::Node, old.node != new.node),
+        (Setting::Node, old.node != new.node && !old.unnamed()),
         (Setting::Listen, old.listen != new.listen),
         (Setting::Admin, old.admin != new.admin),
         (Setting::GossipListen, gossip_listen(old) != gossip_listen(new)),

@@ -165,14 +165,12 @@ fn a_missing_unreadable_or_endless_file_is_refused_and_named() {
 }
 
 #[test]
-fn the_cluster_is_required_and_the_node_is_where_the_machine_has_no_name() {
+fn the_cluster_is_required_and_a_nodes_name_is_printable() {
     assert!(
         load("--keyring /k")
             .unwrap_err()
             .starts_with("cluster: not set, and it is required; give --cluster ID, PRISMESH_CLUSTER")
     );
-    let nameless = Sources { hostname: None, ..sources(GOOD) };
-    assert!(block_on(Config::load(&nameless, &files())).unwrap_err().to_string().starts_with("node: not set"));
     assert!(refused(&format!("--cluster {}", "c".repeat(65))).starts_with("flag --cluster: the cluster's id has 65 bytes"));
     assert!(refused("--node knöten").contains("is no node name"));
 }
@@ -196,10 +194,13 @@ fn a_keyring_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn a_missing_unreadable_or_empty_keyring_is_refused() {
-    assert_eq!(refused("--keyring /none"), "flag --keyring: /none does not exist; write the path of a file that is there");
+fn a_missing_or_unreadable_keyring_is_told_as_missing_and_an_empty_one_is_refused() {
+    let missing = load(&format!("{GOOD} --keyring /none")).unwrap().missing;
+    let told = missing[0].error.to_string();
+    assert_eq!(told, "flag --keyring: /none does not exist; write the path of a file that is there");
+    let missing = block_on(Config::load(&sources(GOOD), &files().with_unreadable("/k"))).unwrap().missing;
+    assert!(missing[0].error.to_string().contains("cannot be read: permission denied"));
     let with = |files: Files| block_on(Config::load(&sources(GOOD), &files)).unwrap_err().to_string();
-    assert!(with(files().with_unreadable("/k")).contains("cannot be read: permission denied"));
     assert!(with(files().with("/k", 0o600, " \n")).contains("is empty"));
 }
 
@@ -386,4 +387,72 @@ fn a_change_of_any_watched_file_changes_the_fingerprint() {
 fn a_ca_that_appears_where_kubeadm_puts_it_is_noticed() {
     let config = load("--cluster a --keyring /k").unwrap().config;
     assert!(config.watched_files().contains(&PathBuf::from("/etc/kubernetes/pki/ca.crt")));
+}
+
+/// Each read finds one byte more.
+#[derive(Default)]
+struct Growing(std::sync::atomic::AtomicUsize);
+
+impl Store for Growing {
+    fn read<'a>(&'a self, _: &'a Path, _: usize) -> BoxFuture<'a, io::Result<Vec<u8>>> {
+        let length = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::pin(async move { Ok(vec![b'#'; length]) })
+    }
+
+    fn write<'a>(&'a self, _: &'a Path, _: &'a [u8]) -> BoxFuture<'a, io::Result<()>> {
+        unreachable!("loading a configuration writes nothing")
+    }
+
+    fn mode<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<u32>> {
+        Box::pin(async { Ok(0o600) })
+    }
+}
+
+#[test]
+fn the_fingerprint_is_of_the_bytes_that_were_loaded_though_the_file_has_changed_since() {
+    let config = good("");
+    let growing = std::sync::Arc::new(Growing::default());
+    let loaded = Snapshot::new(growing.clone());
+    let (bytes, later) =
+        (block_on(loaded.read(Path::new("/ca"), 100)).unwrap(), block_on(loaded.read(Path::new("/ca"), 100)).unwrap());
+    assert_eq!(bytes, later, "whoever loads reads the same");
+    let fingerprint = block_on(config.fingerprint(&loaded));
+    assert_eq!(block_on(config.fingerprint(&loaded)), fingerprint);
+    assert_ne!(block_on(config.fingerprint(&Snapshot::new(growing))), fingerprint, "the next look sees the change");
+    block_on(loaded.thaw());
+    assert_ne!(block_on(loaded.read(Path::new("/ca"), 100)).unwrap(), bytes, "and what reads it later sees it too");
+}
+
+#[test]
+fn files_that_may_come_are_missing_and_no_error() {
+    let loaded = load("--cluster prod --keyring /none --ca /ca --probe-cert /cert --probe-key /none").unwrap();
+    let missing: Vec<Setting> = loaded.missing.iter().map(|missing| missing.setting).collect();
+    assert_eq!(missing, [Setting::Keyring, Setting::ProbeKey]);
+    let unreadable = files().with_unreadable("/k");
+    let loaded = block_on(Config::load(&sources(GOOD), &unreadable)).unwrap();
+    assert_eq!(loaded.missing[0].setting, Setting::Keyring);
+    let error = block_on(Config::load(&Sources { file: Some("/none".into()), ..sources(GOOD) }, &files())).unwrap_err();
+    assert!(error.missing, "{error}");
+    let long = files().with("/k", 0o600, vec![b'x'; 2 << 20]);
+    let error = block_on(Config::load(&sources(GOOD), &long)).unwrap_err();
+    assert!(!error.missing, "{error}");
+}
+
+#[test]
+fn a_machine_without_a_name_has_a_node_without_one_until_it_is_named() {
+    let named = |hostname: Option<&str>| {
+        let sources = Sources { hostname: hostname.map(str::to_owned), ..sources(GOOD) };
+        block_on(Config::load(&sources, &files())).unwrap().config
+    };
+    for hostname in
+        [None, Some(""), Some("(none)"), Some("localhost"), Some("LOCALHOST.localdomain"), Some("localhost6.localdomain6")]
+    {
+        assert!(named(hostname).unnamed(), "{hostname:?}");
+    }
+    let reload = named(None).reload(named(Some("worker-7")));
+    assert_eq!((reload.config.node.as_str(), reload.restart.as_slice()), ("worker-7", [].as_slice()));
+    let reload = reload.config.reload(named(Some("worker-8")));
+    assert_eq!((reload.config.node.as_str(), reload.restart.as_slice()), ("worker-7", ["node"].as_slice()));
+    assert!(refused("--node localhost").starts_with("flag --node: localhost is the name of every machine; "));
+    assert!(!named(Some("localhosting")).unnamed());
 }

@@ -14,7 +14,7 @@ pub(super) fn config(given: &Layer, file: Option<PathBuf>) -> Result<Config, Con
     let apiservers = apiservers(given)?;
     let config = Config {
         cluster: required(given, Setting::Cluster, parse::cluster)?,
-        node: required(given, Setting::Node, parse::node)?,
+        node: node(given)?,
         listen: listeners(given)?,
         admin: admin(given)?,
         gossip: gossip(given)?,
@@ -58,6 +58,16 @@ fn missing(setting: Setting, why: &str) -> ConfigError {
 
 fn all<T>(given: &Layer, setting: Setting, parse: impl Fn(&str) -> Result<T, Wrong>) -> Result<Vec<T>, ConfigError> {
     given.values(setting).iter().map(|written| parsed(setting, written, &parse)).collect()
+}
+
+/// A name that a person has written is a name; what the machine is called may be none yet.
+fn node(given: &Layer) -> Result<String, ConfigError> {
+    let node = required(given, Setting::Node, parse::node)?;
+    if given.written(Setting::Node) && parse::is_placeholder(&node) {
+        let right = "write the name that `kubectl get nodes` shows, or leave it out: then the hostname is used";
+        return Err(given.complaint(Setting::Node, format!("{node} is the name of every machine"), right));
+    }
+    Ok(node)
 }
 
 fn listeners(given: &Layer) -> Result<Vec<Listen>, ConfigError> {

@@ -37,6 +37,13 @@ impl Cluster {
         }
     }
 
+    /// This node is known by another name from now on.
+    pub(crate) fn rename(&mut self, me: NodeId) {
+        self.live.remove(&self.me);
+        self.live.insert(me);
+        self.me = me;
+    }
+
     /// The size another run saw last.
     pub(crate) fn remember_size(&mut self, now: Moment, size: u32) {
         self.note_size(now, size);

@@ -19,6 +19,8 @@ pub enum Event {
     /// The addresses at which this agent's own proxy listens; of a wildcard listener those that are of interest. Replaces what an
     /// earlier one said, and comes before any event that names one of them as an endpoint.
     OwnListeners(BTreeSet<Endpoint>),
+    /// This node's name, where it was not known when the engine was made. Told before gossip begins.
+    Named(String),
     /// All endpoints that the configuration names now, names already resolved. Replaces what an earlier one said.
     Configured(Vec<Configured>),
     /// What the peer cache on disk held at start. Told first: the engine asks for the cache to be written as soon as it has

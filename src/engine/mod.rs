@@ -150,6 +150,10 @@ impl Engine {
         match event {
             Event::Wake => {}
             Event::OwnListeners(addresses) => self.own_listeners(addresses, &mut effects),
+            Event::Named(name) => {
+                self.cluster.rename(NodeId::of(&name));
+                self.identity.name = name;
+            }
             Event::Configured(all) => self.configured(&all, &mut effects),
             Event::Cached { endpoints, cluster_size } => self.cached(&endpoints, cluster_size, &mut effects),
             Event::Members(live) => self.cluster.set_live(self.now, live),

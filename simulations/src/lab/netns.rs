@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 /// Set inside a network of one's own: the file to which the test writes its name as proof that it was begun.
 const INSIDE: &str = "PRISMESH_INSIDE_NETNS";
 /// Set by who demands that tests which drop packets are run.
-const DEMANDED: &str = "PRISMESH_DEMAND_NETNS";
+pub const DEMANDED: &str = "PRISMESH_DEMAND_NETNS";
 
 /// Where a test that drops packets finds itself.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
+use super::net::bind_anywhere;
 use crate::world::{BoxFuture, Datagram, DatagramSocket};
 
 /// What the kernel may keep for us while we are busy; the default of 208 KiB is about 100 full datagrams as the kernel counts.
@@ -22,6 +23,10 @@ pub struct RealDatagram;
 impl Datagram for RealDatagram {
     fn bind(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn DatagramSocket>>> {
         Box::pin(async move { Ok(Box::new(RealDatagramSocket::bind(addr)?) as Box<dyn DatagramSocket>) })
+    }
+
+    fn bind_ahead(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn DatagramSocket>>> {
+        Box::pin(async move { Ok(Box::new(RealDatagramSocket::bound(addr, true)?) as Box<dyn DatagramSocket>) })
     }
 
     fn source_towards(&self, to: SocketAddr) -> io::Result<IpAddr> {
@@ -46,7 +51,15 @@ impl RealDatagramSocket {
     /// # Errors
     /// The kernel's, such as [`io::ErrorKind::AddrInUse`].
     pub fn bind(addr: SocketAddr) -> io::Result<RealDatagramSocket> {
+        RealDatagramSocket::bound(addr, false)
+    }
+
+    /// `ahead`: whether this machine has the address or not.
+    fn bound(addr: SocketAddr, ahead: bool) -> io::Result<RealDatagramSocket> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if ahead {
+            bind_anywhere(&socket, addr)?;
+        }
         if addr.is_ipv6() {
             socket.set_only_v6(!addr.ip().is_unspecified())?;
         }

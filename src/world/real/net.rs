@@ -37,6 +37,10 @@ const BACKLOG: i32 = 4096;
 pub struct RealNet;
 
 impl Net for RealNet {
+    fn listen_ahead(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move { Ok(Box::new(RealListener::listen(addr, true)?) as Box<dyn Listener>) })
+    }
+
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move { Ok(Box::new(RealListener::bind(addr)?) as Box<dyn Listener>) })
     }
@@ -68,6 +72,11 @@ async fn dial(to: SocketAddr) -> io::Result<RealStream> {
     Ok(RealStream(stream))
 }
 
+/// Lets a socket be bound to an address that this machine does not have, or not yet.
+pub(super) fn bind_anywhere(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    if addr.is_ipv6() { socket.set_freebind_v6(true) } else { socket.set_freebind_v4(true) }
+}
+
 /// A listening socket of the kernel's.
 #[derive(Debug)]
 pub struct RealListener(TcpListener);
@@ -78,7 +87,15 @@ impl RealListener {
     /// # Errors
     /// The kernel's, such as [`io::ErrorKind::AddrInUse`].
     pub fn bind(addr: SocketAddr) -> io::Result<RealListener> {
+        RealListener::listen(addr, false)
+    }
+
+    /// `ahead`: whether this machine has the address or not.
+    fn listen(addr: SocketAddr, ahead: bool) -> io::Result<RealListener> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if ahead {
+            bind_anywhere(&socket, addr)?;
+        }
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
         }
