@@ -424,3 +424,15 @@ fn a_worker_that_learns_by_gossip_carries_a_round_trip_after_the_first_record() 
     world.run(RTT);
     assert_eq!(world.ranked().len(), 3);
 }
+
+#[test]
+fn a_node_that_is_named_after_its_start_is_itself_under_that_name() {
+    let mut world = World::worker(1);
+    world.tell(Event::Named("cp-1".to_owned()));
+    world.record(1, &[apiserver(1)]);
+    assert!(world.engine.explain(world.now).is_empty(), "its own record is no other's");
+    world.record(2, &[apiserver(2)]);
+    assert_eq!(world.engine.explain(world.now).len(), 1);
+    world.tell(Event::Members([control_plane(1), control_plane(2)].into()));
+    assert_eq!(world.engine.cluster_size(), 2, "and is not counted twice");
+}
