@@ -15,7 +15,7 @@ use prismesh::config::{Config, Snapshot, Sources};
 use prismesh::engine::event::{ProbeOrder, Probed};
 use prismesh::engine::{Effect, Endpoint, Engine, Event, Explained, Moment, Source};
 use prismesh::gossip::keyring::Keyring;
-use prismesh::probe::{TlsProber, Trust};
+use prismesh::probe::{Before, TlsProber, Trust};
 use prismesh::service::Inherited;
 use prismesh::world::real::{Files, RealDatagram, RealDatagramSocket, RealListener, RealNet, SystemClock, SystemResolver};
 use prismesh::world::{BoxFuture, Clock, DatagramSocket, Listener, Prober, Store as _, Stream, World};
@@ -149,7 +149,7 @@ impl Here {
     async fn start(rig: &Rig, fuses: Fuses) -> Result<Here> {
         let config = Config::load(&sources(rig)?, &Files).await?.config;
         let (clock, net, store, wall) = (Clock::start(), Arc::new(RealNet), Arc::new(Files), Arc::new(SystemClock));
-        let trust = Trust::load(store.clone(), wall.clone(), &config).await?;
+        let trust = Trust::load(store.clone(), wall.clone(), &config, Before::Nothing).await?;
         let keyring = Keyring::parse(&Files.read(&rig.dir().join("keyring"), 4096).await?)?;
         let (admin, proxy) = (config.admin.addr, config.listen[0].addr);
         let gossip = config.gossip.as_ref().context("gossip")?.listen.addr;
