@@ -127,6 +127,15 @@ impl Connection {
         }
     }
 
+    /// What it says that a new connection's answer did not come in time. The handshake of a certificate that could not be verified
+    /// shows nothing, so that it counts as the answer that asks for less.
+    pub(super) fn late(&self) -> Outcome {
+        match self.seen.lack() {
+            Some(lack) => Outcome::Unverified { code: 503, lack },
+            None => Outcome::AnswerTimedOut,
+        }
+    }
+
     /// What its server has shown.
     pub(super) fn seen(&self) -> &Seen {
         &self.seen

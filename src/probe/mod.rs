@@ -131,7 +131,7 @@ impl TlsProber {
         let mut connection = opened?;
         seen.handshake = Some(begun.elapsed());
         self.note_certificate(order, connection.seen());
-        let answer = timeout(order.limits.answer, connection.ask()).await.map_err(|_| Outcome::AnswerTimedOut)??;
+        let answer = timeout(order.limits.answer, connection.ask()).await.map_err(|_| connection.late())??;
         Ok((connection, answer))
     }
 

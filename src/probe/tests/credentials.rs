@@ -1,6 +1,7 @@
 //! How a probe introduces itself, and what is wrong with its files.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::bench::*;
 use crate::config::ProbeCredentials;
@@ -86,6 +87,10 @@ async fn without_the_ca_that_is_to_be_there_nothing_is_verified_and_no_token_is_
         "{outcome:?}"
     );
     assert!(server.requests().iter().all(|request| !request.contains("authorization")), "{:?}", server.requests());
+    let slow = Does::AnswersAfter(Duration::from_secs(3), status(200));
+    let slow = Server::tls(authority.server(&["kubernetes"], VALID).tls(), slow).await;
+    let late = bench.prober().await.probe(impatient(slow.endpoint)).await.outcome;
+    assert!(matches!(late, Outcome::Unverified { .. }), "its handshake shows nothing: {late:?}");
     let kept = bench.trust_after(Before::Believed(&known)).await.unwrap();
     assert!(kept.has_ca() && kept.problem().is_some(), "what was believed stays in force");
     (bench.config.ca, bench.config.probe_credentials) = (None, None);
