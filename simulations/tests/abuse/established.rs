@@ -219,7 +219,8 @@ async fn a_process_that_stops_for_3_s_keeps_its_connections_and_one_that_hangs_l
     let rig = Rig::new().await?;
     let mut server = rig.apiserver(11).await?;
     let _other = rig.apiserver(12).await?;
-    let agent = rig.agent().endpoint(11).endpoint(12).ready(&[11, 12]).await?;
+    // The other one is known, and not used while this one is there: it is the load balancer.
+    let agent = rig.agent().endpoint(11).flag("--external", rig.endpoint(12).to_string()).ready(&[11, 12]).await?;
     let mut clients = several(&rig, &agent).await?;
     server.stop()?;
     sleep(secs(3)).await;
@@ -229,6 +230,7 @@ async fn a_process_that_stops_for_3_s_keeps_its_connections_and_one_that_hangs_l
     no_resets(&agent).await?;
     server.stop()?;
     let hung = async || agent.metric("prismesh_upstream_resets_total{").await.is_ok_and(|resets| resets > 0.0);
-    until("connections to the process that hangs are reset", wide(secs(10)), hung).await?;
+    let reset = until("connections to the process that hangs are reset", wide(secs(10)), hung).await;
+    reset.with_context(|| agent.process.output())?;
     agent.is_sound().await
 }
