@@ -203,8 +203,9 @@ impl Process<'_> {
                 fingerprint
             }
             Err(reason) => {
+                // Counted first: a reader of the log may ask for the count at once.
+                self.agent.reload_failed(reason.clone());
                 error!(reason, "reload failed: everything stays as it was");
-                self.agent.reload_failed(reason);
                 before.fingerprint(&**files).await
             }
         }
