@@ -39,8 +39,10 @@ pub(super) fn holds(ran: &Ran) -> Vec<String> {
     broken
 }
 
-/// Who is not heard, or hears nothing, has no connection there any more, and opens none.
+/// An apiserver that is not heard, or hears nothing, gets no new connections after this, and one that is not heard has none any more.
 const LEFT_WITHIN: Ms = 6_500;
+/// One that hears nothing and goes on sending is noticed by what a client says next: a kubelet asks each 10 s.
+const DEAF_LEFT_WITHIN: Ms = 16_500;
 
 /// That worker leaves that apiserver, with what is open and with what is new.
 fn that_worker_leaves(ran: &Ran) -> Vec<String> {
@@ -50,7 +52,8 @@ fn that_worker_leaves(ran: &Ran) -> Vec<String> {
     let ends = promises.machines(&[from.as_slice(), to.as_slice()].concat());
     let (planes, worker) = ends.into_iter().partition(|node| ran.plan.cluster.nodes[*node].control_plane);
     cut.endpoints = promises.endpoints_of(&planes, 0);
-    promises.left_within(LEFT_WITHIN, &worker, &cut);
+    let deaf = promises.machines(from).is_subset(&worker);
+    promises.left_within(if deaf { DEAF_LEFT_WITHIN } else { LEFT_WITHIN }, &worker, &cut);
     promises.answered_elsewhere(&worker, &cut.endpoints, (cut.from + LEFT_WITHIN, cut.to));
     promises.broken()
 }

@@ -1,5 +1,6 @@
 //! Doubts: what traffic and peers hold against an endpoint that answers its probes, and what refutes them.
 
+use super::health::Sent;
 use super::selection::Trouble;
 use super::time::Moment;
 
@@ -25,15 +26,20 @@ pub(super) struct Doubt {
 
 impl Doubt {
     /// Whether an own probe refutes it: one that was sent afterwards, and could have failed as the traffic did.
-    pub(super) fn refuted_by(&self, sent: Moment, hello_bytes: u32) -> bool {
-        let fresh = hello_bytes > 0;
-        self.arrived <= sent
+    pub(super) fn refuted_by(&self, probe: Sent) -> bool {
+        let fresh = probe.hello_bytes > 0;
+        self.arrived <= probe.at
             && match self.evidence {
                 Evidence::Peers => true,
                 Evidence::Connection => fresh,
-                Evidence::Hello(bytes) => fresh && hello_bytes >= bytes,
+                Evidence::Hello(bytes) => fresh && !probe.slow && at_least(probe.hello_bytes, bytes),
             }
     }
+}
+
+/// Hellos differ by the length of a name and the like: an eighth is no difference to a path.
+pub(super) fn at_least(hello_bytes: u32, bytes: u32) -> bool {
+    hello_bytes.saturating_add(hello_bytes / 8) >= bytes
 }
 
 /// How hard a doubt is to refute.

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::doubt::{Doubt, Evidence, weight};
+use super::doubt::{Doubt, Evidence, at_least, weight};
 use super::endpoint::NodeId;
 use super::event::{ApiserverState, Verdict};
 use super::finding::{Answer, Failure, Readiness};
@@ -137,6 +137,8 @@ pub(crate) struct Sent {
     pub(crate) at: Moment,
     /// Bytes of its ClientHello; 0 on a kept connection.
     pub(crate) hello_bytes: u32,
+    /// Its handshake took longer than a client waits for its first byte.
+    pub(crate) slow: bool,
 }
 
 impl Health {
@@ -263,7 +265,7 @@ impl Health {
         } else {
             self.proof = Proof::Proven;
         }
-        self.doubt.take_if(|doubt| doubt.refuted_by(probe.at, probe.hello_bytes));
+        self.doubt.take_if(|doubt| doubt.refuted_by(probe));
         self.last_answer = Some(now);
         let gap = self.recovery_gap();
         if let State::Down { first_success, .. } = &mut self.state
@@ -365,7 +367,7 @@ impl Health {
 
     /// A client's hello of so many bytes was answered now.
     pub(crate) fn hello_answered(&mut self, hello_bytes: u32) -> bool {
-        let refuted = |doubt: &mut Doubt| matches!(doubt.evidence, Evidence::Hello(bytes) if bytes <= hello_bytes);
+        let refuted = |doubt: &mut Doubt| matches!(doubt.evidence, Evidence::Hello(bytes) if at_least(hello_bytes, bytes));
         self.doubt.take_if(refuted).is_some()
     }
 

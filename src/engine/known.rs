@@ -147,6 +147,8 @@ impl Known {
         self.told = verdict;
         match verdict {
             Verdict::Unproven | Verdict::Down => self.away = true,
+            // Its own probe failed: what it carried may be gone, though it was too short for `down`.
+            Verdict::Suspect if self.health.failures() > 0 => self.away = true,
             Verdict::Ready | Verdict::Draining if std::mem::take(&mut self.away) => self.ready_since = Some(now),
             Verdict::Ready | Verdict::Draining | Verdict::Suspect => {}
         }

@@ -19,8 +19,10 @@ use super::time::Moment;
 pub struct PeerState {
     /// What was sent and is not acknowledged.
     pub unanswered: Unanswered,
-    /// How long ago the peer last acknowledged anything.
+    /// How long ago the peer last acknowledged anything, or sent something.
     pub since_acknowledged: Duration,
+    /// Bytes that it has acknowledged so far: a peer that hears nothing may go on sending.
+    pub acknowledged_bytes: u64,
     /// The peer has sent data, even if not all of it has arrived.
     pub has_sent: bool,
 }
@@ -45,7 +47,7 @@ pub enum Unanswered {
 pub struct PeerRecord {
     at: Moment,
     state: PeerState,
-    /// When a question about a closed window was first seen unanswered.
+    /// When data, or a question about a closed window, was first seen unacknowledged; nothing has been acknowledged since.
     asked_since: Option<Moment>,
 }
 
@@ -53,9 +55,15 @@ impl PeerRecord {
     /// After one more look.
     pub fn after(before: Option<PeerRecord>, now: Moment, state: PeerState) -> PeerRecord {
         let acknowledged = now.since(Moment::START).saturating_sub(state.since_acknowledged);
-        let asked_before = before.and_then(|before| before.asked_since);
-        let asked_since = matches!(state.unanswered, Unanswered::WindowProbes(_))
-            .then(|| asked_before.filter(|since| since.since(Moment::START) >= acknowledged).unwrap_or(now));
+        let same_bytes = before.filter(|before| before.state.acknowledged_bytes == state.acknowledged_bytes);
+        let asked_since = match state.unanswered {
+            Unanswered::Data => Some(same_bytes.and_then(|before| before.asked_since).unwrap_or(now)),
+            Unanswered::WindowProbes(_) => {
+                let asked_before = before.and_then(|before| before.asked_since);
+                Some(asked_before.filter(|since| since.since(Moment::START) >= acknowledged).unwrap_or(now))
+            }
+            Unanswered::Nothing | Unanswered::FreshData | Unanswered::Keepalives => None,
+        };
         PeerRecord { at: now, state, asked_since }
     }
 
@@ -74,17 +82,19 @@ impl PeerRecord {
         if !self.is_in_doubt() {
             return false;
         }
-        let acknowledged = self.at.since(Moment::START).saturating_sub(self.state.since_acknowledged);
-        let unreachable = reach.is_unreachable_since(Moment::START + acknowledged);
-        match (self.state.unanswered, self.asked_since) {
-            (Unanswered::WindowProbes(count), Some(since)) => {
-                let asked_for = self.at.since(since);
-                (unreachable && asked_for >= PEER_SILENT - UPSTREAM_KEEPALIVE)
-                    || (count >= MIN_WINDOW_PROBES && asked_for >= PEER_SILENT_WHILE_REACHABLE)
-            }
+        let silent_for = self.state.since_acknowledged;
+        let acknowledged = self.at.since(Moment::START).saturating_sub(silent_for);
+        let asked_for = self.asked_since.map_or(Duration::ZERO, |since| self.at.since(since));
+        // What is asked of the address counts from when the peer was last heard, or from when this connection first showed a doubt.
+        let since = self.asked_since.unwrap_or(Moment::START + acknowledged);
+        if reach.is_unreachable_since(since) && asked_for >= PEER_SILENT - UPSTREAM_KEEPALIVE {
+            return true;
+        }
+        match self.state.unanswered {
+            Unanswered::WindowProbes(count) => count >= MIN_WINDOW_PROBES && asked_for >= PEER_SILENT_WHILE_REACHABLE,
             _ => {
-                let silent_for = self.state.since_acknowledged;
-                (unreachable && silent_for >= PEER_SILENT) || silent_for >= PEER_SILENT_WHILE_REACHABLE
+                let unreachable = reach.is_unreachable_since(Moment::START + acknowledged);
+                (unreachable && silent_for >= PEER_SILENT) || silent_for.max(asked_for) >= PEER_SILENT_WHILE_REACHABLE
             }
         }
     }
@@ -123,7 +133,7 @@ mod tests {
     }
 
     fn state(unanswered: Unanswered, ago_ms: u64) -> PeerState {
-        PeerState { unanswered, since_acknowledged: Duration::from_millis(ago_ms), has_sent: false }
+        PeerState { unanswered, since_acknowledged: Duration::from_millis(ago_ms), acknowledged_bytes: 7, has_sent: false }
     }
 
     fn unreachable() -> Reach {
@@ -139,6 +149,31 @@ mod tests {
         for unanswered in [Unanswered::Data, Unanswered::Keepalives] {
             assert!(!silent(unanswered, 5_400, unreachable()));
             assert!(silent(unanswered, 5_500, unreachable()));
+        }
+    }
+
+    #[test]
+    fn a_peer_that_goes_on_sending_and_acknowledges_nothing_is_silent_3_500_ms_after_that_was_seen() {
+        let mut record = None;
+        let mut silent_at = None;
+        for look in 0..40_u64 {
+            let seen = PeerRecord::after(record, at(200_000 + 250 * look), state(Unanswered::Data, 10));
+            if seen.is_silent(&Reach { answered: None, unanswered: Some(at(201_000)) }) {
+                silent_at.get_or_insert(250 * look);
+            }
+            record = Some(seen);
+        }
+        assert_eq!(silent_at, Some(3_500));
+    }
+
+    #[test]
+    fn a_slow_upload_that_is_acknowledged_bit_by_bit_is_no_silence() {
+        let mut record = None;
+        for look in 0..400_u64 {
+            let state = PeerState { acknowledged_bytes: look / 4, ..state(Unanswered::Data, 10) };
+            let seen = PeerRecord::after(record, at(200_000 + 250 * look), state);
+            assert!(!seen.is_silent(&Reach { answered: None, unanswered: Some(at(201_000)) }));
+            record = Some(seen);
         }
     }
 

@@ -291,7 +291,8 @@ impl Engine {
                     known.latency.sample(rtt);
                 }
                 known.overtaken = 0;
-                known.health.answered(now, Sent { at: probed.sent, hello_bytes: probed.hello_bytes }, answer, held);
+                let slow = is_slow(known, probed);
+                known.health.answered(now, Sent { at: probed.sent, hello_bytes: probed.hello_bytes, slow }, answer, held);
                 self.answered = true;
                 self.judge_handshake(probed);
             }
@@ -318,8 +319,16 @@ impl Engine {
     fn judge_handshake(&mut self, probed: &Probed) {
         let now = self.now;
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
-        let Some(took) = probed.handshake else { return };
-        let slow = took > first_byte_delay(known.latency.estimate().unwrap_or_default());
+        if !probed.fresh {
+            // A late answer on a kept connection may be a late handshake on a fresh one: that is looked at once.
+            let most = first_byte_delay(known.latency.estimate().unwrap_or_default());
+            if probed.rtt.is_some_and(|took| took > most) {
+                known.slow = true;
+                known.schedule.set(now);
+            }
+            return;
+        }
+        let slow = is_slow(known, probed);
         if slow && known.slow {
             let why = "its TLS handshake takes longer than a client waits for its first byte";
             known.health.doubt(now, why, Trouble::Answers, Evidence::Connection);
@@ -451,6 +460,11 @@ impl Engine {
     fn configured_count(&self) -> usize {
         self.endpoints.values().filter(|known| !known.is_hearsay()).count()
     }
+}
+
+/// Whether a probe's handshake took longer than a client waits for its first byte.
+fn is_slow(known: &Known, probed: &Probed) -> bool {
+    probed.handshake.is_some_and(|took| took > first_byte_delay(known.latency.estimate().unwrap_or_default()))
 }
 
 /// Whether a phase's end was told so late that this process was asleep when the answer may have come.

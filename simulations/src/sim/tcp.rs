@@ -146,6 +146,8 @@ struct Flow {
     last: Ms,
     /// Bytes under way or unread.
     full: usize,
+    /// Bytes that were handed to a way that was open.
+    delivered: u64,
 }
 
 /// What travels on a connection.

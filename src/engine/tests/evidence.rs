@@ -433,7 +433,7 @@ fn a_probe_with_a_smaller_hello_does_not_refute_what_a_larger_one_met_and_a_clie
     world.run(secs(20));
     assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect], "one change of state, whatever the probes say");
     assert_eq!(world.best(), [apiserver(2), apiserver(3)]);
-    world.saw(apiserver(1), Saw::Answered { hello_bytes: hello_bytes - 1 });
+    world.saw(apiserver(1), Saw::Answered { hello_bytes: HELLO_BYTES });
     assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect);
     world.saw(apiserver(1), Saw::Answered { hello_bytes });
     assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);

@@ -20,8 +20,10 @@ const LOOKED_BACK: Ms = 20_000;
 const LOSS: f64 = 0.05;
 /// A connection to a process that was killed is gone after this ...
 const KILLED: Ms = 500;
-/// ... to one of which nothing is heard, or that hears nothing, after this ...
+/// ... to one of which nothing is heard after this ...
 const SILENT: Ms = 6_000;
+/// ... to one that hears nothing and may go on sending 6 s after something was said to it, which a kubelet does each 10 s ...
+const DEAF: Ms = 16_500;
 /// ... and to one that hangs after this.
 const HUNG: Ms = 10_000;
 /// The longest probe interval for which the bound of a hang holds as it is: that of 200 nodes.
@@ -146,7 +148,8 @@ fn deaths(changes: &[(Ms, Shows)]) -> Vec<Death> {
     for (at, shows) in changes {
         let bound = match shows {
             Shows::Dead => Some(KILLED),
-            Shows::Silent | Shows::Deaf => Some(SILENT),
+            Shows::Silent => Some(SILENT),
+            Shows::Deaf => Some(DEAF),
             Shows::Hung => Some(HUNG),
             _ => None,
         };

@@ -37,6 +37,9 @@ impl Core {
         flow.last = flow.last.max(self.now + delay);
         let at = flow.last;
         for piece in pieces {
+            if let (Piece::Data(bytes), Some(conn)) = (&piece, self.tcp.conns.get_mut(&id)) {
+                conn.flows[from].delivered += bytes.len() as u64;
+            }
             self.at(at, Due::Piece { conn: id, from, piece });
         }
     }

@@ -96,7 +96,12 @@ impl Core {
             false if silent >= KEEPALIVE_UPSTREAM && conn.broken.is_some() => Unanswered::Keepalives,
             false => Unanswered::Nothing,
         };
-        Some(PeerState { unanswered, since_acknowledged: Duration::from_millis(silent), has_sent: this.peer_sent })
+        Some(PeerState {
+            unanswered,
+            since_acknowledged: Duration::from_millis(silent),
+            acknowledged_bytes: flow.delivered,
+            has_sent: this.peer_sent,
+        })
     }
 
     pub(in crate::sim) fn reset_on_drop(&mut self, id: ConnId, end: usize) {
