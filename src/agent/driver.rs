@@ -30,8 +30,8 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Order {
     /// What the engine knows.
     Explain(oneshot::Sender<Knowledge>),
-    /// A new configuration is in force.
-    Configure(Arc<Config>),
+    /// A new configuration is in force, and the keys of gossip that belong to it.
+    Configure(Arc<Config>, Option<Keyring>),
     /// Probes believe another CA; what the last certificate of each endpoint is worth to it.
     TrustChanged(BTreeMap<Endpoint, Reverified>),
     /// Gossip begins on this socket with these keys: it had to wait for something.
@@ -130,7 +130,7 @@ impl Driver {
                 let _ = asker.send(knowledge);
             }
             Order::TrustChanged(worth) => self.tell(Event::TrustChanged(worth), probed),
-            Order::Configure(config) => {
+            Order::Configure(config, keyring) => {
                 if config.allow != self.config.allow {
                     self.tell(Event::Allowed(config.allow.clone()), probed);
                 }
@@ -138,6 +138,10 @@ impl Driver {
                     self.tell(Event::Named(config.node.clone()), probed);
                 }
                 self.config = config;
+                // After the engine: gossip tells again at once of what a wider `allow` lets in.
+                if let (Some(gossip), Some(keyring)) = (self.gossip.get(), keyring) {
+                    gossip.reload(keyring, self.config.allow.clone());
+                }
                 self.configured(resolved, probed);
             }
             Order::Gossip(socket, keyring) => self.gossip(socket, keyring),

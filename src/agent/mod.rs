@@ -149,15 +149,12 @@ impl Agent {
 
     /// Puts a new configuration in force, as far as it can be without a restart. No connection is dropped.
     pub async fn reload(&self, config: Config, keyring: Option<Keyring>) {
-        if let (Some(gossip), Some(keyring)) = (self.gossip.get(), keyring) {
-            gossip.reload(keyring, config.allow.clone());
-        }
         self.view.tally.reload_failed(None);
         self.names.send_replace(targets(&config));
         let config = Arc::new(config);
         self.config.store(config.clone());
         // The driver ends only with the agent.
-        let _ = self.orders.send(Order::Configure(config)).await;
+        let _ = self.orders.send(Order::Configure(config, keyring)).await;
     }
 
     /// What probes believe, at the start and whenever it is loaded again. Where it has changed, `worth` says what the certificate that

@@ -180,7 +180,7 @@ const TABLE: [About; COUNT] = [
         "FILE",
         ONE,
         RELOAD,
-        "/etc/kubernetes/pki/ca.crt where readable",
+        "/etc/kubernetes/pki/ca.crt if that file exists",
         "The cluster's CA, PEM: what it did not sign gets no traffic",
     ),
     about(
