@@ -102,7 +102,7 @@ pub const ALL: &[Sabotage] = &[
     spoils("resets-at-random", 4, ("calm", 1), "the best upstream's quiet connections are reset every ten seconds", || {
         Box::new(ResetsAtRandom::default())
     }),
-    spoils("resets-suspects", 4, ("loss-1-percent", 1), "whatever is suspected is reset at once", || Box::new(ResetsSuspects)),
+    spoils("resets-suspects", 4, ("apiserver-pauses", 1), "whatever is suspected is reset at once", || Box::new(ResetsSuspects)),
     spoils("never-resets", 5, ("apiserver-hangs", 1), "nothing is ever reset because it hangs", || {
         Box::new(Effects(|effect| !matches!(effect, Effect::Reset { .. })))
     }),
