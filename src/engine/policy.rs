@@ -62,9 +62,9 @@ pub const UPSTREAM_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// [`PEER_SILENT_WHILE_REACHABLE`], for what is not looked at before.
 pub const MAX_UPSTREAM_KEEPALIVES: u32 = 20;
 /// A peer is silent when it has acknowledged nothing for so long although something was sent that asks for it, and dials to its
-/// address are not answered either. It has had [`UPSTREAM_KEEPALIVE`] less to answer: 3.5 s, more than a virtual machine pauses while it
+/// address are not answered either. It has had [`UPSTREAM_KEEPALIVE`] less to answer: 3 s, as long as a virtual machine pauses while it
 /// is moved. Together with the gaps between two looks the connection is gone within 6 s.
-pub const PEER_SILENT: Duration = Duration::from_millis(5_500);
+pub const PEER_SILENT: Duration = Duration::from_millis(5_000);
 /// The same where dials to the address are answered, so that only this connection's packets are lost: as with heavy loss, or a device on the
 /// way that has forgotten the connection.
 pub const PEER_SILENT_WHILE_REACHABLE: Duration = Duration::from_secs(15);

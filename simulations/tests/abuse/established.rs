@@ -177,7 +177,7 @@ async fn silent_peer() -> Result<()> {
         ensure!(ended.context("it is not given up")?.is_err());
     }
     let took = begin.elapsed();
-    ensure!(took >= millis(3_500) && took <= wide(secs(6)), "after {took:?}");
+    ensure!(took >= millis(2_800) && took <= wide(secs(6)), "after {took:?}");
     let reset = until("they are counted", secs(2), async || {
         agent.metric("prismesh_upstream_resets_total").await.is_ok_and(|resets| resets == 9.0)
     });
