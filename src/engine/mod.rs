@@ -169,7 +169,7 @@ impl Engine {
             Event::Traffic { endpoint, saw } => self.traffic(endpoint, &saw),
             Event::Held(clients) => self.held = clients,
             Event::TrustChanged(worth) => self.trust_changed(&worth, &mut effects),
-            Event::Allowed(networks) => self.allowed(networks),
+            Event::Allowed(networks) => self.allowed(networks, &mut effects),
         }
         self.settle(&mut effects);
         self.assert_sound();

@@ -33,9 +33,11 @@ impl Engine {
         self.rerank = true;
     }
 
-    /// Other networks are allowed. What is outside goes with what follows from each event.
-    pub(super) fn allowed(&mut self, networks: Vec<IpNet>) {
+    /// Other networks are allowed. What is outside goes with what follows from each event; what is inside now is taken from the
+    /// records that are known, for their members may have nothing new to tell.
+    pub(super) fn allowed(&mut self, networks: Vec<IpNet>, effects: &mut Vec<Effect>) {
         self.allowed = networks;
+        self.name_all_again(effects);
     }
 
     /// Whether gossip and the cache may name it.

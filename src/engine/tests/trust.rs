@@ -185,3 +185,20 @@ fn neither_gossip_nor_the_cache_brings_what_is_not_allowed() {
     world.record(3, &[apiserver(3)]);
     assert_eq!([1, 2, 3].map(|n| world.knows(apiserver(n))), [false, true, false]);
 }
+
+#[test]
+fn a_wider_allow_takes_what_a_record_names_that_was_told_before() {
+    let mut world = World::quiet(2, 1);
+    world.tell(networks(&["10.0.0.2/32"]));
+    assert!(!world.knows(apiserver(1)));
+    world.tell(networks(&["10.0.0.0/8"]));
+    world.run(secs(1));
+    assert!(world.carries(apiserver(1)), "its member has nothing new to tell");
+    let mut world = World::worker(1);
+    world.site(apiserver(1), Site::Status(200));
+    world.tell(networks(&["192.0.2.0/24"]));
+    world.record(1, &[apiserver(1)]);
+    world.tell(networks(&[]));
+    world.run(secs(1));
+    assert!(world.carries(apiserver(1)), "the record came before the wider list");
+}
