@@ -35,10 +35,10 @@ fn without_descriptors_the_listener_survives_and_serves_within_a_second_of_relie
     limit.current = Some(DESCRIPTORS);
     setrlimit(Resource::Nofile, limit).expect("a lower limit");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    // As the agent does by default: newcomers are turned away before descriptors run out. (A carried connection takes a third
-    // descriptor here, since the apiserver is in this process, too.)
+    // As the agent does by default: those who said half a hello make room before descriptors run out. (A carried connection
+    // takes a third descriptor here, since the apiserver is in this process, too.)
     let fitting = usize::try_from((DESCRIPTORS - 256) / 3).expect("few");
-    runtime.block_on(exhaust_and_relieve(fitting, |counts| counts.turned_away.contains_key(&TurnedAway::Full)));
+    runtime.block_on(exhaust_and_relieve(fitting, |counts| counts.turned_away.contains_key(&TurnedAway::Evicted)));
     // What a person may set: they do run out. The kernel's queue is full then, and who comes at the moment of relief has its
     // first packet dropped and sends it again after a second.
     runtime.block_on(exhaust_and_relieve(20_000, |counts| counts.accept_errors >= 3));

@@ -25,7 +25,7 @@ fn plan(cast: &Cast) -> Plan {
     cluster.balancer = Some(0);
     let of = who(cast.control_plane(&cluster, "which"));
     let at = cast.moment("when", 12_000, 22_000);
-    Plan { cluster, steps: Vec::new(), lasts: 100_000 }.fault(at, 60_000, Fault::Machine { of })
+    Plan { cluster, steps: Vec::new(), lasts: 90_000 }.fault(at, 60_000, Fault::Machine { of })
 }
 
 fn holds(ran: &Ran) -> Vec<String> {

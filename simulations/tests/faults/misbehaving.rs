@@ -35,7 +35,7 @@ const ODDITIES: [Oddity; 12] = [
         |options, pairs| (options.cert, options.key) = (pairs.expired.cert.clone(), pairs.expired.key.clone()),
         "draining",
     ),
-    ("readyz takes 3 s", |options, _| options.readyz_delay_ms = 3000, "down"),
+    ("readyz takes 3 s", |options, _| options.readyz_delay_ms = 3000, "draining"),
     ("readyz says 404", |options, _| options.readyz = 404, "down"),
     ("readyz says 500", |options, _| options.readyz = 500, "draining"),
     ("readyz says 429", |options, _| options.readyz = 429, "draining"),
