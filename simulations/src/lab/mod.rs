@@ -11,3 +11,4 @@ pub mod status;
 pub mod subnet;
 pub mod tally;
 pub mod watcher;
+pub mod wire;

@@ -28,12 +28,17 @@ pub enum Place {
 
 /// Runs the test of this name again in a network of its own, unless this already is one.
 pub fn enter(test: &str) -> Result<Place> {
+    enter_if(test, "true")
+}
+
+/// The same, where this shell command can be run in such a network as well.
+pub(super) fn enter_if(test: &str, command: &str) -> Result<Place> {
     if let Some(proof) = std::env::var_os(INSIDE) {
         prepare()?;
         std::fs::write(proof, test).context("cannot say that the test was begun")?;
         return Ok(Place::Inside);
     }
-    if let Err(why) = possible() {
+    if let Err(why) = possible(command) {
         ensure!(std::env::var_os(DEMANDED).is_none_or(|set| set != "1"), "{DEMANDED}=1, but {why:#}");
         return Ok(Place::Forbidden(format!("{why:#}")));
     }
@@ -55,9 +60,9 @@ fn unshared(program: &std::path::Path) -> Command {
     command
 }
 
-/// Tries everything that a silent address needs, in a network that is gone at once.
-fn possible() -> Result<()> {
-    let tries = format!("{} && {}", PREPARE.join(" && "), redirect("127.0.0.2", "dst", FIRST_PREFERENCE));
+/// Tries everything that a silent address needs, and this command, in a network that is gone at once.
+fn possible(command: &str) -> Result<()> {
+    let tries = format!("{} && {} && {command}", PREPARE.join(" && "), redirect("127.0.0.2", "dst", FIRST_PREFERENCE));
     let output = unshared("sh".as_ref()).args(["-c", &tries]).output().context("cannot run unshare")?;
     if !output.status.success() {
         bail!("this machine forbids a network of one's own: {}", String::from_utf8_lossy(&output.stderr).trim());

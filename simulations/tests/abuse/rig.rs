@@ -40,8 +40,13 @@ enum Turn {
 }
 
 /// For tests that drop packets, which have the machine for themselves: whether to go on here.
-#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
 pub(crate) fn in_a_network_of_its_own(test: &str) -> Result<bool> {
+    in_a_network_by(enter, test)
+}
+
+/// The same by another way in.
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
+pub(crate) fn in_a_network_by(enter: impl FnOnce(&str) -> Result<Place>, test: &str) -> Result<bool> {
     let _turn = MACHINE.blocking_write();
     match enter(test)? {
         Place::Inside => Ok(true),
@@ -134,9 +139,14 @@ impl Rig {
         Ok(Options::new(&name, listen, self.ca.server(&name, &[listen.ip()])?))
     }
 
+    /// An apiserver that has not begun to listen yet.
+    pub(crate) fn apiserver_process(&self, options: &Options) -> Result<Process> {
+        self.child(&options.name, program(), options.args())
+    }
+
     /// Starts an apiserver.
     pub(crate) async fn serve(&self, options: &Options) -> Result<Process> {
-        let mut process = self.child(&options.name, program(), options.args())?;
+        let mut process = self.apiserver_process(options)?;
         process.ready(START).await?;
         Ok(process)
     }

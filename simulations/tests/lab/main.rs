@@ -1,5 +1,7 @@
 //! The lab is to be trusted before what it measures is.
 
+mod wire;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
