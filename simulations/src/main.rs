@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use simulations::demo;
+use simulations::differential;
 use simulations::lab::{apiserver, balancer, children};
 use simulations::sim;
 
@@ -20,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Break a small control plane, piece by piece, and watch who notices.
     Demo(demo::Options),
+    /// Pairs of equal clients, one through prismesh and one direct, while things break.
+    Differential(differential::Options),
     /// Clusters in virtual time.
     #[command(flatten)]
     Simulated(sim::cli::Command),
@@ -39,12 +42,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    if matches!(command, Command::Agent { .. } | Command::Apiserver(_) | Command::Balancer(_)) {
+    if matches!(command, Command::Agent { .. } | Command::Balancer(_)) {
         children::end_with_stdin();
     }
     match command {
         Command::Simulated(command) => command.main(),
         Command::Demo(options) => demo::main(&options),
+        Command::Differential(options) => differential::main(&options),
         Command::Agent { args } => agent(args),
         Command::Apiserver(options) => child(apiserver::serve(options)),
         Command::Balancer(options) => child(balancer::serve(options)),

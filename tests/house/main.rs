@@ -95,8 +95,21 @@ const IMPURE: &str = "tokio chitchat rand getrandom tracing hyper rustls Instant
     env fs TcpStream UdpSocket";
 
 /// `--flags` of other programs than `prismesh run`, which the documents mention alone.
-const OTHER_FLAGS: [&str; 10] =
-    ["--test-threads", "--help", "--version", "--config", "--record", "--json", "--nodes", "--fast", "--kubernetes", "--release"];
+const OTHER_FLAGS: [&str; 13] = [
+    "--test-threads",
+    "--help",
+    "--version",
+    "--config",
+    "--record",
+    "--json",
+    "--nodes",
+    "--fast",
+    "--kubernetes",
+    "--release",
+    "--for",
+    "--trial",
+    "--agent",
+];
 
 fn library() -> Vec<Source> {
     rust::sources("src")

@@ -17,8 +17,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Either, Full};
+use http_body_util::{Either, Full};
 use hyper::body::{Body, Frame, Incoming};
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -27,10 +28,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::ca::Pair;
+use super::moods::{self, Mood};
 
 /// Between two lines of a watch.
 pub const WATCH_PERIOD: Duration = Duration::from_millis(200);
@@ -169,15 +172,17 @@ impl Certificate {
 struct Apiserver {
     options: Options,
     draining: AtomicBool,
+    mood: watch::Receiver<Mood>,
 }
 
-/// Serves until SIGTERM and the drain, or until standard input ends.
+/// Serves until SIGTERM and the drain, or until standard input ends, whose lines change its [`Mood`].
 pub async fn serve(options: Options) -> Result<()> {
+    let mut mood = moods::heard(Mood { readyz_delay_ms: options.readyz_delay_ms, ..Mood::default() });
     let mut tls = Certificate::load(&options)?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut listener = Some(TcpListener::bind(options.listen).await?);
     tell(&serde_json::json!({ "ready": options.name, "listen": options.listen }));
-    let server = Arc::new(Apiserver { options, draining: AtomicBool::new(false) });
+    let server = Arc::new(Apiserver { options, draining: AtomicBool::new(false), mood: mood.clone() });
     loop {
         tokio::select! {
             accepted = accept(listener.as_ref()) => match accepted {
@@ -188,6 +193,14 @@ pub async fn serve(options: Options) -> Result<()> {
             _ = terminated.recv() => {
                 listener.take_if(|_| server.options.closes_port_first);
                 drop(tokio::spawn(Arc::clone(&server).drain()));
+            }
+            Ok(()) = mood.changed() => {
+                let closed = mood.borrow_and_update().port_closed;
+                match &listener {
+                    Some(_) if closed => listener = None,
+                    None if !closed => listener = Some(TcpListener::bind(server.options.listen).await?),
+                    _ => {}
+                }
             }
         }
     }
@@ -235,12 +248,13 @@ impl Apiserver {
         }
     }
 
-    async fn http(self: Arc<Self>, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin) {
+    async fn http(self: Arc<Self>, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static) {
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let _ = connection.with_upgrades().await;
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
@@ -248,9 +262,13 @@ impl Apiserver {
             let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
             tell(&serde_json::json!({ "request": request.uri().path(), "authorization": authorization }));
         }
+        let mood = self.mood.borrow().clone();
+        if request.uri().path() != "/readyz" {
+            sleep(Duration::from_millis(mood.answer_delay_ms)).await;
+        }
         match request.uri().path() {
             "/readyz" => {
-                sleep(Duration::from_millis(self.options.readyz_delay_ms)).await;
+                sleep(Duration::from_millis(mood.readyz_delay_ms)).await;
                 let code = if self.draining.load(Ordering::Relaxed) { 500 } else { self.options.readyz };
                 let text = if code == 200 { "ok" } else { "[-]shutdown failed: reason withheld" };
                 whole(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Bytes::from(text))
@@ -262,10 +280,21 @@ impl Apiserver {
             "/upload" => {
                 // Nothing is read for so long: the client's bytes fill the window.
                 sleep(Duration::from_millis(number(&request, "pause_ms="))).await;
-                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                whole(StatusCode::OK, Bytes::from(body.len().to_string()))
+                let read = moods::read(request.into_body(), self.mood.clone()).await;
+                whole(StatusCode::OK, Bytes::from(read.to_string()))
+            }
+            "/exec" => {
+                drop(tokio::spawn(moods::echo(hyper::upgrade::on(request), self.mood.clone())));
+                let mut response = whole(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
+                response.headers_mut().extend(moods::UPGRADED.map(|(name, value)| (name, HeaderValue::from_static(value))));
+                response
             }
             "/watch" => Response::new(Either::Right(Endless::watch(&self.options.name))),
+            "/events" => Response::new(Either::Right(Endless::events(WATCH_PERIOD, number(&request, "ms=")))),
+            "/quiet" => {
+                let ms = number(&request, "ms=");
+                Response::new(Either::Right(Endless::events(Duration::from_millis(ms.max(1)), ms)))
+            }
             "/bulk" => {
                 let bytes = number(&request, "bytes=");
                 Response::new(Either::Right(Endless::Bulk { sent: 0, bytes }))
@@ -298,8 +327,21 @@ pub fn bulk_byte(place: u64) -> u8 {
 
 /// An answer that is made as it is read.
 enum Endless {
-    Watch { name: String, line: u64, ticks: Pin<Box<Interval>> },
-    Bulk { sent: u64, bytes: u64 },
+    Watch {
+        name: String,
+        line: u64,
+        ticks: Pin<Box<Interval>>,
+    },
+    /// A watch that its server ends after so many lines.
+    Events {
+        line: u64,
+        last: u64,
+        ticks: Pin<Box<Interval>>,
+    },
+    Bulk {
+        sent: u64,
+        bytes: u64,
+    },
 }
 
 impl Endless {
@@ -307,6 +349,14 @@ impl Endless {
         let mut ticks = interval(WATCH_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Endless::Watch { name: name.to_owned(), line: 0, ticks: Box::pin(ticks) }
+    }
+
+    /// A line at once, and one each period for so long.
+    fn events(period: Duration, ms: u64) -> Endless {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let last = 1 + ms / u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        Endless::Events { line: 0, last, ticks: Box::pin(ticks) }
     }
 }
 
@@ -321,6 +371,12 @@ impl Body for Endless {
                 *line += 1;
                 let text = format!("{}\n", serde_json::json!({ "server": name, "line": line }));
                 Poll::Ready(Some(Ok(Frame::data(Bytes::from(text)))))
+            }
+            Endless::Events { line, last, .. } if *line == *last => Poll::Ready(None),
+            Endless::Events { line, ticks, .. } => {
+                ready!(ticks.poll_tick(cx));
+                *line += 1;
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from(format!("{line}\n"))))))
             }
             Endless::Bulk { sent, bytes } => {
                 let part = (*bytes - *sent).min(BULK_PART as u64);

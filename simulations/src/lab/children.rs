@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{BufRead, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -136,6 +136,12 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// Gives it a line on its standard input.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("its standard input is closed")?;
+        writeln!(stdin, "{line}").with_context(|| format!("{} does not listen", self.name))
+    }
+
     /// Sends it a signal.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if let Some(status) = self.ended() {
@@ -184,9 +190,13 @@ impl Drop for Process {
 
 /// For children: ends this process when its standard input does.
 pub fn end_with_stdin() {
-    std::thread::spawn(|| {
-        let mut buffer = [0; 64];
-        while matches!(std::io::stdin().read(&mut buffer), Ok(n) if n > 0) {}
+    hear_stdin(|_| ());
+}
+
+/// The same, for children that are told something meanwhile, a line each.
+pub fn hear_stdin(mut hear: impl FnMut(&str) + Send + 'static) {
+    std::thread::spawn(move || {
+        std::io::stdin().lock().lines().map_while(Result::ok).for_each(|line| hear(&line));
         std::process::exit(0);
     });
 }

@@ -46,6 +46,8 @@ pub struct Target {
     pub path: String,
     /// The address that it connects from; [`None`]: which one is the kernel's matter.
     pub from: Option<IpAddr>,
+    /// The size of its kernel's buffer for what comes; [`None`]: as large as the kernel makes it.
+    pub receive_buffer: Option<u32>,
     tls: TlsConnector,
 }
 
@@ -109,6 +111,7 @@ impl Target {
             server_name: ServerName::try_from("kubernetes").context("a server name")?,
             path: path.to_owned(),
             from: None,
+            receive_buffer: None,
             tls: TlsConnector::from(Arc::new(config)),
         })
     }
@@ -162,6 +165,9 @@ impl Target {
         let socket = if self.addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(from) = self.from {
             socket.bind((from, 0).into())?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
         }
         let stream = socket.connect(self.addr).await.context("connect")?;
         stream.set_nodelay(true)?;
@@ -303,6 +309,13 @@ pub struct FirstByte(Arc<OnceLock<Instant>>);
 pub struct Noting<S> {
     inner: S,
     first: FirstByte,
+}
+
+impl<S> Noting<S> {
+    /// The stream itself.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noting<S> {

@@ -3,10 +3,11 @@
 //! What must drop packets runs itself again under `unshare --user --map-root-user --net --mount`, the whole lab inside; no
 //! rule is ever set outside, and a mount over /etc is seen by the lab alone. An address falls silent by redirecting its
 //! packets, both ways and resets included, on the loopback device into a virtual cable whose far end drops them (`tc`,
-//! which comes with `ip`, and needs no firewall in the kernel).
+//! which comes with `ip`, and needs no firewall in the kernel). One way alone is dropped likewise.
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -54,6 +55,31 @@ pub(super) fn enter_if(test: &str, command: &str) -> Result<Place> {
     Ok(Place::Passed)
 }
 
+/// Runs this program again with these arguments in a network of its own, unless this already is one.
+pub fn enter_again(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Again> {
+    if std::env::var_os(INSIDE).is_some() {
+        prepare()?;
+        return Ok(Again::Inside);
+    }
+    if let Err(why) = possible("true") {
+        ensure!(std::env::var_os(DEMANDED).is_none_or(|set| set != "1"), "{DEMANDED}=1, but {why:#}");
+        return Ok(Again::Forbidden(format!("{why:#}")));
+    }
+    let status = unshared(&std::env::current_exe()?).args(args).env(INSIDE, "").status().context("cannot run unshare")?;
+    Ok(Again::Ended(status.code()))
+}
+
+/// Where a program that drops packets finds itself.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Again {
+    /// In a network of its own, ready.
+    Inside,
+    /// It has run, inside, and ended with this exit code; [`None`]: by a signal.
+    Ended(Option<i32>),
+    /// Such networks are forbidden here.
+    Forbidden(String),
+}
+
 fn unshared(program: &std::path::Path) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--net", "--mount", "--"]).arg(program);
@@ -79,8 +105,11 @@ const PREPARE: [&str; 5] = [
     "tc qdisc add dev lo clsact",
 ];
 
-/// Filters are told apart by preference; each address takes two.
+/// Filters are told apart by preference; each has one of its own.
+static NEXT_PREFERENCE: AtomicU32 = AtomicU32::new(0);
 const FIRST_PREFERENCE: u32 = 10;
+/// From here on the kernel chooses preferences by itself.
+const PREFERENCES: u32 = 40_000;
 
 fn prepare() -> Result<()> {
     PREPARE.iter().try_for_each(|command| run(command))
@@ -99,29 +128,57 @@ fn run(command: &str) -> Result<()> {
     Ok(())
 }
 
+/// Which packets of an address are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Those that are sent to it.
+    Towards,
+    /// Those that it sends.
+    From,
+}
+
+impl Way {
+    fn matched(self) -> &'static str {
+        match self {
+            Way::Towards => "dst",
+            Way::From => "src",
+        }
+    }
+}
+
+/// Packets of an IPv4 address that are dropped one way, until this is dropped.
+#[derive(Debug)]
+#[must_use = "the address is heard again when this is dropped"]
+pub struct Loss {
+    preference: u32,
+}
+
+impl Loss {
+    /// From now on these packets are lost.
+    pub fn of(addr: IpAddr, way: Way) -> Result<Loss> {
+        let IpAddr::V4(v4) = addr else { bail!("{addr}: only packets of IPv4 addresses can be dropped") };
+        let preference = FIRST_PREFERENCE + NEXT_PREFERENCE.fetch_add(1, Ordering::Relaxed) % PREFERENCES;
+        run(&redirect(&v4.to_string(), way.matched(), preference))?;
+        Ok(Loss { preference })
+    }
+}
+
+impl Drop for Loss {
+    fn drop(&mut self) {
+        let _ = run(&format!("tc filter del dev lo egress pref {}", self.preference));
+    }
+}
+
 /// An IPv4 address whose packets are dropped, to and from it, until this is dropped.
 #[derive(Debug)]
 #[must_use = "the address is heard again when this is dropped"]
 pub struct Silence {
-    preference: u32,
+    _both: [Loss; 2],
 }
 
 impl Silence {
     /// From now on nobody hears of this address.
     pub fn of(addr: IpAddr) -> Result<Silence> {
-        let IpAddr::V4(v4) = addr else { bail!("{addr}: only IPv4 addresses can be silenced") };
-        // The last octet tells the lab's addresses apart.
-        let preference = FIRST_PREFERENCE + 2 * u32::from(v4.octets()[3]);
-        run(&redirect(&addr.to_string(), "dst", preference))?;
-        run(&redirect(&addr.to_string(), "src", preference + 1))?;
-        Ok(Silence { preference })
-    }
-}
-
-impl Drop for Silence {
-    fn drop(&mut self) {
-        for preference in [self.preference, self.preference + 1] {
-            let _ = run(&format!("tc filter del dev lo egress pref {preference}"));
-        }
+        Ok(Silence { _both: [Loss::of(addr, Way::Towards)?, Loss::of(addr, Way::From)?] })
     }
 }

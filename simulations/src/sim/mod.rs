@@ -46,7 +46,7 @@ mod seed;
 pub mod seen;
 mod smaller;
 mod sound;
-mod span;
+pub(crate) mod span;
 pub mod spread;
 pub mod state;
 mod tcp;

@@ -23,7 +23,7 @@ impl fmt::Display for Span {
 }
 
 /// Reads one.
-pub(super) fn parse(text: &str) -> Result<Ms, String> {
+pub(crate) fn parse(text: &str) -> Result<Ms, String> {
     let wrong = || format!("{text:?} is no span of time; write 250ms, 10s, 1.5m or 2h");
     let digits = text.find(|sign: char| !sign.is_ascii_digit() && sign != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
