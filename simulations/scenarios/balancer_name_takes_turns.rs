@@ -11,7 +11,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     story: "The name of the external load balancer is answered with one apiserver's address at a time, the next one each 30 s, as round-robin \
             DNS does that answers in subsets. Nodes that know nothing but this name get to know all of them and keep them: no upstream leaves \
             because an answer left it out.",
-    class: Class::Quick,
+    class: Class::Long,
     plan,
     holds,
     errors: &[],

@@ -22,7 +22,7 @@ fn plan(cast: &Cast) -> Plan {
     let mut plan = Plan { cluster, steps: Vec::new(), lasts: 75_000 }.step(rotated, Fault::NewCa);
     for name in plan.names() {
         let given = rotated + cast.moment(&format!("the file reaches {name}"), 3_000, 20_000);
-        plan = plan.step(given, Fault::GiveCa { of: who(name) });
+        plan = plan.step(given, Fault::GiveCa { of: who(name), old_too: false });
     }
     plan
 }
@@ -37,7 +37,7 @@ fn holds(ran: &Ran) -> Vec<String> {
     let rotated = ran.plan.steps.first().map_or(0, |step| step.at);
     let mut promises = Promises::of(ran);
     for step in &ran.plan.steps {
-        let Fault::GiveCa { of } = &step.what else { continue };
+        let Fault::GiveCa { of, .. } = &step.what else { continue };
         let node = ran.machines(of);
         // What was under way when they changed may still arrive; after that nobody is carried to whom this node cannot believe.
         promises.nobody_answered(&node, (rotated + UNDER_WAY, step.at));

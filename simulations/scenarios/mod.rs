@@ -6,6 +6,7 @@ mod agent_stalls;
 mod agents_restart;
 mod agents_upgraded;
 mod all_reboot;
+mod apiserver_closes;
 mod apiserver_crashes;
 mod apiserver_drains;
 mod apiserver_drops;
@@ -14,8 +15,11 @@ mod apiserver_hangs;
 mod apiserver_hangs_long;
 mod apiserver_loses_its_machine;
 mod apiserver_no_tls;
+mod apiserver_not_reading;
+mod apiserver_not_reading_long;
 mod apiserver_overloaded;
 mod apiserver_pauses;
+mod apiserver_queue_full;
 mod apiserver_replaced;
 mod apiserver_slow;
 mod apiserver_unready;
@@ -29,6 +33,7 @@ mod balancer_name_fails;
 mod balancer_name_takes_turns;
 mod balancer_refuses;
 mod busy;
+mod ca_in_three_steps;
 mod ca_rotated;
 mod calm;
 mod certificate_expired;
@@ -38,8 +43,10 @@ mod churn;
 mod clock_jumps;
 mod cloned;
 mod crash_loops;
+mod differential;
 mod digest_fills;
 mod digest_near_limit;
+mod etcd_frozen;
 mod etcd_lost;
 mod even_again;
 mod family_dead;
@@ -81,12 +88,14 @@ mod partition_to_apiserver;
 mod path_forbidden;
 mod planes_replaced;
 mod quorum_late;
+mod readyz_late;
 mod replaced_idle;
 mod replaced_unseen;
 mod replaced_unseen_long;
 mod rolling_upgrade;
 mod same_name;
 mod seeds_dead;
+mod segment_hole;
 mod snapshot_restored;
 mod stale_cache;
 mod state_lost;
@@ -132,6 +141,9 @@ pub const ALL: &[Scenario] = &[
     loss_30::SCENARIO,
     loss_60::SCENARIO,
     mtu::SCENARIO,
+    segment_hole::SCENARIO,
+    // With and without prismesh.
+    differential::SCENARIO,
     // The external load balancer.
     balancer_refuses::SCENARIO,
     balancer_drops::SCENARIO,
@@ -155,8 +167,14 @@ pub const ALL: &[Scenario] = &[
     apiserver_replaced::SCENARIO,
     apiserver_slow::SCENARIO,
     apiserver_unready::SCENARIO,
+    apiserver_closes::SCENARIO,
+    apiserver_not_reading::SCENARIO,
+    apiserver_not_reading_long::SCENARIO,
+    apiserver_queue_full::SCENARIO,
+    readyz_late::SCENARIO,
     certificate_expired::SCENARIO,
     etcd_lost::SCENARIO,
+    etcd_frozen::SCENARIO,
     workers_first::SCENARIO,
     quorum_late::SCENARIO,
     nothing_at_first::SCENARIO,
@@ -201,6 +219,7 @@ pub const ALL: &[Scenario] = &[
     snapshot_restored::SCENARIO,
     state_lost::SCENARIO,
     ca_rotated::SCENARIO,
+    ca_in_three_steps::SCENARIO,
     keys_rotated::SCENARIO,
     // Somebody who has the key and means harm.
     hostile_endpoint::SCENARIO,

@@ -292,7 +292,7 @@ impl Lot<'_> {
         let mut steps = vec![self.now(Fault::NewCa)];
         for name in self.everybody() {
             let after = self.number(&format!("the file reaches {name} in"), 1_000, FILES_ARRIVE);
-            steps.push(Step { at: self.at + after, ..self.now(Fault::GiveCa { of: who(name) }) });
+            steps.push(Step { at: self.at + after, ..self.now(Fault::GiveCa { of: who(name), old_too: false }) });
         }
         Some(steps)
     }

@@ -69,6 +69,7 @@ const DECIDES: [(&[&str], &[&str], &str); 3] = [
         &[
             "simulations/src/sim/sabotage.rs",
             "simulations/src/sim/sabotage/stale.rs",
+            "simulations/src/sim/sabotage/weak.rs",
             "simulations/src/sim/watched.rs",
             "simulations/src/sim/recorder.rs",
             "simulations/src/sim/trace.rs",

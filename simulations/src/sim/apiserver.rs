@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use rand::RngExt;
+
 use super::core::{Core, Due};
 use super::state::{Mode, Ms, State};
 use super::tcp::{ConnId, Owner, Piece};
@@ -15,15 +17,23 @@ use super::wire::{self, Frame, Shown, Verb};
 pub(super) const HELLO_TAKES: Ms = 2;
 /// How long it takes for a small request.
 pub(super) const REQUEST_TAKES: Ms = 1;
+/// Without etcd `/readyz` says 500 after between so much and so much, as measured of real ones ...
+pub(super) const READYZ_WITHOUT_ETCD: (Ms, Ms) = (500, 4_100);
+/// ... and this often only after the whole time, which is two checks of 2 s each.
+const READYZ_WITHOUT_ETCD_LATEST: f64 = 0.5;
+/// So many of the late answers of [`Mode::LateReadyz`] are 500.
+const LATE_AND_NOT_READY: f64 = 0.3;
 /// Each watch is told something this often.
 const WATCH_EVENT: Ms = 2_000;
+/// A long request takes so long.
+const LONG: Ms = 20_000;
 
 /// What all apiservers have open.
 #[derive(Debug, Default)]
 pub(super) struct Apiservers {
     served: BTreeMap<ConnId, Served>,
     beating: bool,
-    /// Requests that nobody is left to answer, because their process hung; answered when it goes on.
+    /// Answers that cannot be given, because their process hangs or its etcd does not answer; given when it goes on.
     late: Vec<Answer>,
 }
 
@@ -36,6 +46,14 @@ struct Served {
     /// The server has said something, its handshake first.
     spoke: bool,
     watches: Vec<u32>,
+    /// It is watched on, be it that nothing ever happens there.
+    watched: bool,
+    /// Until when a long request is under way.
+    busy_until: Ms,
+    /// Something is uploaded on it.
+    uploads: bool,
+    /// Bytes that have arrived and that its process has not taken from its kernel.
+    unread: usize,
 }
 
 /// An answer that is being prepared.
@@ -49,7 +67,17 @@ pub(super) struct Answer {
 
 impl Core {
     pub(super) fn apiserver_accepts(&mut self, site: SocketAddr, conn: ConnId) {
-        let served = Served { site, read: Vec::new(), greeted: false, spoke: false, watches: Vec::new() };
+        let served = Served {
+            site,
+            read: Vec::new(),
+            greeted: false,
+            spoke: false,
+            watches: Vec::new(),
+            watched: false,
+            busy_until: 0,
+            uploads: false,
+            unread: 0,
+        };
         self.apiservers.served.insert(conn, served);
         if !std::mem::replace(&mut self.apiservers.beating, true) {
             self.at(self.now + WATCH_EVENT, Due::Watches);
@@ -69,9 +97,22 @@ impl Core {
     pub(super) fn apiserver_hears(&mut self, conn: ConnId, bytes: &[u8]) {
         let Some(served) = self.apiservers.served.get_mut(&conn) else { return };
         served.read.extend(bytes);
+        served.unread += bytes.len();
         if let Some(site) = self.state.sites.get(&served.site) {
             self.log.arrived(conn, site.incarnation);
         }
+        self.reads(conn);
+    }
+
+    /// Takes from its kernel what has arrived, unless the process does not read.
+    fn reads(&mut self, conn: ConnId) {
+        let Some(served) = self.apiservers.served.get_mut(&conn) else { return };
+        let mode = self.state.sites.get(&served.site).map(|site| site.mode);
+        if mode == Some(Mode::Hung) || (mode == Some(Mode::NotReading) && served.uploads) {
+            return;
+        }
+        let taken = std::mem::take(&mut served.unread);
+        self.apiserver_took(conn, taken);
         self.serve(conn);
     }
 
@@ -107,23 +148,62 @@ impl Core {
     }
 
     fn request(&mut self, conn: ConnId, frame: Frame, mode: Mode) {
-        let status = match (frame.verb, mode) {
-            (Verb::Readyz, Mode::Draining) => 500,
-            (Verb::Readyz, Mode::Overloaded) => 429,
-            _ => 200,
-        };
+        let (status, later) = if frame.verb == Verb::Readyz { self.readyz(mode) } else { (200, mode.delay()) };
         if frame.verb == Verb::Watch
             && let Some(served) = self.apiservers.served.get_mut(&conn)
         {
             served.watches.push(frame.stream);
         }
-        self.prepare(conn, REQUEST_TAKES + mode.delay(), Frame { status, ..frame }.encode());
+        if frame.verb == Verb::Part {
+            if let Some(served) = self.apiservers.served.get_mut(&conn) {
+                served.uploads = true;
+            }
+            return;
+        }
+        let later = if frame.verb == Verb::Long { later + LONG } else { later };
+        if let Some(served) = self.apiservers.served.get_mut(&conn) {
+            served.busy_until = served.busy_until.max(self.now + later);
+            served.watched |= matches!(frame.verb, Verb::Watch | Verb::QuietWatch);
+            // The request that ends an upload.
+            served.uploads &= frame.verb != Verb::Get;
+        }
+        let needs_etcd = matches!(frame.verb, Verb::Get | Verb::Lease | Verb::Watch | Verb::QuietWatch);
+        let bytes = Frame { status, ..frame }.encode();
+        if needs_etcd && mode == Mode::EtcdFrozen {
+            self.apiservers.late.extend(self.answer(conn, bytes));
+        } else {
+            self.prepare(conn, REQUEST_TAKES + later, bytes);
+        }
+    }
+
+    /// The status of `/readyz`, and how much later than usual it comes.
+    fn readyz(&mut self, mode: Mode) -> (u16, Ms) {
+        match mode {
+            Mode::Draining => (500, mode.delay()),
+            Mode::Overloaded => (429, mode.delay()),
+            Mode::EtcdFrozen => {
+                let (least, most) = READYZ_WITHOUT_ETCD;
+                let latest = self.chance.random_bool(READYZ_WITHOUT_ETCD_LATEST);
+                (500, if latest { most } else { self.chance.random_range(least..=most) })
+            }
+            Mode::LateReadyz(least, most) => {
+                let status = if self.chance.random_bool(LATE_AND_NOT_READY) { 500 } else { 200 };
+                (status, self.chance.random_range(least.into()..=most.into()))
+            }
+            _ => (200, mode.delay()),
+        }
     }
 
     fn prepare(&mut self, conn: ConnId, takes: Ms, bytes: Vec<u8>) {
-        let Some(site) = self.apiservers.served.get(&conn).map(|served| served.site) else { return };
+        if let Some(answer) = self.answer(conn, bytes) {
+            self.at(self.now + takes, Due::Answer(answer));
+        }
+    }
+
+    fn answer(&self, conn: ConnId, bytes: Vec<u8>) -> Option<Answer> {
+        let site = self.apiservers.served.get(&conn)?.site;
         let incarnation = self.state.sites.get(&site).map_or(0, |site| site.incarnation);
-        self.at(self.now + takes, Due::Answer(Answer { conn, site, incarnation, bytes }));
+        Some(Answer { conn, site, incarnation, bytes })
     }
 
     pub(super) fn answer_due(&mut self, answer: Answer) {
@@ -163,7 +243,7 @@ impl Core {
             .flat_map(|(conn, served)| served.watches.iter().map(|stream| (*conn, *stream, served.site)))
             .collect();
         for (conn, stream, site) in told {
-            let serves = self.state.sites.get(&site).is_some_and(|site| !matches!(site.mode, Mode::Hung));
+            let serves = self.state.sites.get(&site).is_some_and(|site| !matches!(site.mode, Mode::Hung | Mode::EtcdFrozen));
             if serves && self.tcp.conns.contains_key(&conn) {
                 self.send(conn, 1, Piece::Data(Frame { verb: Verb::Event, stream, status: 200 }.encode()));
             }
@@ -183,7 +263,7 @@ impl Core {
                 || (matches!(site.mode, Mode::Refusing | Mode::Gone) && was.mode != site.mode);
             if ended {
                 self.site_ended(*addr);
-            } else if was.mode == Mode::Hung && site.mode != Mode::Hung {
+            } else if matches!(was.mode, Mode::Hung | Mode::EtcdFrozen | Mode::NotReading) && was.mode != site.mode {
                 self.goes_on(*addr);
             }
         }
@@ -202,7 +282,25 @@ impl Core {
         let waiting: Vec<ConnId> =
             self.apiservers.served.iter().filter(|(_, served)| served.site == site).map(|(conn, _)| *conn).collect();
         for conn in waiting {
-            self.serve(conn);
+            self.reads(conn);
+        }
+    }
+
+    /// An apiserver that closes its port closes what is idle as well, and says on the others that it takes no new requests, while what is
+    /// under way goes on.
+    pub(super) fn say_no_more(&mut self, site: SocketAddr) {
+        let open: Vec<(ConnId, bool)> = self
+            .apiservers
+            .served
+            .iter()
+            .filter(|(_, served)| served.site == site && served.spoke)
+            .map(|(conn, served)| (*conn, served.watched || served.uploads || served.busy_until > self.now))
+            .collect();
+        for (conn, under_way) in open {
+            self.send(conn, 1, Piece::Data(Frame { verb: Verb::NoMore, stream: 0, status: 0 }.encode()));
+            if !under_way {
+                self.send(conn, 1, Piece::Fin);
+            }
         }
     }
 

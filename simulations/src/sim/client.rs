@@ -100,7 +100,7 @@ pub(super) fn ended(host: &Host, number: usize, end: ClientEnd) {
 
 impl Session {
     /// Asks something, and waits for its answer.
-    async fn ask(&mut self, verb: Verb, stream: u32) -> io::Result<()> {
+    pub(super) async fn ask(&mut self, verb: Verb, stream: u32) -> io::Result<()> {
         self.stream.write_all(&Frame::ask(verb, stream).encode()).await?;
         loop {
             let (_, content) = next_record(&mut self.stream, &mut self.read).await?;

@@ -58,6 +58,8 @@ pub(super) struct Core {
     /// The most things that ever were in the queue at once.
     pub(super) queue_peak: usize,
     next_run: RunId,
+    /// A sabotage: agents are told of a closed window as of silence.
+    pub(super) closed_windows_are_silent: bool,
 }
 
 /// An agent's process.
@@ -128,6 +130,7 @@ impl Sim {
             queued: 0,
             queue_peak: 0,
             next_run: 1,
+            closed_windows_are_silent: false,
         };
         Sim(Arc::new(Shared { core: Mutex::new(core), pump: Notify::new(), start: Instant::now() }))
     }

@@ -135,26 +135,14 @@ impl Stage {
             Fault::Drain { of } => {
                 let sites = self.sites(of)?;
                 self.mode(&sites, Mode::Draining, more);
-                let sim = self.sim.clone();
-                self.work.spawn(async move {
-                    sleep(Duration::from_millis(DRAIN)).await;
-                    // It may have been told to go on meanwhile.
-                    let state = sim.core().state.clone();
-                    let drains = |addr: &SocketAddr| state.sites.get(addr).is_some_and(|site| site.mode == Mode::Draining);
-                    let sites: Vec<SocketAddr> = sites.into_iter().filter(drains).collect();
-                    for site in &sites {
-                        sim.core().say_go_away(*site);
-                    }
-                    sim.rouse();
-                    // What was said has to get out before the process is gone.
-                    sleep(Duration::from_millis(5)).await;
-                    sim.change(|state| {
-                        for (_, site) in state.sites.iter_mut().filter(|(addr, _)| sites.contains(addr)) {
-                            set_mode(site, Mode::Refusing);
-                        }
-                    });
-                    Ok(())
-                });
+                self.ends_in_order(sites, Mode::Draining, DRAIN);
+            }
+            Fault::GracefulStop { of, serves_on } => {
+                let sites = self.sites(of)?;
+                self.mode(&sites, Mode::Closed, more);
+                sites.iter().for_each(|site| self.sim.core().say_no_more(*site));
+                self.sim.rouse();
+                self.ends_in_order(sites, Mode::Closed, *serves_on);
             }
             Fault::Flap { of, period } => {
                 let (sites, sim, half) = (self.sites(of)?, self.sim.clone(), (*period / 2).max(1));
@@ -233,8 +221,18 @@ impl Stage {
                 let ca = self.ca;
                 self.faults(|state| state.sites.values_mut().for_each(|site| renew(site, ca)), 0);
             }
-            Fault::GiveCa { of } => {
-                let cas: Vec<u32> = vec![self.ca];
+            Fault::NextCa => {
+                self.ca += 1;
+                self.faults(|_| {}, 0);
+            }
+            Fault::Reissue { of } => {
+                let (sites, ca) = (self.sites(of)?, self.ca);
+                let reissued = |(addr, _): &(&SocketAddr, &mut Site)| sites.contains(addr);
+                self.faults(|state| state.sites.iter_mut().filter(reissued).for_each(|(_, site)| site.ca = ca), 0);
+            }
+            Fault::GiveCa { of, old_too } => {
+                let oldest = if *old_too { self.ca.saturating_sub(1) } else { self.ca };
+                let cas: Vec<u32> = (oldest..=self.ca).collect();
                 let machines = self.machines(of)?;
                 self.each(of, &Order::Trust(cas.clone()))?;
                 let sim = self.sim.clone();
@@ -273,6 +271,7 @@ impl Stage {
             | Fault::Latency { .. }
             | Fault::Jitter { .. }
             | Fault::Mtu { .. }
+            | Fault::SegmentHole { .. }
             | Fault::Disorder { .. } => {
                 let rules = self.rules(&step.what, id)?;
                 self.faults(|state| state.rules.extend(rules), more);
@@ -281,9 +280,37 @@ impl Stage {
         Ok(())
     }
 
+    /// After so long whoever is still in this mode closes its connections, and is gone.
+    fn ends_in_order(&mut self, sites: BTreeSet<SocketAddr>, mode: Mode, after: Ms) {
+        let sim = self.sim.clone();
+        self.work.spawn(async move {
+            sleep(Duration::from_millis(after)).await;
+            // It may have been told to go on meanwhile.
+            let state = sim.core().state.clone();
+            let ends = |addr: &SocketAddr| state.sites.get(addr).is_some_and(|site| site.mode == mode);
+            let sites: Vec<SocketAddr> = sites.into_iter().filter(ends).collect();
+            for site in &sites {
+                sim.core().say_go_away(*site);
+            }
+            sim.rouse();
+            // What was said has to get out before the process is gone.
+            sleep(Duration::from_millis(5)).await;
+            sim.change(|state| {
+                for (_, site) in state.sites.iter_mut().filter(|(addr, _)| sites.contains(addr)) {
+                    set_mode(site, Mode::Refusing);
+                }
+            });
+            Ok(())
+        });
+    }
+
     fn over(&mut self, step: &Step, id: u64) -> anyhow::Result<()> {
         match &step.what {
-            Fault::Apiserver { of, .. } | Fault::Impostor { of, .. } | Fault::Drain { of } | Fault::Flap { of, .. } => {
+            Fault::Apiserver { of, .. }
+            | Fault::Impostor { of, .. }
+            | Fault::Drain { of }
+            | Fault::GracefulStop { of, .. }
+            | Fault::Flap { of, .. } => {
                 self.mode(&self.sites(of)?, Mode::Ready, -1);
             }
             Fault::Family { of, ipv6 } => self.mode(&self.family(of, *ipv6)?, Mode::Ready, -1),

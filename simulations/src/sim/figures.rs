@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::learned;
-use super::log::{ClientConn, ClientEnd, ClientKind};
+use super::log::{ClientConn, ClientEnd};
 use super::outcome::Turn;
 use super::run::Ran;
 use super::state::Ms;
@@ -50,7 +50,7 @@ pub(super) fn of(ran: &Ran) -> BTreeMap<String, f64> {
 
 /// Those that asked something of the agent.
 fn asked(ran: &Ran) -> impl Iterator<Item = &ClientConn> {
-    ran.log.clients.iter().filter(|client| client.hello.is_some() && client.kind != ClientKind::Bypass)
+    ran.log.clients.iter().filter(|client| client.hello.is_some() && client.kind.is_carried())
 }
 
 fn wait(client: &ClientConn) -> Option<Ms> {

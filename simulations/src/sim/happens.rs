@@ -20,6 +20,9 @@ fn words(fault: &Fault) -> String {
     match fault {
         Fault::Apiserver { of, mode } => format!("apiserver of {} {}", names(of), does(*mode)),
         Fault::Drain { of } => format!("apiserver of {} drains and closes", names(of)),
+        Fault::GracefulStop { of, serves_on } => {
+            format!("apiserver of {} closes its port, and after {serves_on} ms what is open", names(of))
+        }
         Fault::Flap { of, period } => format!("apiserver of {} crashes and comes back each {period} ms", names(of)),
         Fault::Impostor { of, mode } => format!("something else at the apiserver's address of {} {}", names(of), does(*mode)),
         Fault::Balancer { mode } => format!("the external balancer {}", does(*mode)),
@@ -54,6 +57,9 @@ fn of_networks(fault: &Fault) -> String {
         }
         Fault::Jitter { of, share } => format!("times of {} differ by {:.0}%", names(of), share * 100.0),
         Fault::Mtu { of, bytes } => format!("datagrams of {} above {bytes} bytes vanish", names(of)),
+        Fault::SegmentHole { from, to, bytes } => {
+            format!("segments from {} to {} above {bytes} bytes vanish", names(from), names(to))
+        }
         Fault::Disorder { of, share } => format!("{:.0}% of the datagrams of {} come twice or late", share * 100.0, names(of)),
         _ => of_state(fault),
     }
@@ -68,7 +74,10 @@ fn of_state(fault: &Fault) -> String {
         Fault::Configure { of, .. } => format!("{} read another configuration", names(of)),
         Fault::NameTakesTurns { of } => format!("the balancer's name is answered with {}, one at a time", names(of)),
         Fault::NewCa => "the cluster's CA is another one".to_owned(),
-        Fault::GiveCa { of } => format!("{} get the CA that is in force", names(of)),
+        Fault::NextCa => "there is a new CA".to_owned(),
+        Fault::Reissue { of } => format!("apiserver of {} shows a certificate of the newest CA", names(of)),
+        Fault::GiveCa { of, old_too: true } => format!("{} get the newest CA beside the one before", names(of)),
+        Fault::GiveCa { of, .. } => format!("{} get the newest CA", names(of)),
         Fault::Keyring { of, step } => format!("key rotation at {}: {step}", names(of)),
         Fault::Hostile { node, act } => format!("{node} means harm: {}", as_written(act)),
         other => as_written(other),
@@ -93,6 +102,11 @@ fn does(mode: Mode) -> String {
         Mode::Slow(ms) => format!("is {ms} ms slower"),
         Mode::WrongCertificate => "shows a wrong certificate".to_owned(),
         Mode::NotTls => "speaks no TLS".to_owned(),
+        Mode::LateReadyz(least, most) => format!("answers /readyz after {least} to {most} ms"),
+        Mode::EtcdFrozen => "gets no answer of etcd".to_owned(),
+        Mode::Closed => "closes its port and serves on".to_owned(),
+        Mode::NotReading => "does not read what is uploaded".to_owned(),
+        Mode::QueueFull => "has a full accept queue".to_owned(),
         other => format!("is {}", as_written(&other)),
     }
 }

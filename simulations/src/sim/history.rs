@@ -155,7 +155,7 @@ const IN_TIME: Ms = 500;
 pub fn in_time(state: &State, from: MachineId, site: &Site) -> bool {
     let noise = 1.0 + state.zones.jitter;
     let trip = (f64::from(state.round_trip(from, site.machine)) * noise).ceil();
-    trip + (site.mode.delay() + REQUEST_TAKES) as f64 <= IN_TIME as f64
+    trip + (site.mode.readyz_delay() + REQUEST_TAKES) as f64 <= IN_TIME as f64
 }
 
 /// The part of *usable* that one state tells.

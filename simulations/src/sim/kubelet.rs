@@ -115,7 +115,7 @@ async fn talk(host: &Host, session: &mut Session, watching: Instant, lease: &mut
                 heard = Instant::now();
                 pinged = None;
                 match Frame::decode(&content) {
-                    Some(frame) if frame.verb == Verb::GoAway => return Ok(()),
+                    Some(frame) if matches!(frame.verb, Verb::GoAway | Verb::NoMore) => return Ok(()),
                     Some(frame) if frame.stream == LEASE => {
                         if frame.status == 200 {
                             renewed(host);

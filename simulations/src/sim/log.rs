@@ -48,6 +48,10 @@ pub struct Log {
     pub dials: Vec<(ConnId, Dialled)>,
     /// When something on a proxy's connection was lost, on which, and how long its sending again was put off, by machine.
     pub retries: BTreeMap<MachineId, Vec<(Ms, ConnId, Ms)>>,
+    /// Since when a connection has sent something that its way swallows because of its length.
+    pub swallowed: BTreeMap<ConnId, Ms>,
+    /// Pairs of clients of which one goes through prismesh and the other one does not.
+    pub twins: Vec<Twins>,
     /// When a machine's clients began and ceased to be held.
     pub held: BTreeMap<MachineId, Vec<(Ms, u32)>>,
 }
@@ -96,8 +100,30 @@ pub enum ClientKind {
     Kubelet,
     /// One that stays open and is idle.
     Steady,
+    /// One exchange that lasts: a watch, an upload, a long request, a connection that is kept.
+    Exchange,
+    /// Does what such a one does, directly at the endpoint that prismesh chose for that one.
+    Twin,
     /// Goes to the external balancer, without prismesh.
     Bypass,
+}
+
+impl ClientKind {
+    /// Its connections go through prismesh, or what is there in its place.
+    pub fn is_carried(self) -> bool {
+        !matches!(self, ClientKind::Twin | ClientKind::Bypass)
+    }
+}
+
+/// Two clients' connections that do the same: one through prismesh, the other one directly at the endpoint that prismesh chose.
+#[derive(Clone, Copy, Debug)]
+pub struct Twins {
+    /// The first one's number.
+    pub carried: usize,
+    /// The other one's.
+    pub direct: usize,
+    /// What they do.
+    pub what: &'static str,
 }
 
 /// How a client's connection ended.

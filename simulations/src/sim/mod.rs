@@ -2,6 +2,8 @@
 
 mod alone;
 mod apiserver;
+#[cfg(test)]
+mod apiserver_tests;
 mod asking;
 mod balancer;
 pub mod baseline;
@@ -15,6 +17,7 @@ pub mod core;
 mod director;
 mod disk;
 pub mod draw;
+mod exchange;
 mod figures;
 pub mod file;
 mod happens;

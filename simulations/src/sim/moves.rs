@@ -218,6 +218,9 @@ impl Stage {
                 rules
             }
             Fault::Forbid { of, to } => vec![rule(&set(of)?, &set(to)?, Some(Class::Api), Toll::Forbid)],
+            Fault::SegmentHole { from, to, bytes } => {
+                vec![rule(&set(from)?, &set(to)?, Some(Class::Api), Toll::Segment(*bytes))]
+            }
             Fault::Latency { of, to, ms } => {
                 let of = set(of)?;
                 let to = if to.is_empty() { others(&of) } else { set(to)? };

@@ -131,6 +131,51 @@ fn an_idle_upstream_whose_way_is_broken_shows_that_keepalives_are_not_acknowledg
 }
 
 #[test]
+fn a_closed_window_is_asked_about_at_growing_gaps_and_shows_a_peer_that_lives() {
+    in_virtual_time(state(2), async |sim| {
+        let (own, run) = agent(&sim, HERE);
+        let (mut one, mut other) = connected(&own, Owner::Agent(run), &listening(&sim)).await;
+        // More than the window holds, so that the rest waits.
+        let pouring = tokio::spawn(async move {
+            one.write_all(&vec![7; 400_000]).await.expect("taken in the end");
+            one
+        });
+        let peer = |sim: &Sim| sim.core().peer(1, 0).expect("a kernel");
+        sleep(ms(600_000)).await;
+        let state = peer(&sim);
+        assert_eq!(state.unanswered, Unanswered::Nothing, "each question is acknowledged");
+        assert!(state.since_acknowledged > ms(15_000) && state.since_acknowledged <= ms(120_000), "{state:?}");
+        toll(&sim, HERE, THERE, Toll::Block);
+        sleep(ms(240_000)).await;
+        assert_eq!(peer(&sim).unanswered, Unanswered::WindowProbes(2));
+        heal(&sim);
+        other.read_exact(&mut vec![0; 400_000]).await.expect("all of it");
+        let one = pouring.await.expect("no panic");
+        assert_eq!(one.peer().expect("a kernel").unanswered, Unanswered::Nothing);
+    });
+}
+
+#[test]
+fn a_hole_swallows_long_segments_and_what_waits_behind_them_until_it_is_closed() {
+    in_virtual_time(state(2), async |sim| {
+        let (own, run) = agent(&sim, HERE);
+        let (mut one, mut other) = connected(&own, Owner::Agent(run), &listening(&sim)).await;
+        toll(&sim, HERE, THERE, Toll::Segment(1_400));
+        let mut read = vec![0; 4_000];
+        one.write_all(&[1; 1_400]).await.expect("taken");
+        assert_eq!(other.read(&mut read).await.expect("what is short enough"), 1_400);
+        one.write_all(&[2; 1_700]).await.expect("taken");
+        one.write_all(b"and this").await.expect("taken");
+        timeout(ms(20_000), other.read(&mut read)).await.expect_err("nothing comes");
+        assert_eq!(one.peer().expect("a kernel").unanswered, Unanswered::Data);
+        other.write_all(&[3; 1_700]).await.expect("taken");
+        assert_eq!(one.read(&mut read).await.expect("the other way is whole"), 1_700);
+        heal(&sim);
+        other.read_exact(&mut read[..1_708]).await.expect("all of it");
+    });
+}
+
+#[test]
 fn a_process_that_dies_resets_its_connections_and_refuses_new_ones() {
     in_virtual_time(state(2), async |sim| {
         let (own, run) = agent(&sim, THERE);

@@ -131,7 +131,7 @@ pub enum Carrier {
 /// What became of one invariant in one run, or of one of its two halves where both have to be exercised.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Judged {
-    /// Its number, 1 to 11.
+    /// Its number, 1 to 12.
     pub number: u8,
     /// Its name, the half's where it has two.
     pub name: String,

@@ -51,6 +51,10 @@ pub struct Cluster {
     pub kubelets: bool,
     /// Connections that each worker's clients keep open; a tenth of them is renewed each minute.
     pub steady: usize,
+    /// Each worker has clients whose exchanges last: watches, uploads, long requests, connections that are kept.
+    pub exchanges: bool,
+    /// Each of these has a twin that does the same directly at the endpoint that prismesh chose.
+    pub twins: bool,
     /// Machines have IPv6 addresses only.
     pub ipv6_only: bool,
     /// More of prismesh's configuration, as YAML, for every node.
@@ -70,6 +74,8 @@ impl Default for Cluster {
             fresh_every: 500,
             kubelets: true,
             steady: 0,
+            exchanges: false,
+            twins: false,
             ipv6_only: false,
             config: String::new(),
         }
@@ -140,6 +146,15 @@ pub enum Fault {
         /// Whose.
         #[serde(deserialize_with = "written::who")]
         of: Who,
+    },
+    /// Apiservers close their ports at once, serve what is open for a while, close it, and come back when it ends.
+    GracefulStop {
+        /// Whose.
+        #[serde(deserialize_with = "written::who")]
+        of: Who,
+        /// For how long, in ms.
+        #[serde(with = "span")]
+        serves_on: Ms,
     },
     /// An apiserver changes between crashed and serving each half period.
     Flap {
@@ -301,6 +316,17 @@ pub enum Fault {
         /// Bytes.
         bytes: usize,
     },
+    /// Segments of TCP with more bytes vanish on their way from some machines to others, and nobody says so.
+    SegmentHole {
+        /// From these.
+        #[serde(deserialize_with = "written::who")]
+        from: Who,
+        /// To these.
+        #[serde(deserialize_with = "written::who")]
+        to: Who,
+        /// Bytes.
+        bytes: usize,
+    },
     /// Datagrams come twice, and out of order.
     Disorder {
         /// Whose.
@@ -327,11 +353,22 @@ pub enum Fault {
     },
     /// The cluster's CA is another one from now on: apiservers show its certificates.
     NewCa,
-    /// Agents get the file of the CA that is in force.
+    /// There is a new CA, and nobody shows its certificates yet.
+    NextCa,
+    /// Apiservers show certificates of the newest CA to new connections from now on, as the same processes.
+    Reissue {
+        /// Whose.
+        #[serde(deserialize_with = "written::who")]
+        of: Who,
+    },
+    /// Agents get the file of the newest CA.
     GiveCa {
         /// Whose.
         #[serde(deserialize_with = "written::who")]
         of: Who,
+        /// The CA before it is in the file as well.
+        #[serde(default)]
+        old_too: bool,
     },
     /// One step of a key rotation: `add`, `promote` or `retire`.
     Keyring {

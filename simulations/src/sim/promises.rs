@@ -8,7 +8,7 @@ use prismesh::engine::event::Verdict;
 
 use super::core::RunId;
 use super::figures::{failed, quantile};
-use super::log::{ClientConn, ClientKind, RunSeen};
+use super::log::{ClientConn, ClientEnd, ClientKind, RunSeen};
 use super::plan::{Fault, Who};
 use super::run::Ran;
 use super::seen::ending;
@@ -92,7 +92,7 @@ impl<'a> Promises<'a> {
 
     /// New connections of prismesh's clients whose ClientHello was sent in `from..to`.
     fn new_connections(&self, from: Ms, to: Ms) -> impl Iterator<Item = (Ms, &'a ClientConn)> + use<'a> {
-        let through = self.ran.log.clients.iter().filter(|client| client.kind != ClientKind::Bypass);
+        let through = self.ran.log.clients.iter().filter(|client| client.kind.is_carried());
         through.filter_map(|client| Some((client.hello?, client))).filter(move |(hello, _)| (from..to).contains(hello))
     }
 
@@ -249,6 +249,32 @@ impl<'a> Promises<'a> {
             if (from..to).contains(&at) && upstream.ended.is_some_and(|(_, peer_first)| !peer_first) && !stopped {
                 self.break_it(format!("{}: a connection to {} was cut at {at} ms", self.name(client.node), upstream.to));
             }
+        }
+        self
+    }
+
+    /// No exchange that lasts, of those that ended in `from..to`, was reset, given up by its client, or closed by somebody else than
+    /// the apiserver.
+    pub fn exchanges_end_well(&mut self, (from, to): (Ms, Ms)) -> &mut Self {
+        let ran = self.ran;
+        let bad = |client: &&ClientConn| {
+            let Some((at, end)) = client.ended else { return false };
+            let upstream = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn));
+            let by_the_apiserver = upstream.is_some_and(|it| it.ended.is_some_and(|(_, peer_first)| peer_first));
+            let well = match end {
+                ClientEnd::Done | ClientEnd::Over => true,
+                ClientEnd::Closed => by_the_apiserver,
+                _ => false,
+            };
+            client.kind == ClientKind::Exchange && client.first_byte.is_some() && (from..to).contains(&at) && !well
+        };
+        for client in ran.log.clients.iter().filter(bad) {
+            self.break_it(format!(
+                "{}: an exchange that began at {} ms was not finished: {}",
+                self.name(client.node),
+                client.opened,
+                ending(client)
+            ));
         }
         self
     }
@@ -434,6 +460,7 @@ fn who(what: &Fault) -> Option<&Who> {
     match what {
         Fault::Apiserver { of, .. }
         | Fault::Drain { of }
+        | Fault::GracefulStop { of, .. }
         | Fault::Flap { of, .. }
         | Fault::Expired { of }
         | Fault::Newer { of }
@@ -449,6 +476,7 @@ fn who(what: &Fault) -> Option<&Who> {
         | Fault::Loss { of, .. }
         | Fault::Latency { of, .. }
         | Fault::Configure { of, .. } => Some(of),
+        Fault::SegmentHole { to, .. } => Some(to),
         Fault::Partition { from, .. } | Fault::Forbid { of: from, .. } => Some(from),
         _ => None,
     }

@@ -26,7 +26,7 @@ use super::plan::Plan;
 use super::recorder::Recorder;
 use super::sabotage::Sabotage;
 use super::state::{AgentLife, Machine, MachineId, Mode, Ms, Site, State, Zones};
-use super::{balancer, complaints, director, kubelet, kubeprism, seed};
+use super::{balancer, complaints, director, exchange, kubelet, kubeprism, seed};
 
 /// The cluster's id.
 pub(super) const CLUSTER: &str = "simulated";
@@ -209,6 +209,7 @@ impl Stage {
         let names = plan.names();
         let state = first_state(&plan, &names)?;
         let sim = Sim::new(draw, state);
+        sim.core().closed_windows_are_silent = options.sabotage.is_some_and(Sabotage::closed_windows_are_silent);
         let disks: Vec<Disk> = names.iter().map(|_| Disk::default()).collect();
         let keyring = Keyring::generate();
         let recorder = options.record.clone().map(|dir| Recorder::new(dir, names.clone()));
@@ -352,6 +353,10 @@ impl Stage {
             for each in 0..cluster.steady {
                 let rng = draw.stream(&format!("steady client {each} of {name}"));
                 self.clients.spawn(client::steady(host.clone(), to, rng));
+            }
+            for what in exchange::ALL.iter().copied().filter(|_| cluster.exchanges) {
+                let rng = draw.stream(&format!("{what:?} of {name}"));
+                self.clients.spawn(exchange::exchanges(host.clone(), to, what, cluster.twins, rng));
             }
         }
     }

@@ -7,12 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Saw, Verdict};
+use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Reverified, Saw, Verdict};
 use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstream};
 
 use super::watched::Spoil;
 
 mod stale;
+mod weak;
 
 use stale::{BelievesEachAnswer, Nervous, Stubborn};
 
@@ -36,6 +37,8 @@ enum How {
     Spoils(fn() -> Box<dyn Spoil>),
     /// Connections at most.
     MostConnections(usize),
+    /// The kernel's user time-out counts a closed window as silence.
+    ClosedWindowsAreSilent,
 }
 
 impl Sabotage {
@@ -43,14 +46,19 @@ impl Sabotage {
     pub fn spoil(&self) -> Option<Box<dyn Spoil>> {
         match self.how {
             How::Spoils(make) => Some(make()),
-            How::MostConnections(_) => None,
+            How::MostConnections(_) | How::ClosedWindowsAreSilent => None,
         }
+    }
+
+    /// A closed window is told as data that nothing acknowledges.
+    pub fn closed_windows_are_silent(&self) -> bool {
+        matches!(self.how, How::ClosedWindowsAreSilent)
     }
 
     /// Connections at most, where that is what is wrong.
     pub fn most_connections(&self) -> Option<usize> {
         match self.how {
-            How::Spoils(_) => None,
+            How::Spoils(_) | How::ClosedWindowsAreSilent => None,
             How::MostConnections(most) => Some(most),
         }
     }
@@ -71,7 +79,7 @@ const fn spoils(
     Sabotage { name, aims_at, shows_in, what, how: How::Spoils(make) }
 }
 
-/// All of them: two for each invariant, and one for the watch over the simulation itself.
+/// All of them: two or more for each invariant, and one for the watch over the simulation itself.
 pub const ALL: &[Sabotage] = &[
     Sabotage {
         name: "one-connection",
@@ -103,6 +111,35 @@ pub const ALL: &[Sabotage] = &[
         Box::new(ResetsAtRandom::default())
     }),
     spoils("resets-suspects", 4, ("apiserver-pauses", 1), "whatever is suspected is reset at once", || Box::new(ResetsSuspects)),
+    spoils("late-is-hung", 4, ("readyz-late", 1), "an answer of /readyz that comes too late is told as a hang", || {
+        Box::new(Events(weak::late_is_hung))
+    }),
+    spoils("refused-is-hung", 4, ("apiserver-closes-its-port", 1), "a refusal is told as a hang", || {
+        Box::new(Events(weak::refused_is_hung))
+    }),
+    spoils("undialled-is-hung", 4, ("apiserver-queue-full", 1), "a dial that nothing answers is told as a hang", || {
+        Box::new(Events(weak::undialled_is_hung))
+    }),
+    Sabotage {
+        name: "closed-window-is-silent",
+        aims_at: 4,
+        shows_in: ("apiserver-does-not-read", 1),
+        what: "a closed window counts as silence, as it does with the kernel's user time-out",
+        how: How::ClosedWindowsAreSilent,
+    },
+    spoils(
+        "rejects-what-was",
+        4,
+        ("ca-replaced-in-three-steps", 1),
+        "with each new file of the CA all that was verified is rejected",
+        || {
+            Box::new(Events(|event| {
+                if let Event::TrustChanged(worth) = event {
+                    worth.values_mut().for_each(|worth| *worth = Reverified::Rejected("it was verified before".to_owned()));
+                }
+            }))
+        },
+    ),
     spoils("never-resets", 5, ("apiserver-hangs", 1), "nothing is ever reset because it hangs", || {
         Box::new(Effects(|effect| !matches!(effect, Effect::Reset { .. })))
     }),
@@ -147,6 +184,9 @@ pub const ALL: &[Sabotage] = &[
         "each half minute only one of a name's addresses is told",
         || Box::new(BelievesEachAnswer::default()),
     ),
+    spoils("small-hellos-pass", 8, ("long-segments-vanish", 1), "a probe's hello arrives where clients' are swallowed", || {
+        Box::new(Events(weak::small_hellos_pass))
+    }),
     spoils("favourite", 9, ("busy", 1), "all prefer the same upstream", || {
         Box::new(Routes(|routing| {
             let first = routing.upstreams.iter().map(|upstream| upstream.endpoint).min();
@@ -190,6 +230,12 @@ pub const ALL: &[Sabotage] = &[
         "nothing is ever reset, so that a kubelet waits for its own time-out",
         || Box::new(Effects(|effect| !matches!(effect, Effect::Reset { .. }))),
     ),
+    spoils("resets-suspects-of-twins", 12, ("differential", 1), "whatever is suspected is reset at once", || {
+        Box::new(ResetsSuspects)
+    }),
+    spoils("resets-refused-twins", 12, ("differential", 2), "a refusal is told as a hang", || {
+        Box::new(Events(weak::refused_is_hung))
+    }),
     spoils("never-rests", 0, ("calm", 1), "after some seconds the agent is asked to go on at once, again and again", || {
         Box::new(NeverRests::default())
     }),

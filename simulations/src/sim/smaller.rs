@@ -63,10 +63,11 @@ impl Plan {
     /// Simpler in one respect each.
     pub(super) fn simpler(&self) -> Vec<Plan> {
         type Change = fn(&mut Plan);
-        let changes: [Change; 9] = [
+        let changes: [Change; 10] = [
             |plan| plan.cluster.zones = vec![vec![2]; 1],
             |plan| plan.cluster.steady = 0,
             |plan| plan.cluster.kubelets = false,
+            |plan| plan.cluster.exchanges = false,
             |plan| plan.cluster.fresh_every = 0,
             |plan| plan.cluster.balancer = None,
             |plan| plan.cluster.jitter = 0.0,

@@ -152,6 +152,9 @@ impl Plan {
                 Some(format!("what the state directory is at {} cannot be put back at {}", Span(*from), Span(step.at)))
             }
             Fault::Flap { period, .. } => faulty_flap(*period, step.lasts),
+            Fault::GracefulStop { serves_on, .. } if step.lasts.is_none_or(|lasts| lasts <= *serves_on) => {
+                Some("it comes back after it has closed what is open: `lasts` is longer than `serves-on`".to_owned())
+            }
             Fault::Keyring { step, .. } if !["add", "promote", "retire"].contains(&step.as_str()) => {
                 Some(format!("a key rotation has no step {step:?}: add, promote, retire"))
             }

@@ -127,6 +127,17 @@ pub enum Mode {
     Slow(u32),
     /// Says 429, and takes 300 ms longer for each answer.
     Overloaded,
+    /// Serves, and answers `/readyz` late: after between so many and so many milliseconds, drawn each time, and sometimes with 500.
+    LateReadyz(u32, u32),
+    /// Its etcd does not answer: `/readyz` ends in 500 after a while, what needs etcd is answered when etcd goes on, watches stay
+    /// open and are quiet.
+    EtcdFrozen,
+    /// Its port is closed, and what is open goes on.
+    Closed,
+    /// Reads nothing more of what is uploaded to it, and serves: the window of that connection closes.
+    NotReading,
+    /// Its accept queue is full: SYNs are dropped, and what is open goes on.
+    QueueFull,
     /// Speaks TLS with a certificate of somebody else's CA.
     WrongCertificate,
     /// Accepts, and answers with something that is not TLS.
@@ -157,9 +168,24 @@ impl Mode {
         }
     }
 
+    /// How much longer than usual it takes for `/readyz`, at most.
+    pub fn readyz_delay(self) -> u64 {
+        match self {
+            Mode::LateReadyz(_, most) => most.into(),
+            Mode::EtcdFrozen => super::apiserver::READYZ_WITHOUT_ETCD.1,
+            other => other.delay(),
+        }
+    }
+
     /// Accepts connections, shows a right certificate, and answers `/readyz` in the end.
     pub fn serves(self) -> bool {
-        matches!(self, Mode::Ready | Mode::Draining | Mode::Overloaded | Mode::Slow(_))
+        let late = matches!(self, Mode::LateReadyz(..) | Mode::EtcdFrozen);
+        late || matches!(self, Mode::Ready | Mode::Draining | Mode::Overloaded | Mode::Slow(_) | Mode::NotReading)
+    }
+
+    /// New connections get nowhere, and those that are open go on.
+    pub fn only_what_is_open(self) -> bool {
+        matches!(self, Mode::Closed | Mode::QueueFull)
     }
 }
 
@@ -216,6 +242,8 @@ pub enum Toll {
     Jitter(f64),
     /// A datagram of more bytes than this vanishes.
     Mtu(usize),
+    /// A segment of TCP with more bytes than this vanishes, each time it is sent.
+    Segment(usize),
     /// A datagram comes twice this often.
     Twice(f64),
     /// A datagram is overtaken by later ones this often.
@@ -237,15 +265,33 @@ pub struct Way {
     pub jitter: f64,
     /// Datagrams longer than this vanish.
     pub mtu: usize,
+    /// Segments of TCP longer than this vanish.
+    pub segment: usize,
     /// How many datagrams come twice.
     pub twice: f64,
     /// How many are late.
     pub late: f64,
 }
 
+impl Way {
+    /// A client's hello does not pass.
+    pub(super) fn swallows_hellos(&self) -> bool {
+        self.segment < super::wire::CLIENT_HELLO_BYTES
+    }
+}
+
 /// A packet that stays on its machine.
-const AT_HOME: Way =
-    Way { open: true, forbidden: false, loss: 0.0, delay: 0, jitter: 0.0, mtu: usize::MAX, twice: 0.0, late: 0.0 };
+const AT_HOME: Way = Way {
+    open: true,
+    forbidden: false,
+    loss: 0.0,
+    delay: 0,
+    jitter: 0.0,
+    mtu: usize::MAX,
+    segment: usize::MAX,
+    twice: 0.0,
+    late: 0.0,
+};
 
 impl State {
     /// Notes who has which address, after addresses have changed.
@@ -287,6 +333,7 @@ impl State {
                 Toll::Longer(ms) => way.delay += ms,
                 Toll::Jitter(share) => way.jitter = way.jitter.max(share),
                 Toll::Mtu(bytes) => way.mtu = way.mtu.min(bytes),
+                Toll::Segment(bytes) => way.segment = way.segment.min(bytes),
                 Toll::Twice(share) => way.twice = way.twice.max(share),
                 Toll::Late(share) => way.late = way.late.max(share),
             }
@@ -300,7 +347,7 @@ impl State {
         let loss = loss + 1e-9;
         [self.way(one, other, class), self.way(other, one, class)]
             .iter()
-            .all(|way| way.open && !way.forbidden && way.loss <= loss)
+            .all(|way| way.open && !way.forbidden && way.loss <= loss && !way.swallows_hellos())
     }
 
     /// Gossip passes between two agents that run.

@@ -43,6 +43,8 @@ const BACKLOG: usize = 4096;
 const FREE: u16 = 41_000;
 const EPHEMERAL: u16 = 32_768;
 const EPHEMERAL_COUNT: u64 = 28_232;
+/// A kernel asks whether a closed window is still closed after so long, then after twice that, and so on, up to [`RETRY_MOST`].
+const WINDOW_PROBE_FIRST: Ms = RETRY_FIRST;
 /// How long a kernel tries without one (`tcp_retries2`).
 const PATIENCE: Ms = 924_000;
 /// A kernel asks this long after the other side has fallen silent whether it is still there: Go's default, and the upstream side's.
@@ -146,6 +148,8 @@ struct Flow {
     last: Ms,
     /// Bytes under way or unread.
     full: usize,
+    /// Since when there is no room for what waits to be sent.
+    closed: Option<Ms>,
     /// Bytes that were handed to a way that was open.
     delivered: u64,
 }
@@ -156,6 +160,15 @@ pub(super) enum Piece {
     Data(Vec<u8>),
     Fin,
     Reset,
+}
+
+impl Piece {
+    fn bytes(&self) -> usize {
+        match self {
+            Piece::Data(bytes) => bytes.len(),
+            Piece::Fin | Piece::Reset => 0,
+        }
+    }
 }
 
 impl Owner {
@@ -342,14 +355,21 @@ impl Core {
         let accepted = if conn.ends[1].owner != Owner::Nobody || conn.ends[1].held {
             true
         } else if let Some(site) = self.state.sites.get(&to).filter(|site| site.backends.is_none()) {
-            let accepts = !matches!(site.mode, Mode::Refusing | Mode::Gone | Mode::Dropping);
+            if site.mode == Mode::QueueFull {
+                return;
+            }
+            let accepts = !matches!(site.mode, Mode::Refusing | Mode::Gone | Mode::Dropping | Mode::Closed);
             if accepts {
                 self.own(id, Owner::Apiserver);
                 self.apiserver_accepts(to, id);
             }
             accepts
         } else {
-            let refusing = self.state.sites.get(&to).is_some_and(|site| site.mode == Mode::Refusing);
+            let mode = self.state.sites.get(&to).map(|site| site.mode);
+            if mode == Some(Mode::QueueFull) {
+                return;
+            }
+            let refusing = matches!(mode, Some(Mode::Refusing | Mode::Closed));
             let there = |listening: &&mut Listening| !refusing && listens_at(listening.ip, to.ip());
             match self.tcp.listeners.get_mut(&(machine, to.port())).filter(there) {
                 Some(listening) if listening.queue.len() >= BACKLOG => return,

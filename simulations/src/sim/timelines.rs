@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::figures::failed;
-use super::log::ClientKind;
 use super::outcome::Timelines;
 use super::run::Ran;
 use super::state::Ms;
@@ -30,7 +29,7 @@ pub(super) fn of(ran: &Ran) -> Timelines {
         faults: none.clone(),
     };
     let place = |at: Ms| usize::try_from(at / step_ms).unwrap_or(usize::MAX).min(steps - 1);
-    for client in ran.log.clients.iter().filter(|client| client.kind != ClientKind::Bypass) {
+    for client in ran.log.clients.iter().filter(|client| client.kind.is_carried()) {
         if let (Some(first), Some(hello)) = (client.first_byte, client.hello) {
             let upstream = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn));
             let name = upstream.map_or_else(|| "?".to_owned(), |upstream| ran.name_of(upstream.to));

@@ -9,6 +9,13 @@ pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const DATA: u8 = 23;
 
 const HEADER: usize = 5;
+const MESSAGE_HEADER: usize = 4;
+const EXTENSION_HEADER: usize = 4;
+const EXTENSIONS_HEADER: usize = 2 + EXTENSION_HEADER;
+/// The padding extension (RFC 7685).
+const PADDING: u16 = 21;
+/// A ClientHello is as long as client-go's, with its post-quantum key share: more than one segment.
+pub(super) const CLIENT_HELLO_BYTES: usize = 1_700;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 
@@ -38,8 +45,14 @@ pub(super) fn client_hello(connection: u64) -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend([0; 24]);
     body.extend(connection.to_be_bytes());
-    // No session id, one cipher suite, no compression, no extensions.
-    body.extend([0, 0, 2, 0x13, 0x01, 1, 0, 0, 0]);
+    // No session id, one cipher suite, no compression, and of extensions only padding, in place of all that makes real ones long.
+    body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
+    let padding = CLIENT_HELLO_BYTES - HEADER - MESSAGE_HEADER - body.len() - EXTENSIONS_HEADER;
+    let length = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_be_bytes();
+    body.extend(length(padding + EXTENSION_HEADER));
+    body.extend(PADDING.to_be_bytes());
+    body.extend(length(padding));
+    body.resize(body.len() + padding, 0);
     record(HANDSHAKE, &message(CLIENT_HELLO, &body))
 }
 
@@ -100,22 +113,34 @@ pub(super) enum Verb {
     Lease,
     /// Open a watch.
     Watch,
+    /// Open a watch of something that never changes.
+    QuietWatch,
+    /// A request that takes long.
+    Long,
+    /// A part of an upload, which is not answered by itself.
+    Part,
     /// HTTP/2 PING.
     Ping,
     /// A watch's event.
     Event,
-    /// HTTP/2 GOAWAY.
+    /// HTTP/2 GOAWAY, and the end.
     GoAway,
+    /// HTTP/2 GOAWAY, while what is under way goes on.
+    NoMore,
 }
 
-const VERBS: [(u8, Verb); 7] = [
+const VERBS: [(u8, Verb); 11] = [
     (b'R', Verb::Readyz),
     (b'G', Verb::Get),
     (b'L', Verb::Lease),
     (b'W', Verb::Watch),
+    (b'Q', Verb::QuietWatch),
+    (b'T', Verb::Long),
+    (b'U', Verb::Part),
     (b'P', Verb::Ping),
     (b'E', Verb::Event),
     (b'A', Verb::GoAway),
+    (b'N', Verb::NoMore),
 ];
 
 impl Frame {
@@ -126,10 +151,16 @@ impl Frame {
 
     /// As a record.
     pub(super) fn encode(self) -> Vec<u8> {
+        self.encode_with(0)
+    }
+
+    /// As a record, followed by so many bytes that mean nothing.
+    pub(super) fn encode_with(self, padding: usize) -> Vec<u8> {
         let verb = VERBS.iter().find(|(_, verb)| *verb == self.verb).map_or(b'?', |(letter, _)| *letter);
         let mut content = vec![verb];
         content.extend(self.stream.to_be_bytes());
         content.extend(self.status.to_be_bytes());
+        content.resize(content.len() + padding, 0);
         record(DATA, &content)
     }
 
@@ -161,6 +192,7 @@ mod tests {
         assert_eq!(hello.shape(), Shape::Complete { early_data: false });
         let (kind, _) = take_record(&mut bytes.clone()).expect("whole");
         assert_eq!(kind, HANDSHAKE);
+        assert_eq!(bytes.len(), CLIENT_HELLO_BYTES);
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn new_ones(ran: &Ran, docket: &mut Docket) {
     let (advertised, workers) = (ran.history.advertised(), workers(ran));
     let answered = |client: &ClientConn| {
         let upstream = client.upstream.and_then(|conn| ran.log.upstreams.get(&conn))?;
-        Some((client.first_byte?, client.node, upstream.to)).filter(|_| client.kind != ClientKind::Bypass)
+        Some((client.first_byte?, client.node, upstream.to)).filter(|_| client.kind.is_carried())
     };
     let mut opened: Vec<(Ms, MachineId, SocketAddr)> = ran.log.clients.iter().filter_map(answered).collect();
     opened.sort_unstable();

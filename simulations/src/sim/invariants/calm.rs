@@ -20,6 +20,8 @@ use crate::sim::state::{MachineId, Ms};
 const WINDOW: Ms = 600_000;
 /// How long an answer of DNS is kept, and so the same one is given.
 const DNS_TURN: Ms = 30_000;
+/// To suspect and to down, and a way back and there again.
+const CHANGES_IN_A_HOLE: usize = 4;
 /// Until everybody has met everybody and measured everything.
 const BEGINNING: Ms = 120_000;
 /// For how long a story of noise is watched at least.
@@ -30,7 +32,7 @@ const LEAST: u32 = 10;
 const NOISE: f64 = 0.2;
 
 /// Judges it.
-pub(super) fn judge(ran: &Ran) -> [Judged; 3] {
+pub(super) fn judge(ran: &Ran) -> [Judged; 4] {
     let (mut noise, mut step) = (Docket::new(8, "calm in noise"), Docket::new(8, "calm after a step"));
     let mut turns = Docket::new(8, "calm while a name's answers take turns");
     let far = ran.plan.cluster.zones.iter().flatten().all(|rtt| *rtt >= LEAST) && ran.plan.cluster.jitter >= NOISE;
@@ -51,7 +53,35 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 3] {
             all_answers_are_kept(ran, (happens.at, (happens.at + lasts).min(ran.ended)), &mut turns);
         }
     }
-    [noise.close(), step.close(), turns.close()]
+    let mut hole = Docket::new(8, "calm beside a path MTU hole");
+    for happens in &ran.plan.steps {
+        if let (Fault::SegmentHole { from, to, .. }, Some(lasts)) = (&happens.what, happens.lasts) {
+            let span = (happens.at, (happens.at + lasts).min(ran.ended));
+            who_swallows_hellos_is_left_once(ran, (&ran.machines(from), &ran.machines(to)), span, &mut hole);
+        }
+    }
+    [noise.close(), step.close(), turns.close(), hole.close()]
+}
+
+/// An endpoint that hellos do not reach is doubted, left, and tried again now and then; it does not come and go.
+fn who_swallows_hellos_is_left_once(
+    ran: &Ran,
+    (from, to): (&BTreeSet<MachineId>, &BTreeSet<MachineId>),
+    span: (Ms, Ms),
+    docket: &mut Docket,
+) {
+    let endpoints = ran.endpoints(to, span.0);
+    for (n, e) in from.iter().flat_map(|n| endpoints.iter().map(move |e| (*n, *e))) {
+        let changes = ran.log.verdicts.iter().filter(|change| change.machine == n && change.endpoint.addr() == e);
+        let changes: Vec<Ms> = changes.map(|change| change.at).filter(|at| (span.0..span.1).contains(at)).collect();
+        docket.evaluated();
+        if let Some(at) = changes.get(CHANGES_IN_A_HOLE) {
+            docket.broken(*at, || {
+                let (name, endpoint) = (&ran.names[n], ran.name_of(e));
+                format!("{name} changed its mind about {endpoint} {} times, which no hello reached", changes.len())
+            });
+        }
+    }
 }
 
 type Band = BTreeSet<SocketAddr>;

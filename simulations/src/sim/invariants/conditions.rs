@@ -29,6 +29,12 @@ pub(super) enum Shows {
     Hung,
     /// It answers, and too late to be called usable.
     Late,
+    /// It refuses new connections, and serves those that are open.
+    Closed,
+    /// Nothing comes back to new connections, and those that are open are served.
+    Full,
+    /// Long segments do not get there: new connections get no answer, and of those that are open whoever sends little.
+    Narrow,
     /// What answers is no apiserver.
     Foreign,
 }
@@ -106,9 +112,14 @@ fn shows_itself(state: &State, n: MachineId, e: SocketAddr) -> Shows {
     if !out.open {
         return Shows::Deaf;
     }
+    if out.swallows_hellos() && !matches!(site.mode, Mode::Refusing | Mode::Gone | Mode::Hung) {
+        return Shows::Narrow;
+    }
     match site.mode {
         Mode::Refusing | Mode::Gone => Shows::Dead,
         Mode::Hung => Shows::Hung,
+        Mode::Closed => Shows::Closed,
+        Mode::QueueFull => Shows::Full,
         _ if foreign(state, n, e) => Shows::Foreign,
         _ if !in_time(state, n, site) => Shows::Late,
         _ => Shows::Fine,
@@ -132,9 +143,9 @@ fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -
         match shows(state, balancer, *backend) {
             Shows::Fine if lossy => worst = Shows::Hung,
             Shows::Fine => {}
-            Shows::Dead if worst == Shows::Fine => worst = Shows::Dead,
+            Shows::Dead | Shows::Closed if worst == Shows::Fine => worst = Shows::Dead,
             // Through a balancer that accepts, silence looks like an upstream that hangs.
-            Shows::Silent | Shows::Deaf | Shows::Hung | Shows::Late => worst = Shows::Hung,
+            Shows::Silent | Shows::Deaf | Shows::Hung | Shows::Late | Shows::Full | Shows::Narrow => worst = Shows::Hung,
             other => worst = other,
         }
     }

@@ -7,7 +7,7 @@ use super::Docket;
 use super::conditions::{Conditions, LOSS, Shows, foreign, probe_interval, run_at, shows};
 use crate::sim::core::RunId;
 use crate::sim::figures::failed;
-use crate::sim::log::{ClientConn, ClientEnd, ClientKind, Dialled, RunSeen};
+use crate::sim::log::{ClientConn, ClientEnd, Dialled, RunSeen};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
 use crate::sim::seen::ending;
@@ -34,7 +34,7 @@ pub(super) fn judge(ran: &Ran) -> [Judged; 2] {
     let mut errors = Docket::new(1, "no needless error");
     let mut waits = Docket::new(2, "no needless wait");
     let conditions = Conditions::new(ran);
-    for (number, client) in ran.log.clients.iter().enumerate().filter(|(_, client)| client.kind != ClientKind::Bypass) {
+    for (number, client) in ran.log.clients.iter().enumerate().filter(|(_, client)| client.kind.is_carried()) {
         let Some(end) = client.first_byte.or(client.ended.map(|(at, _)| at)) else { continue };
         let Some(hello) = client.hello else {
             nobody_listens(ran, client, &mut errors);
@@ -107,8 +107,8 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     let sites: BTreeSet<SocketAddr> =
         ran.history.during(from, end).flat_map(|state| state.sites.keys().copied().collect::<Vec<_>>()).collect();
     let dialled = asked(ran, Some(run), client.opened, end);
-    let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf);
-    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late);
+    let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf | Shows::Full);
+    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late | Shows::Narrow);
     let before = hello.saturating_sub(1);
     let fell_silent = conditions.began(n, &sites, silent, (from, before));
     let hang = conditions.began(n, &sites, hung, (from, before));
@@ -140,7 +140,7 @@ fn half_working(ran: &Ran, conditions: &Conditions<'_>, n: MachineId, hello: Ms,
 fn refuses(ran: &Ran, n: MachineId, e: SocketAddr, (from, to): (Ms, Ms)) -> bool {
     let process = |state: &State| state.sites.get(&e).map(|site| site.incarnation);
     let first = process(ran.history.at(from));
-    ran.history.during(from, to).any(|state| shows(state, n, e) == Shows::Dead || process(state) != first)
+    ran.history.during(from, to).any(|state| matches!(shows(state, n, e), Shows::Dead | Shows::Closed) || process(state) != first)
 }
 
 /// What has not proven itself to this run, or was a stranger since, may not carry before it has proven itself, and is asked at the pace of held clients.
@@ -179,9 +179,9 @@ fn nobody_could_know(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAdd
     }
     let dialled = asked(ran, Some(run), client.opened, end);
     let cost = |e: &SocketAddr| match shows(ran.history.at(hello), n, *e) {
-        Shows::Silent | Shows::Deaf => SILENT,
-        Shows::Hung => HUNG,
-        Shows::Fine | Shows::Late | Shows::Dead | Shows::Foreign => own_time(ran, n, *e, hello, end),
+        Shows::Silent | Shows::Deaf | Shows::Full => SILENT,
+        Shows::Hung | Shows::Narrow => HUNG,
+        Shows::Fine | Shows::Late | Shows::Dead | Shows::Closed | Shows::Foreign => own_time(ran, n, *e, hello, end),
     };
     dialled.difference(usable).map(cost).sum::<Ms>().max(held_pace(ran))
 }

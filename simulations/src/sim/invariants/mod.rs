@@ -15,13 +15,14 @@ mod nearness;
 mod resets;
 mod thrift;
 mod trust;
+mod twins;
 
 /// Breaches told in full.
 const TOLD: usize = 20;
 
 /// Judges a run by all of them.
 pub(super) fn judge(ran: &Ran) -> Vec<Judged> {
-    let mut all = Vec::with_capacity(11);
+    let mut all = Vec::with_capacity(18);
     all.extend(connections::judge(ran));
     all.push(trust::judge(ran));
     all.extend(resets::judge(ran));
@@ -31,6 +32,7 @@ pub(super) fn judge(ran: &Ran) -> Vec<Judged> {
     all.extend(balance::judge(ran));
     all.push(thrift::judge(ran));
     all.push(leases::judge(ran));
+    all.push(twins::judge(ran));
     all
 }
 

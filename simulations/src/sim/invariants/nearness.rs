@@ -8,7 +8,6 @@ use prismesh::engine::band;
 
 use super::Docket;
 use super::conditions::{direct, probe_interval, round_trips, run_at};
-use crate::sim::log::ClientKind;
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
 use crate::sim::state::{MachineId, Ms, State};
@@ -20,7 +19,7 @@ const SETTLED: Ms = 30_000;
 pub(super) fn judge(ran: &Ran) -> Judged {
     let mut docket = Docket::new(7, "nearness");
     let bands = bands(ran);
-    for client in ran.log.clients.iter().filter(|client| client.kind != ClientKind::Bypass) {
+    for client in ran.log.clients.iter().filter(|client| client.kind.is_carried()) {
         let (Some(first), Some(conn)) = (client.first_byte, client.upstream) else { continue };
         let Some(upstream) = ran.log.upstreams.get(&conn) else { continue };
         let n = client.node;

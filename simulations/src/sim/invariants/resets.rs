@@ -15,7 +15,7 @@ const SILENT_FOR: Ms = 3_000;
 /// ... until at most this long ago: resets are spread.
 const RESET_WITHIN: Ms = 1_500;
 /// How far back is looked for a loss of packets or of trust, which excuse a reset.
-const LOOKED_BACK: Ms = 20_000;
+pub(super) const LOOKED_BACK: Ms = 20_000;
 /// Loss above which a peer may seem silent.
 const LOSS: f64 = 0.05;
 /// A connection to a process that was killed is gone after this ...
@@ -58,7 +58,10 @@ fn reset(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: 
     }
     docket.evaluated();
     let trusted = ran.history.during(at.saturating_sub(LOOKED_BACK), at).all(|state| trusts(state, n, upstream.to));
-    if trusted && !was_silent(&conditions.of(n, upstream.to), at) {
+    // What its way swallows nothing acknowledges.
+    let conn = client.upstream.unwrap_or_default();
+    let swallowed = ran.log.swallowed.get(&conn).is_some_and(|since| *since + SILENT_FOR <= at);
+    if trusted && !swallowed && !was_silent(&conditions.of(n, upstream.to), at) {
         docket.broken(at, || {
             format!("{} reset a connection to {}, whose peer was neither silent nor hung", ran.names[n], ran.name_of(upstream.to))
         });
@@ -66,7 +69,7 @@ fn reset(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: 
 }
 
 /// Whether an endpoint was silent or hung for long enough, and until a moment ago.
-fn was_silent(changes: &[(Ms, Shows)], at: Ms) -> bool {
+pub(super) fn was_silent(changes: &[(Ms, Shows)], at: Ms) -> bool {
     let mut since = None;
     let mut spans = Vec::new();
     for (from, shows) in changes.iter().filter(|(from, _)| *from <= at) {
@@ -84,13 +87,13 @@ fn was_silent(changes: &[(Ms, Shows)], at: Ms) -> bool {
     spans.iter().any(|(from, to)| to - from >= SILENT_FOR && to + RESET_WITHIN >= at)
 }
 
-fn little_is_lost(state: &State, n: MachineId, e: SocketAddr) -> bool {
+pub(super) fn little_is_lost(state: &State, n: MachineId, e: SocketAddr) -> bool {
     let there = state.machine_at(e.ip(), n);
     there
         .is_none_or(|there| [state.way(n, there, Class::Api), state.way(there, n, Class::Api)].iter().all(|way| way.loss <= LOSS))
 }
 
-fn trusts(state: &State, n: MachineId, e: SocketAddr) -> bool {
+pub(super) fn trusts(state: &State, n: MachineId, e: SocketAddr) -> bool {
     state.sites.get(&e).is_none_or(|site| site.backends.is_some() || state.machines[n].trusts.contains(&site.ca))
 }
 

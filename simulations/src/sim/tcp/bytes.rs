@@ -18,16 +18,26 @@ impl Core {
             return;
         }
         let (there, back) = (way(&self.state, conn, from), way(&self.state, conn, 1 - from));
+        let swallowed = self.swallowed(id, there, &piece);
         let lost = there.open && self.lost(there);
-        if there.open && !lost {
+        if there.open && !lost && !swallowed {
             self.deliver(id, from, [piece], there);
         } else if let Some(conn) = self.tcp.conns.get_mut(&id) {
             conn.flows[from].queue.push_back(piece);
         }
-        if lost || !there.open || !back.open {
+        if lost || swallowed || !there.open || !back.open {
             self.retry_after(id, from, RETRY_FIRST, lost);
         }
         self.watch(id);
+    }
+
+    /// Whether a way swallows a piece because of its length, each time it is sent. What is longer than a segment has a full one in it.
+    fn swallowed(&mut self, id: ConnId, way: Way, piece: &Piece) -> bool {
+        let swallowed = matches!(piece, Piece::Data(bytes) if bytes.len() > way.segment);
+        if swallowed {
+            self.log.swallowed.entry(id).or_insert(self.now);
+        }
+        swallowed
     }
 
     pub(super) fn deliver(&mut self, id: ConnId, from: usize, pieces: impl IntoIterator<Item = Piece>, way: Way) {
@@ -59,12 +69,18 @@ impl Core {
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
         let Some(wait) = conn.flows[from].retry.take() else { return };
         let (there, back) = (way(&self.state, conn, from), way(&self.state, conn, 1 - from));
+        let swallowed = conn.flows[from].queue.front().is_some_and(|piece| piece.bytes() > there.segment);
         let lost = there.open && self.lost(there);
-        if there.open && back.open && !lost {
+        if there.open && back.open && !lost && !swallowed {
             let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
             conn.flows[from].stuck = None;
-            let pieces = std::mem::take(&mut conn.flows[from].queue);
+            let pass = conn.flows[from].queue.iter().take_while(|piece| piece.bytes() <= there.segment).count();
+            let rest = conn.flows[from].queue.split_off(pass);
+            let pieces = std::mem::replace(&mut conn.flows[from].queue, rest);
             self.deliver(id, from, pieces, there);
+            if self.tcp.conns.get(&id).is_some_and(|conn| !conn.flows[from].queue.is_empty()) {
+                self.retry_after(id, from, RETRY_FIRST, false);
+            }
             return;
         }
         let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
@@ -119,10 +135,7 @@ impl Core {
         }
         let owner = end.owner;
         match piece {
-            Piece::Data(bytes) if owner == Owner::Apiserver => {
-                conn.flows[from].full = conn.flows[from].full.saturating_sub(bytes.len());
-                self.apiserver_hears(id, &bytes);
-            }
+            Piece::Data(bytes) if owner == Owner::Apiserver => self.apiserver_hears(id, &bytes),
             Piece::Data(bytes) => {
                 end.got.extend(bytes);
                 if let Some(waker) = end.reader.take() {
@@ -143,6 +156,19 @@ impl Core {
             Piece::Reset => {}
         }
         self.bury(id);
+    }
+
+    /// An apiserver has taken so many bytes from its kernel.
+    pub(in crate::sim) fn apiserver_took(&mut self, id: ConnId, bytes: usize) {
+        let Some(conn) = self.tcp.conns.get_mut(&id) else { return };
+        let flow = &mut conn.flows[0];
+        flow.full = flow.full.saturating_sub(bytes);
+        if flow.full < WINDOW {
+            flow.closed = None;
+            if let Some(waker) = conn.ends[0].writer.take() {
+                waker.wake();
+            }
+        }
     }
 
     /// What arrives at a machine without power is sent again, until somebody answers.

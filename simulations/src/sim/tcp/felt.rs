@@ -32,6 +32,9 @@ impl Core {
         let flow = &mut conn.flows[1 - end];
         let was_full = flow.full >= WINDOW;
         flow.full = flow.full.saturating_sub(count);
+        if flow.full < WINDOW {
+            flow.closed = None;
+        }
         if was_full
             && flow.full < WINDOW
             && let Some(waker) = conn.ends[1 - end].writer.take()
@@ -58,6 +61,7 @@ impl Core {
         }
         let room = WINDOW.saturating_sub(conn.flows[end].full);
         if room == 0 {
+            conn.flows[end].closed.get_or_insert(self.now);
             it.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -84,6 +88,9 @@ impl Core {
         let conn = self.tcp.conns.get(&id)?;
         let (this, flow) = (&conn.ends[end], &conn.flows[end]);
         let data = flow.retry.is_some();
+        if let Some(closed) = flow.closed.filter(|_| !data) {
+            return Some(self.behind_a_closed_window(conn, end, closed));
+        }
         // On an idle connection keepalives have been acknowledged until the way broke.
         let until = conn.broken.unwrap_or(self.now);
         let idle = until.saturating_sub(this.heard) / KEEPALIVE_UPSTREAM * KEEPALIVE_UPSTREAM;
@@ -102,6 +109,36 @@ impl Core {
             acknowledged_bytes: flow.delivered,
             has_sent: this.peer_sent,
         })
+    }
+
+    /// The same while the window is closed: the kernel asks at growing gaps whether it still is, which a peer that lives acknowledges.
+    fn behind_a_closed_window(&self, conn: &Conn, end: usize, closed: Ms) -> PeerState {
+        let (mut at, mut gap) = (closed, WINDOW_PROBE_FIRST);
+        let (mut acknowledged, mut unanswered) = (conn.ends[end].heard.max(closed), 0);
+        while at + gap <= self.now {
+            at += gap;
+            gap = (gap * 2).min(RETRY_MOST);
+            if conn.broken.is_some_and(|since| at >= since) {
+                unanswered += 1;
+            } else {
+                acknowledged = acknowledged.max(at);
+            }
+        }
+        if self.closed_windows_are_silent {
+            acknowledged = closed;
+        }
+        PeerState {
+            unanswered: if self.closed_windows_are_silent {
+                Unanswered::Data
+            } else if unanswered > 0 {
+                Unanswered::WindowProbes(unanswered)
+            } else {
+                Unanswered::Nothing
+            },
+            since_acknowledged: Duration::from_millis(self.now.saturating_sub(acknowledged)),
+            acknowledged_bytes: conn.flows[end].delivered,
+            has_sent: conn.ends[end].peer_sent,
+        }
     }
 
     pub(in crate::sim) fn reset_on_drop(&mut self, id: ConnId, end: usize) {
@@ -191,7 +228,9 @@ impl Core {
         for end in 0..2 {
             let patience = match self.tcp.conns.get(&id) {
                 // With data under way the kernel goes on sending it; see `send_again`.
-                Some(conn) if conn.ends[end].upstream_side && conn.ends[end].held && conn.flows[end].stuck.is_none() => {
+                Some(Conn { ends, flows, .. })
+                    if ends[end].upstream_side && ends[end].held && flows[end].stuck.is_none() && flows[end].closed.is_none() =>
+                {
                     KEEPALIVE_PATIENCE
                 }
                 Some(_) => PATIENCE,
