@@ -8,10 +8,10 @@ use crate::sim::scenario::{Cast, Class, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "balancer-name-takes-turns",
-    story: "The name of the external load balancer is answered with one apiserver's address at a time, the next one each 30 s, as round-robin \
+    story: "The name of the external load balancer is answered with one apiserver's address at a time, the next one each 10 s, as round-robin \
             DNS does that answers in subsets. Nodes that know nothing but this name get to know all of them and keep them: no upstream leaves \
             because an answer left it out.",
-    class: Class::Long,
+    class: Class::Quick,
     plan,
     holds,
     errors: &[],
@@ -23,7 +23,7 @@ fn plan(cast: &Cast) -> Plan {
     cluster.by_name = true;
     only_the_balancer(cast, &mut cluster, ONLY_IT);
     let at = cast.moment("when", 12_000, 18_000);
-    Plan { cluster, steps: Vec::new(), lasts: 260_000 }.fault(at, 235_000, Fault::NameTakesTurns { of: who("cp-*") })
+    Plan { cluster, steps: Vec::new(), lasts: 90_000 }.fault(at, 70_000, Fault::NameTakesTurns { of: who("cp-*") })
 }
 
 fn holds(ran: &Ran) -> Vec<String> {

@@ -1,28 +1,21 @@
 //! One connection to one endpoint: dialled, verified, asked.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use rand::RngExt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, interval_at, timeout, timeout_at};
+use tokio::time::{Instant, interval_at, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::http::{Answer, Http};
 use super::outcome;
 use super::trust::Trust;
 use super::verify::Seen;
@@ -31,22 +24,6 @@ use crate::engine::event::{Outcome, ProbeOrder};
 use crate::engine::liveness::{PeerState, Unanswered};
 use crate::engine::policy;
 use crate::world::{Net, Stream};
-
-/// An answer whose head is still in hand and whose body has not been read.
-pub(super) type Answer = Response<Incoming>;
-
-type Body = Empty<Bytes>;
-type Driver = http1::Connection<TokioIo<TlsStream<Measured>>, Body>;
-
-/// An answer's head is at most this large; an apiserver's has about 300 bytes.
-const HEAD_BYTES: usize = 16 << 10;
-/// A body longer than this is not read to its end: a failing `/readyz` lists its checks in 2 to 4 KiB.
-const BODY_BYTES: usize = 64 << 10;
-/// A body that has not come this long after its head costs the connection, not the probe. It usually comes in the same segment.
-const BODY_WAIT: Duration = Duration::from_millis(100);
-
-/// Who asks: what an apiserver's audit log shows.
-const AGENT: &str = concat!("prismesh/", env!("CARGO_PKG_VERSION"));
 
 /// Dials, and beside the dials that are under way once more each time a share of the limit has passed
 /// ([`policy::PROBE_DIALS`]). The duration is the round trip of the dial that connected. Ends with the first that connects, or with
@@ -75,11 +52,7 @@ async fn timed(net: &dyn Net, to: Endpoint) -> io::Result<(Box<dyn Stream>, Dura
 
 /// A connection over which `/readyz` can be asked, again and again.
 pub(super) struct Connection {
-    sender: http1::SendRequest<Body>,
-    /// [`None`] once it has ended.
-    driver: Option<Pin<Box<Driver>>>,
-    host: HeaderValue,
-    authorization: Option<HeaderValue>,
+    http: Http,
     server_name: Option<String>,
     seen: Arc<Seen>,
     used: Instant,
@@ -96,22 +69,15 @@ impl Connection {
     ) -> Result<Connection, Outcome> {
         let own = order.server_name.as_deref();
         let name = trust.name(own).ok_or_else(|| Outcome::LocalError(format!("{own:?} is not a name")))?;
-        let host = HeaderValue::try_from(order.endpoint.to_string()).map_err(|_| Outcome::LocalError("host".to_owned()))?;
         let (tls, seen) = trust.tls();
         let stream = shake_hands(TlsConnector::from(tls), name, stream, order.limits.handshake, hello_bytes).await?;
         // Read only now: a token is of no use before the other side has proven itself.
         let authorization = trust.authorization(&seen).await;
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| outcome::of_http(&error, None))?;
+        let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        let http = Http::over(stream, alpn.as_deref(), order.endpoint.to_string(), authorization).await?;
         let now = Instant::now();
         Ok(Connection {
-            sender,
-            driver: Some(Box::pin(driver)),
-            host,
-            authorization,
+            http,
             server_name: order.server_name.clone(),
             used: now,
             renew: now + trust.valid_for(&seen).unwrap_or(Duration::MAX).min(jittered(policy::PROBE_RENEW)),
@@ -154,39 +120,12 @@ impl Connection {
     /// Asks, and waits for the answer's head.
     pub(super) async fn ask(&mut self) -> Result<Answer, Outcome> {
         self.used = Instant::now();
-        let request = self.request()?;
-        let sender = &mut self.sender;
-        let exchange = async {
-            sender.ready().await?;
-            sender.send_request(request).await
-        };
-        let (answer, ended) = drive(&mut self.driver, exchange).await;
-        answer.map_err(|error| outcome::of_http(&error, ended.as_ref()))
+        self.http.ask().await
     }
 
     /// Reads what is left of an answer. [`None`] if the connection cannot be used again.
     pub(super) async fn settle(mut self, answer: Answer) -> Option<Connection> {
-        let until = Instant::now() + BODY_WAIT;
-        let sender = &mut self.sender;
-        let rest = async {
-            Limited::new(answer.into_body(), BODY_BYTES).collect().await.ok()?;
-            sender.ready().await.ok()
-        };
-        let (settled, _) = timeout_at(until, drive(&mut self.driver, rest)).await.ok()?;
-        settled.filter(|()| self.driver.is_some()).map(|()| self)
-    }
-
-    fn request(&self) -> Result<Request<Body>, Outcome> {
-        let mut request = Request::get("/readyz")
-            .header(HOST, &self.host)
-            .header(USER_AGENT, AGENT)
-            .header(ACCEPT, "*/*")
-            .body(Empty::new())
-            .map_err(|error| Outcome::LocalError(error.to_string()))?;
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
-        }
-        Ok(request)
+        self.http.settle(answer).await.then_some(self)
     }
 }
 
@@ -250,26 +189,6 @@ impl AsyncWrite for Measured {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
-}
-
-/// Does `work` while moving the connection's bytes; also tells the error with which the connection ended meanwhile.
-async fn drive<T>(driver: &mut Option<Pin<Box<Driver>>>, work: impl Future<Output = T>) -> (T, Option<hyper::Error>) {
-    let mut work = pin!(work);
-    let mut ended = None;
-    let done = poll_fn(|context| {
-        if let Poll::Ready(done) = work.as_mut().poll(context) {
-            return Poll::Ready(done);
-        }
-        if let Some(running) = driver
-            && let Poll::Ready(end) = running.as_mut().poll(context)
-        {
-            ended = end.err();
-            *driver = None;
-        }
-        work.as_mut().poll(context)
-    })
-    .await;
-    (done, ended)
 }
 
 /// Spread, so that a cluster's connections are not all renewed in one moment.

@@ -26,6 +26,7 @@ use crate::world::{BoxFuture, Clock, Net, Prober};
 
 mod algorithms;
 mod connection;
+mod http;
 mod outcome;
 mod presented;
 #[cfg(test)]
@@ -85,8 +86,7 @@ impl TlsProber {
         let outcome = match self.ask(&order, &trust, kept, &mut seen).await {
             Err(outcome) => outcome,
             Ok((connection, answer)) => {
-                let outcome =
-                    self.as_trusted_now(connection.outcome(answer.status().as_u16()), &order, &trust, connection.seen());
+                let outcome = self.as_trusted_now(connection.outcome(answer.status.as_u16()), &order, &trust, connection.seen());
                 if order.keep
                     && let Some(connection) = connection.settle(answer).await
                 {
@@ -114,7 +114,7 @@ impl TlsProber {
         trust: &Arc<Trust>,
         kept: Option<Connection>,
         seen: &mut Measured,
-    ) -> Result<(Connection, connection::Answer), Outcome> {
+    ) -> Result<(Connection, http::Answer), Outcome> {
         if let Some(mut connection) = kept {
             let asked = Instant::now();
             let answer = timeout(order.limits.answer, connection.ask()).await.map_err(|_| Outcome::AnswerTimedOut)?;

@@ -32,7 +32,7 @@ pub(super) fn of_tls(error: &rustls::Error) -> Outcome {
     match error {
         rustls::Error::InvalidMessage(_) => Outcome::NotTls,
         rustls::Error::InvalidCertificate(error) => of_certificate(error),
-        // It speaks TLS, but only HTTP/2 or something else through it.
+        // It speaks TLS, and something that is not HTTP through it.
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) | rustls::Error::NoApplicationProtocol => {
             Outcome::NotHttp
         }
@@ -59,17 +59,27 @@ fn bounded(error: &CertificateError) -> String {
     if text.chars().count() <= MOST { text } else { text.chars().take(MOST).chain(['…']).collect() }
 }
 
-/// What a failed HTTP exchange says. `driver` is the error with which the connection itself ended, if it did.
-pub(super) fn of_http(error: &hyper::Error, driver: Option<&hyper::Error>) -> Outcome {
-    let told = driver.unwrap_or(error);
-    if let Some(io) = told.source().and_then(|source| source.downcast_ref::<io::Error>()) {
+/// What a failed exchange of HTTP/1.1 says, or the end of its connection.
+pub(super) fn of_http1(error: &hyper::Error) -> Outcome {
+    if let Some(io) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
         return of_stream(io);
     }
-    if told.is_incomplete_message() || told.is_canceled() || told.is_closed() || told.is_shutdown() {
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() || error.is_shutdown() {
         return Outcome::Refused;
     }
     // What is left is an answer that cannot be parsed, is too large, or came unasked.
     Outcome::NotHttp
+}
+
+/// What a failed exchange of HTTP/2 says, or the end of its connection.
+pub(super) fn of_http2(error: &h2::Error) -> Outcome {
+    match error.get_io() {
+        Some(io) => of_stream(io),
+        // What our side found wrong with it.
+        None if error.is_library() => Outcome::NotHttp,
+        // It answers no more, and says so: with a farewell or a reset of the stream.
+        None => Outcome::Refused,
+    }
 }
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {

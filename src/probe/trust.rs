@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use tokio::time::timeout;
 
+use super::http::ALPN;
 use super::outcome;
 use super::verify::{Authorities, Authority, Chain, Judged, Seen, Verifier, judge};
 use crate::config::{Bundle, Config, ProbeCredentials};
@@ -110,7 +111,7 @@ impl Trust {
             }
             _ => builder.with_no_client_auth(),
         };
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        tls.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         // A resumed session shows no certificate, so that nothing would be verified or noted.
         tls.resumption = Resumption::disabled();
         let token = match &config.probe_credentials {

@@ -10,8 +10,8 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -20,9 +20,10 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::HeaderValue;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::Acceptor;
@@ -37,7 +38,9 @@ use super::moods::{self, Mood};
 
 /// Between two lines of a watch.
 pub const WATCH_PERIOD: Duration = Duration::from_millis(200);
-/// A part of a bulk answer.
+/// What ALPN calls HTTP/2.
+const HTTP2: &[u8] = b"h2";
+/// A part of a bulk answer: whole rows.
 const BULK_PART: usize = 32 * 1024;
 
 /// How it behaves below HTTP.
@@ -151,7 +154,7 @@ impl Certificate {
         let certs = CertificateDer::pem_file_iter(&options.cert)?.collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(&options.key)?;
         let mut tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certs, key)?;
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        tls.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         // As kube-apiserver, whose clients resume nothing across the servers behind a balancer.
         tls.send_tls13_tickets = 0;
         Ok(Certificate { changed, tls: Arc::new(tls) })
@@ -224,7 +227,7 @@ impl Apiserver {
         let _ = stream.set_nodelay(true);
         match self.options.manner {
             Manner::Tls => self.tls(stream, tls).await,
-            Manner::Plain => self.http(stream).await,
+            Manner::Plain => self.http(stream, false).await,
             Manner::Garbage => {
                 let _ = stream.write_all(b"SSH-2.0-NotAnApiserver_1.0\r\n").await;
                 let _ = stream.read(&mut [0; 1024]).await;
@@ -244,17 +247,22 @@ impl Apiserver {
             tell(&serde_json::json!({ "hello": hello.client_hello().server_name() }));
         }
         if let Ok(stream) = hello.into_stream(tls).await {
-            self.http(stream).await;
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+            self.http(stream, http2).await;
         }
     }
 
-    async fn http(self: Arc<Self>, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static) {
+    async fn http(self: Arc<Self>, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static, http2: bool) {
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        let _ = connection.with_upgrades().await;
+        let stream = TokioIo::new(stream);
+        let _ = if http2 {
+            http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await
+        } else {
+            http1::Builder::new().serve_connection(stream, service).with_upgrades().await
+        };
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
@@ -325,6 +333,21 @@ pub fn bulk_byte(place: u64) -> u8 {
     u8::try_from((place ^ (place >> 8) ^ (place >> 16)) & 0xff).unwrap_or_default()
 }
 
+/// Rows of 256 bytes, of which bulk answers consist: byte by byte a build for tests would take longer than all the rest.
+static ROWS: LazyLock<Vec<[u8; 256]>> =
+    LazyLock::new(|| (0..=u8::MAX).map(|row| std::array::from_fn(|place| bulk_byte(place as u64) ^ row)).collect());
+
+/// So many bytes of a bulk answer, from the beginning of this row.
+fn bulk_part(row: u64, bytes: usize) -> Bytes {
+    let rows = (row..).map(|row| &ROWS[usize::from(bulk_byte(row << 8))]).take(bytes.div_ceil(256));
+    let mut part = rows.fold(Vec::with_capacity(BULK_PART), |mut part, row| {
+        part.extend_from_slice(row);
+        part
+    });
+    part.truncate(bytes);
+    part.into()
+}
+
 /// An answer that is made as it is read.
 enum Endless {
     Watch {
@@ -383,7 +406,7 @@ impl Body for Endless {
                 if part == 0 {
                     return Poll::Ready(None);
                 }
-                let data: Bytes = (*sent..*sent + part).map(bulk_byte).collect();
+                let data = bulk_part(*sent >> 8, usize::try_from(part).unwrap_or(BULK_PART));
                 *sent += part;
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }

@@ -31,6 +31,8 @@ use super::tcp::{ConnId, Owner};
 const DNS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an answer of DNS may be kept.
 const DNS_TTL: Duration = Duration::from_secs(30);
+/// How long one that takes turns with others is given, and kept.
+pub(super) const DNS_TURN: Duration = Duration::from_secs(10);
 
 /// A machine's kernel, as one process sees it.
 #[derive(Clone)]
@@ -280,13 +282,13 @@ impl Resolver for Host {
             self.pass().await.map_err(|_| error("the process is gone"))?;
             let written = name.trim_end_matches('.').to_lowercase();
             let answer = self.sim.core().state.names.get(&written).cloned();
-            let answer = match answer {
+            let (answer, ttl) = match answer {
                 Some(Name::TakesTurns(mut turns)) if !turns.is_empty() => {
-                    let turn = self.sim.core().now / u64::try_from(DNS_TTL.as_millis()).unwrap_or(u64::MAX);
+                    let turn = self.sim.core().now / u64::try_from(DNS_TURN.as_millis()).unwrap_or(u64::MAX);
                     let turn = usize::try_from(turn).unwrap_or_default() % turns.len();
-                    Some(Name::Is(turns.swap_remove(turn)))
+                    (Some(Name::Is(turns.swap_remove(turn))), DNS_TURN)
                 }
-                answer => answer,
+                answer => (answer, DNS_TTL),
             };
             match answer {
                 Some(Name::Is(addrs)) => {
@@ -295,7 +297,7 @@ impl Resolver for Host {
                     self.knows(&addrs);
                     for family in Family::ALL {
                         let addrs = addrs.iter().copied().filter(|addr| Family::of(*addr) == family).collect();
-                        found(family, Ok(Lookup { addrs, ttl: DNS_TTL, complete: false }));
+                        found(family, Ok(Lookup { addrs, ttl, complete: false }));
                     }
                     Ok(())
                 }

@@ -17,6 +17,8 @@ use crate::bounds::{Claims, either, granted, strict};
 const EVERY: Duration = Duration::from_millis(100);
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// By then a stream that has ended has been dialled again.
+const REDIALLED: Duration = Duration::from_secs(1);
 /// A new connection that is no more than this late is not late.
 pub(crate) const NOT_LATE: Duration = Duration::from_millis(50);
 /// A node's agent did not say.
@@ -118,7 +120,7 @@ impl Scene {
         }
     }
 
-    /// Stops the clients and lets what is under way end.
+    /// Stops the clients and lets what is under way end: requests, and streams that are dialled again.
     pub(crate) async fn settle(&mut self) {
         for clients in &mut self.clients {
             if let Some(asking) = clients.asking.as_mut() {
@@ -127,6 +129,10 @@ impl Scene {
         }
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && self.clients.iter().any(|clients| clients.tally.waiting() > 0) {
+            sleep(LOOK).await;
+        }
+        let deadline = Instant::now() + granted(REDIALLED);
+        while Instant::now() < deadline && !self.all_flow() {
             sleep(LOOK).await;
         }
     }

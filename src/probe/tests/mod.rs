@@ -3,5 +3,6 @@
 mod algorithms;
 mod bench;
 mod credentials;
+mod http2;
 mod keeping;
 mod servers;

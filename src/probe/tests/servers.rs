@@ -203,15 +203,6 @@ async fn what_is_not_http_inside_tls_is_not_http() {
 }
 
 #[tokio::test]
-async fn a_server_of_http_2_alone_is_not_http() {
-    let authority = Authority::new();
-    let mut tls = authority.server(&["kubernetes"], VALID).tls();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let server = Server::tls(tls, Does::Answers(status(200))).await;
-    assert_eq!(Bench::with_ca(&authority).outcome(server.endpoint).await, Outcome::NotHttp);
-}
-
-#[tokio::test]
 async fn a_close_instead_of_an_answer_is_refused() {
     let authority = Authority::new();
     let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::ClosesWhenAsked).await;

@@ -14,12 +14,11 @@ use crate::sim::log::RunSeen;
 use crate::sim::outcome::Judged;
 use crate::sim::plan::Fault;
 use crate::sim::run::Ran;
+use crate::sim::seams::DNS_TURN;
 use crate::sim::state::{MachineId, Ms};
 
 /// One change in this time is allowed.
 const WINDOW: Ms = 600_000;
-/// How long an answer of DNS is kept, and so the same one is given.
-const DNS_TURN: Ms = 30_000;
 /// To suspect and to down, and a way back and there again.
 const CHANGES_IN_A_HOLE: usize = 4;
 /// Until everybody has met everybody and measured everything.
@@ -120,7 +119,7 @@ fn quiet_nodes_change_nothing(ran: &Ran, run: RunId, machine: MachineId, docket:
 
 /// Once each answer was given, no routing lacks what an earlier one had.
 fn all_answers_are_kept(ran: &Ran, (at, to): (Ms, Ms), docket: &mut Docket) {
-    let from = at + (ran.plan.control_planes() as Ms + 1) * DNS_TURN;
+    let from = at + (ran.plan.control_planes() as Ms + 1) * DNS_TURN.as_millis() as Ms;
     if from >= to || !ran.history.throughout(at, to, |state| state.faults <= 1) {
         return;
     }
