@@ -181,7 +181,7 @@ pub const ALL: &[Sabotage] = &[
         "believes-each-answer",
         8,
         ("balancer-name-takes-turns", 1),
-        "each half minute only one of a name's addresses is told",
+        "only one of a name's addresses is told, each time another one",
         || Box::new(BelievesEachAnswer::default()),
     ),
     spoils("small-hellos-pass", 8, ("long-segments-vanish", 1), "a probe's hello arrives where clients' are swallowed", || {

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::balancer;
 use super::core::{Gate, RunId, Sim};
 use super::disk::Disk;
-use super::state::{MachineId, Name};
+use super::state::{MachineId, Ms, Name};
 use super::tcp::{ConnId, Owner};
 
 /// A lookup that nobody answers ends after this, as resolvers do.
@@ -32,7 +32,7 @@ const DNS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an answer of DNS may be kept.
 const DNS_TTL: Duration = Duration::from_secs(30);
 /// How long one that takes turns with others is given, and kept.
-pub(super) const DNS_TURN: Duration = Duration::from_secs(10);
+pub(super) const DNS_TURN: Ms = 10_000;
 
 /// A machine's kernel, as one process sees it.
 #[derive(Clone)]
@@ -284,9 +284,9 @@ impl Resolver for Host {
             let answer = self.sim.core().state.names.get(&written).cloned();
             let (answer, ttl) = match answer {
                 Some(Name::TakesTurns(mut turns)) if !turns.is_empty() => {
-                    let turn = self.sim.core().now / u64::try_from(DNS_TURN.as_millis()).unwrap_or(u64::MAX);
+                    let turn = self.sim.core().now / DNS_TURN;
                     let turn = usize::try_from(turn).unwrap_or_default() % turns.len();
-                    (Some(Name::Is(turns.swap_remove(turn))), DNS_TURN)
+                    (Some(Name::Is(turns.swap_remove(turn))), Duration::from_millis(DNS_TURN))
                 }
                 answer => (answer, DNS_TTL),
             };

@@ -119,7 +119,7 @@ fn quiet_nodes_change_nothing(ran: &Ran, run: RunId, machine: MachineId, docket:
 
 /// Once each answer was given, no routing lacks what an earlier one had.
 fn all_answers_are_kept(ran: &Ran, (at, to): (Ms, Ms), docket: &mut Docket) {
-    let from = at + (ran.plan.control_planes() as Ms + 1) * DNS_TURN.as_millis() as Ms;
+    let from = at + (ran.plan.control_planes() as Ms + 1) * DNS_TURN;
     if from >= to || !ran.history.throughout(at, to, |state| state.faults <= 1) {
         return;
     }

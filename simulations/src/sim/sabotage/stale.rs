@@ -6,6 +6,7 @@ use std::time::Duration;
 use prismesh::engine::event::{Configured, Probed, Saw};
 use prismesh::engine::{Endpoint, Event, Moment};
 
+use crate::sim::seams::DNS_TURN;
 use crate::sim::watched::Spoil;
 
 /// Tells every second round trip tenfold.
@@ -41,7 +42,7 @@ impl Spoil for Stubborn {
     }
 }
 
-/// Tells one of the addresses that were found by name, and each half minute another one.
+/// Tells one of the addresses that were found by name, and another one each time DNS does.
 #[derive(Default)]
 pub(super) struct BelievesEachAnswer {
     all: Vec<Configured>,
@@ -55,8 +56,8 @@ impl Spoil for BelievesEachAnswer {
         if let Some(Event::Configured(all)) = events.first() {
             self.all.clone_from(all);
         }
-        if now >= *self.next.get_or_insert(now + Duration::from_secs(30)) {
-            self.next = Some(now + Duration::from_secs(30));
+        if now >= *self.next.get_or_insert(now + Duration::from_millis(DNS_TURN)) {
+            self.next = Some(now + Duration::from_millis(DNS_TURN));
             self.turn += 1;
             let named: Vec<Endpoint> = self.all.iter().filter(|one| one.by_name).map(|one| one.endpoint).collect();
             let told = named.get(self.turn % named.len().max(1)).copied();
