@@ -7,11 +7,12 @@
 //! One thing is asked of the address itself: whether it answers a dial. After some seconds without an acknowledgement the kernel
 //! repeats what it sent only every few seconds, so a path that is back would not show on the connection yet. While dials are
 //! answered the connection gets [`PEER_SILENT_WHILE_REACHABLE`]. A dial that is *not* answered never resets anything alone: a full
-//! accept queue drops SYNs as well.
+//! accept queue drops SYNs as well. Before a connection is reset the address is dialled once more: a path that was down for less than
+//! [`PEER_SILENT`] may be back, and nothing that was sent meanwhile can show it.
 
 use std::time::Duration;
 
-use super::policy::{MIN_WINDOW_PROBES, PEER_SILENT, PEER_SILENT_WHILE_REACHABLE, UPSTREAM_KEEPALIVE};
+use super::policy::{LAST_DIAL, MIN_WINDOW_PROBES, PEER_SILENT, PEER_SILENT_WHILE_REACHABLE, UPSTREAM_KEEPALIVE};
 use super::time::Moment;
 
 /// What a connection's kernel says of its peer.
@@ -103,11 +104,28 @@ impl PeerRecord {
 /// What dials to an address have shown while one of its connections was in doubt.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reach {
+    dialled: Option<Moment>,
     answered: Option<Moment>,
     unanswered: Option<Moment>,
 }
 
 impl Reach {
+    /// A dial was begun.
+    pub fn dialled(&mut self, now: Moment) {
+        self.dialled = Some(now);
+    }
+
+    /// When the last dial was begun.
+    pub fn last_dialled(&self) -> Option<Moment> {
+        self.dialled
+    }
+
+    /// Whether the address was dialled once more after a connection was first seen silent, and had [`LAST_DIAL`] to answer. The dials
+    /// before, and the connection's own questions, may all be from a time when the path was down; it may be back since.
+    pub fn was_asked_again(&self, silent_since: Moment, now: Moment) -> bool {
+        self.dialled.is_some_and(|dialled| dialled >= silent_since && now.since(dialled) >= LAST_DIAL)
+    }
+
     /// A dial was answered, with a connection or a refusal.
     pub fn answered(&mut self, now: Moment) {
         self.answered = Some(now);
@@ -137,7 +155,7 @@ mod tests {
     }
 
     fn unreachable() -> Reach {
-        Reach { answered: Some(at(0)), unanswered: Some(at(100_000)) }
+        Reach { answered: Some(at(0)), unanswered: Some(at(100_000)), ..Reach::default() }
     }
 
     fn silent(unanswered: Unanswered, ago_ms: u64, reach: Reach) -> bool {
@@ -158,7 +176,7 @@ mod tests {
         let mut silent_at = None;
         for look in 0..40_u64 {
             let seen = PeerRecord::after(record, at(200_000 + 250 * look), state(Unanswered::Data, 10));
-            if seen.is_silent(&Reach { answered: None, unanswered: Some(at(201_000)) }) {
+            if seen.is_silent(&Reach { unanswered: Some(at(201_000)), ..Reach::default() }) {
                 silent_at.get_or_insert(250 * look);
             }
             record = Some(seen);
@@ -172,7 +190,7 @@ mod tests {
         for look in 0..400_u64 {
             let state = PeerState { acknowledged_bytes: look / 4, ..state(Unanswered::Data, 10) };
             let seen = PeerRecord::after(record, at(200_000 + 250 * look), state);
-            assert!(!seen.is_silent(&Reach { answered: None, unanswered: Some(at(201_000)) }));
+            assert!(!seen.is_silent(&Reach { unanswered: Some(at(201_000)), ..Reach::default() }));
             record = Some(seen);
         }
     }
@@ -186,15 +204,26 @@ mod tests {
 
     #[test]
     fn while_the_address_answers_dials_a_connection_gets_15_s() {
-        let reach = Reach { answered: Some(at(104_000)), unanswered: Some(at(103_000)) };
+        let reach = Reach { answered: Some(at(104_000)), unanswered: Some(at(103_000)), ..Reach::default() };
         assert!(!silent(Unanswered::Data, 6_000, reach));
         assert!(!silent(Unanswered::Data, 14_900, reach));
         assert!(silent(Unanswered::Data, 15_000, reach));
     }
 
     #[test]
+    fn before_a_reset_the_address_is_dialled_once_more() {
+        let mut reach = Reach::default();
+        assert!(!reach.was_asked_again(at(5_000), at(9_000)));
+        reach.dialled(at(4_999));
+        assert!(!reach.was_asked_again(at(5_000), at(9_000)), "that dial may have been lost before the path was back");
+        reach.dialled(at(5_000));
+        assert!(!reach.was_asked_again(at(5_000), at(5_100)), "it had no time");
+        assert!(reach.was_asked_again(at(5_000), at(5_250)));
+    }
+
+    #[test]
     fn an_unanswered_dial_from_before_the_silence_proves_nothing() {
-        let reach = Reach { answered: None, unanswered: Some(at(99_999)) };
+        let reach = Reach { unanswered: Some(at(99_999)), ..Reach::default() };
         assert!(!silent(Unanswered::Data, 6_000, reach));
     }
 
@@ -219,7 +248,7 @@ mod tests {
         for look in 0..40_u64 {
             let seen =
                 PeerRecord::after(record, at(200_000 + 250 * look), state(Unanswered::WindowProbes(2), 60_000 + 250 * look));
-            if seen.is_silent(&Reach { answered: None, unanswered: Some(at(200_000)) }) {
+            if seen.is_silent(&Reach { unanswered: Some(at(200_000)), ..Reach::default() }) {
                 silent_at.get_or_insert(250 * look);
             }
             record = Some(seen);

@@ -78,6 +78,8 @@ pub const PEER_LOOK_AFTER: Duration = Duration::from_secs(1);
 pub const PEER_SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// While a peer leaves something unacknowledged its address is dialled this often, and each dial may take as long.
 pub const PEER_DIAL_INTERVAL: Duration = Duration::from_secs(1);
+/// The dial that is made before a connection is reset has so long to be answered.
+pub const LAST_DIAL: Duration = Duration::from_millis(200);
 /// Client side keepalive; no user timeout there, a client may stop reading for as long as it likes.
 pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(30);
 /// Between two keepalive probes of a client ...

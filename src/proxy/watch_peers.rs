@@ -25,7 +25,8 @@ struct Watched {
     /// When one of its connections was last seen in doubt.
     in_doubt: Option<Moment>,
     sampled: Option<Moment>,
-    dialled: Option<Moment>,
+    /// Since when some connection has counted as silent.
+    silent_since: Option<Moment>,
     reach: Reach,
 }
 
@@ -92,11 +93,13 @@ impl Watcher {
 
     fn dial_those_in_doubt(&mut self, now: Moment) {
         for (endpoint, watched) in &mut self.endpoints {
-            let due = watched.dialled.is_none_or(|then| now.since(then) >= PEER_DIAL_INTERVAL);
+            let due = watched.reach.last_dialled().is_none_or(|then| {
+                now.since(then) >= PEER_DIAL_INTERVAL || watched.silent_since.is_some_and(|since| then < since)
+            });
             if !due || watched.in_doubt.is_none_or(|then| now.since(then) > PEER_LOOK_INTERVAL) {
                 continue;
             }
-            watched.dialled = Some(now);
+            watched.reach.dialled(now);
             let (shared, endpoint, told) = (self.shared.clone(), *endpoint, self.dials.0.clone());
             tokio::spawn(async move {
                 let answered = match timeout(PEER_DIAL_INTERVAL, shared.net.connect(endpoint.addr())).await {
@@ -116,8 +119,9 @@ impl Watched {
         let sample = self.sampled.is_none_or(|then| now.since(then) >= PEER_SAMPLE_INTERVAL);
         let all = self.in_doubt.is_some_and(|then| now.since(then) <= PEER_SAMPLE_INTERVAL);
         let mut quietest: Option<&Arc<Meter>> = None;
+        let mut silent = false;
         for meter in meters {
-            self.judge(now, meter, &mut tell);
+            silent |= self.judge(now, meter, &mut tell);
             let asks = meter.unanswered_since().is_some_and(|since| now.since(since) >= PEER_LOOK_AFTER);
             if asks && meter.turns_unanswered(UNANSWERED) {
                 tell(Saw::Unanswered);
@@ -128,22 +132,25 @@ impl Watched {
                 quietest = Some(meter);
             }
         }
+        self.silent_since = silent.then(|| self.silent_since.unwrap_or(now));
         if sample {
             self.sampled = Some(now);
             quietest.into_iter().for_each(|meter| meter.look());
         }
     }
 
-    /// What was seen at the last look. An older one says nothing any more.
-    fn judge(&mut self, now: Moment, meter: &Meter, tell: &mut impl FnMut(Saw)) {
-        let Some(record) = meter.peer().filter(|record| now.since(record.at()) <= 2 * PEER_LOOK_INTERVAL) else { return };
+    /// What was seen at the last look. An older one says nothing any more. Whether its peer counts as silent.
+    fn judge(&mut self, now: Moment, meter: &Meter, tell: &mut impl FnMut(Saw)) -> bool {
+        let Some(record) = meter.peer().filter(|record| now.since(record.at()) <= 2 * PEER_LOOK_INTERVAL) else { return false };
         if record.is_in_doubt() {
             self.in_doubt = Some(now);
         }
-        if record.is_silent(&self.reach) && meter.end_reason().is_none() {
+        let silent = record.is_silent(&self.reach) && meter.end_reason().is_none();
+        if silent && self.silent_since.is_some_and(|since| self.reach.was_asked_again(since, now)) {
             meter.end(Some(ResetReason::PeerSilent));
             tell(Saw::PeerSilent);
         }
+        silent
     }
 }
 

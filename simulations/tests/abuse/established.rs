@@ -91,6 +91,8 @@ async fn an_upload_to_an_apiserver_that_does_not_read_for_17_s_arrives_whole() -
     for _ in 0..bytes / 50_000 {
         client.0.write_all(&[7; 50_000]).await.context("the upload")?;
     }
+    // What TLS has taken of the last part may not have been written yet.
+    client.0.flush().await.context("the end of the upload")?;
     ensure!(client.answer().await? == bytes.to_string());
     no_resets(&agent).await
 }
@@ -155,6 +157,41 @@ async fn short_silence() -> Result<()> {
         timeout(secs(15), client.answer()).await.context("it is answered once the path is back")??;
     }
     sleep(secs(4)).await;
+    all_go_on(&mut clients).await?;
+    no_resets(&agent).await
+}
+
+#[test]
+fn a_short_silence_leaves_idle_connections_untouched_whenever_they_were_last_heard() -> Result<()> {
+    if !in_a_network_of_its_own("established::a_short_silence_leaves_idle_connections_untouched_whenever_they_were_last_heard")? {
+        return Ok(());
+    }
+    tokio::runtime::Runtime::new()?.block_on(short_silence_of_idle_connections())
+}
+
+async fn short_silence_of_idle_connections() -> Result<()> {
+    let rig = Rig::new().await?;
+    // Each endpoint's connections are looked at by themselves, so that many give many phases.
+    let hosts: Vec<u8> = (101..=110).collect();
+    let (mut servers, mut agent) = (Vec::new(), rig.agent());
+    for host in &hosts {
+        servers.push(rig.apiserver(*host).await?);
+        agent = agent.endpoint(*host);
+    }
+    let agent = agent.ready(&hosts).await?;
+    let mut clients = Vec::new();
+    // Each is asked for a sign of life every 2 s, counted from when it was last heard.
+    for _ in 0..40 {
+        clients.push(Quiet::open(&rig, &agent).await?);
+        sleep(millis(50)).await;
+    }
+    for silent in [2_700, 2_750] {
+        sleep(secs(3)).await;
+        let silences = hosts.iter().map(|host| Silence::of(rig.endpoint(*host).ip())).collect::<Result<Vec<_>>>()?;
+        sleep(millis(silent)).await;
+        drop(silences);
+    }
+    sleep(secs(3)).await;
     all_go_on(&mut clients).await?;
     no_resets(&agent).await
 }
