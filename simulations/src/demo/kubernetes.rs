@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Method, Request};
+use anyhow::{Context, Result};
+use hyper::Method;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::stage::{PATIENCE, Paths};
 use super::voice::Voice;
@@ -22,13 +20,9 @@ use crate::lab::apiserver::WATCH_PERIOD;
 use crate::lab::ca::Pair;
 use crate::lab::client::Target;
 use crate::lab::cluster::Cluster;
+use crate::lab::kubernetes::{self, Built, WIDGETS, create, request, served};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WIDGETS: &str = "/apis/demo.prismesh.dev/v1/namespaces/default/widgets";
-const DEFINITION: &str = include_str!("../../kubernetes/widget.yaml");
 const WIDGET: &str = r#"{"apiVersion":"demo.prismesh.dev/v1","kind":"Widget","metadata":{"name":"demo"},"spec":{"beat":0}}"#;
-/// A server takes this long to serve what was defined a moment ago, on a machine with much else to do.
-const DEFINED_WITHIN: Duration = Duration::from_secs(60);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(200);
 /// Between two runs of `kubectl get`: each costs a tenth of a second of a core.
@@ -36,34 +30,14 @@ const KUBECTL_PERIOD: Duration = Duration::from_secs(1);
 
 /// Builds the program with the API servers; [`None`] if it cannot be, and says why.
 pub(super) async fn build(voice: &Voice) -> Result<Option<PathBuf>> {
-    let go = Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-    if !go.is_ok_and(|status| status.success()) {
-        voice.alarm(
-            "demo --kubernetes builds Kubernetes API servers and needs Go for it, which is not in PATH (https://go.dev/dl)",
-        );
-        return Ok(None);
-    }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
-    let exe = std::env::current_exe()?;
-    // target/PROFILE/simulations: the program is the same for every profile.
-    let target = exe.ancestors().nth(2).context("not in a target directory")?;
-    let program = target.join("kubernetes").join("prismesh-kubernetes");
     voice.say("Building the Kubernetes API servers (minutes at the first time, seconds later) ...");
-    let built = Command::new("go")
-        .args(["build", "-ldflags", "-X k8s.io/component-base/version.gitVersion=v1.37.2", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(&source)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .context("cannot run go")?;
-    if !built.success() {
-        voice.alarm(&format!("go could not build {}; what it says is above", source.display()));
-        return Ok(None);
-    }
-    Ok(Some(program))
+    Ok(match kubernetes::build().await? {
+        Built::Program(program) => Some(program),
+        Built::Not(why) => {
+            voice.alarm(&format!("demo --kubernetes: {why}"));
+            None
+        }
+    })
 }
 
 /// What the clients ask for.
@@ -82,7 +56,7 @@ impl Guests {
     pub(super) async fn welcome(cluster: &Cluster, voice: &Voice) -> Result<Guests> {
         let last = cluster.nodes.len() - 1;
         let target = cluster.through(last, WIDGETS)?;
-        create(&target, DEFINITIONS, "application/yaml", DEFINITION).await?;
+        kubernetes::define_widgets(&target).await?;
         create(&target, WIDGETS, "application/json", WIDGET).await?;
         for apiserver in &cluster.apiservers {
             served(&target.at(apiserver.addr)).await?;
@@ -121,31 +95,6 @@ impl Drop for Guests {
     }
 }
 
-/// Creates an object; a server that is not yet ready for it is asked again.
-async fn create(target: &Target, path: &str, kind: &'static str, text: &'static str) -> Result<()> {
-    let deadline = Instant::now() + DEFINED_WITHIN;
-    while let Err(failure) = target.send(request(Method::POST, path, kind, text), PATIENCE).await {
-        if failure.why.contains("409") {
-            break;
-        }
-        ensure!(Instant::now() < deadline, "cannot create what the demo watches: {}", failure.why);
-        sleep(AGAIN).await;
-    }
-    Ok(())
-}
-
-/// Waits until a server answers for widgets: it prepares for them when first asked.
-async fn served(target: &Target) -> Result<()> {
-    let deadline = Instant::now() + DEFINED_WITHIN;
-    while let Err(failure) = target.get(PATIENCE).await {
-        if Instant::now() > deadline {
-            bail!("{} does not serve widgets: {}", target.addr, failure.why);
-        }
-        sleep(AGAIN).await;
-    }
-    Ok(())
-}
-
 /// Changes the widget again and again. Whether a change arrives is not counted: watches show it.
 async fn write(target: Target) {
     let path = format!("{WIDGETS}/demo");
@@ -154,11 +103,6 @@ async fn write(target: Target) {
         let _ = target.send(request(Method::PATCH, &path, "application/merge-patch+json", patch), PATIENCE).await;
         sleep(WATCH_PERIOD).await;
     }
-}
-
-fn request(method: Method, path: &str, kind: &str, body: impl Into<Bytes>) -> Result<Request<Full<Bytes>>> {
-    let request = Request::builder().method(method).uri(path).header("host", "kubernetes");
-    Ok(request.header("accept", "application/json").header("content-type", kind).body(Full::new(body.into()))?)
 }
 
 /// What kubectl did.

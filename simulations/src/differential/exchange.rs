@@ -20,7 +20,10 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_rustls::client::TlsStream;
 
 use super::draw::{Kind, World};
+use super::real::BEAT;
+use crate::lab::apiserver::WATCH_PERIOD;
 use crate::lab::client::Noting;
+use crate::lab::kubernetes::WIDGETS;
 
 /// A client's connection.
 pub(super) type Stream = TlsStream<Noting<TcpStream>>;
@@ -32,6 +35,8 @@ pub(super) const SMALL_WINDOW: u32 = 16 * 1024;
 const LIST: u64 = 6_000_000;
 /// A large request.
 const UPLOAD: u64 = 20_000_000;
+/// The same to a real API server, which takes 3 MiB at most.
+const REAL_UPLOAD: u64 = 2_500_000;
 /// A part of a large request.
 const PART: usize = 64 * 1024;
 /// Between two short requests, and between two lines of an exec.
@@ -62,22 +67,45 @@ pub(super) async fn exchange(kind: Kind, world: World, stream: Stream, lasts: Du
 }
 
 async fn act(kind: Kind, world: World, mut sender: Sender, lasts: Duration) -> Result<String> {
+    match world {
+        World::Lab => lab(kind, &mut sender, lasts).await,
+        World::Kubernetes => kubernetes(kind, &mut sender, lasts).await,
+    }
+}
+
+async fn lab(kind: Kind, sender: &mut Sender, lasts: Duration) -> Result<String> {
     let ms = lasts.as_millis();
-    let _ = world;
     match kind {
-        Kind::QuietWatch => lines(get(&mut sender, &format!("/quiet?ms={ms}")).await?, 2).await,
+        Kind::QuietWatch => lines(get(sender, &format!("/quiet?ms={ms}")).await?, 2).await,
         Kind::EventWatch => {
-            let expected = 1 + lasts.as_millis() / crate::lab::apiserver::WATCH_PERIOD.as_millis();
-            lines(get(&mut sender, &format!("/events?ms={ms}")).await?, expected).await
+            let expected = 1 + ms / WATCH_PERIOD.as_millis();
+            lines(get(sender, &format!("/events?ms={ms}")).await?, expected).await
         }
-        Kind::LongRequest => {
-            let body = get(&mut sender, &format!("/slow?ms={ms}")).await?.into_body().collect().await?.to_bytes();
-            Ok(format!("{} B", body.len()))
+        Kind::LongRequest => whole(get(sender, &format!("/slow?ms={ms}")).await?).await,
+        Kind::Upload => {
+            let response = post(sender, "/upload", UPLOAD, lasts).await?;
+            let body = response.into_body().collect().await?.to_bytes();
+            ensure!(body == UPLOAD.to_string().as_bytes(), "{} B arrived of {UPLOAD}", String::from_utf8_lossy(&body));
+            Ok(format!("{UPLOAD} B"))
         }
-        Kind::Upload => upload(&mut sender, lasts).await,
-        Kind::SlowList => slow_list(get(&mut sender, &format!("/bulk?bytes={LIST}")).await?, lasts).await,
-        Kind::Exec => exec(&mut sender, lasts).await,
-        Kind::ShortRequests => short_requests(&mut sender, lasts).await,
+        Kind::SlowList => slowly(get(sender, &format!("/bulk?bytes={LIST}")).await?, lasts).await,
+        Kind::Exec => exec(sender, lasts).await,
+        Kind::ShortRequests => short_requests(sender, "/short", lasts).await,
+    }
+}
+
+/// Whatever real API servers answer is an answer: while etcd is frozen, say, it may be an error. What counts is that it comes, whole.
+async fn kubernetes(kind: Kind, sender: &mut Sender, lasts: Duration) -> Result<String> {
+    let watch = |name| format!("{WIDGETS}?watch=true&timeoutSeconds={}&fieldSelector=metadata.name={name}", lasts.as_secs());
+    let dry = format!("{WIDGETS}?dryRun=All");
+    match kind {
+        Kind::QuietWatch => whole(get(sender, &watch("nothing")).await?).await,
+        Kind::EventWatch => whole(get(sender, &watch(BEAT)).await?).await,
+        Kind::LongRequest => whole(post(sender, &dry, REAL_UPLOAD, lasts).await?).await,
+        Kind::Upload => whole(post(sender, &dry, REAL_UPLOAD, lasts / 2).await?).await,
+        Kind::SlowList => slowly(get(sender, WIDGETS).await?, lasts).await,
+        Kind::Exec => bail!("no real API server of this lab has pods"),
+        Kind::ShortRequests => short_requests(sender, &format!("{WIDGETS}/{BEAT}"), lasts).await,
     }
 }
 
@@ -106,25 +134,28 @@ async fn lines(response: Response<Incoming>, expected: u128) -> Result<String> {
     Ok(format!("{lines} lines"))
 }
 
-async fn upload(sender: &mut Sender, lasts: Duration) -> Result<String> {
-    let paced = Paced::new(UPLOAD, lasts);
-    let response = send(sender, Request::post("/upload").header(HOST.0, HOST.1).body(paced.boxed())?).await?;
-    let body = response.into_body().collect().await?.to_bytes();
-    ensure!(body == UPLOAD.to_string().as_bytes(), "{} B arrived of {UPLOAD}", String::from_utf8_lossy(&body));
-    Ok(format!("{UPLOAD} B"))
+/// A large request that is sent at an even pace.
+async fn post(sender: &mut Sender, path: &str, bytes: u64, lasts: Duration) -> Result<Response<Incoming>> {
+    let request = Request::post(path).header(HOST.0, HOST.1).header("content-type", "application/json");
+    send(sender, request.body(Paced::new(bytes, lasts).boxed())?).await
 }
 
-/// Reads at an even pace, so that it takes that long.
-async fn slow_list(response: Response<Incoming>, lasts: Duration) -> Result<String> {
+/// An answer, to its end.
+async fn whole(response: Response<Incoming>) -> Result<String> {
+    let status = response.status();
+    let body = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
+    Ok(format!("{status}, {} B", body.len()))
+}
+
+/// An answer that is read at an even pace, so that a large one takes that long.
+async fn slowly(response: Response<Incoming>, lasts: Duration) -> Result<String> {
+    let (status, length) = (response.status(), response.headers().get("content-length").cloned());
     let mut body = response.into_body();
     let (begun, mut read) = (Instant::now(), 0_u64);
     loop {
-        let due = LIST as f64 * (begun.elapsed().as_secs_f64() / lasts.as_secs_f64()).min(1.0);
-        while (read as f64) <= due {
-            let Some(frame) = body.frame().await else {
-                ensure!(read == LIST, "{read} B of {LIST}");
-                return Ok(format!("{read} B"));
-            };
+        let share = begun.elapsed().as_secs_f64() / lasts.as_secs_f64();
+        while share >= 1.0 || (read as f64) <= LIST as f64 * share {
+            let Some(frame) = body.frame().await else { return Ok(format!("{status}, {read} B of {length:?}")) };
             read += frame.with_context(|| format!("after {read} B"))?.data_ref().map_or(0, Bytes::len) as u64;
         }
         sleep(SIP).await;
@@ -155,10 +186,10 @@ async fn exec(sender: &mut Sender, lasts: Duration) -> Result<String> {
     Ok(format!("{sent} lines"))
 }
 
-async fn short_requests(sender: &mut Sender, lasts: Duration) -> Result<String> {
+async fn short_requests(sender: &mut Sender, path: &str, lasts: Duration) -> Result<String> {
     let (begun, mut answered) = (Instant::now(), 0_u64);
     while begun.elapsed() < lasts {
-        let asked = async { anyhow::Ok(get(sender, "/short").await?.into_body().collect().await?) };
+        let asked = async { anyhow::Ok(get(sender, path).await?.into_body().collect().await?) };
         asked.await.with_context(|| format!("request {answered}"))?;
         answered += 1;
         sleep(PAUSE).await;

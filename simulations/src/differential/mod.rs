@@ -7,8 +7,9 @@
 //!
 //! Nothing here decides anything for the agent, and nothing is known of its rules but the bounds that it promises.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,9 +17,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 
-use crate::lab::netns::{Again, enter_again};
+use crate::lab::kubernetes::{self, Built};
+use crate::lab::netns::{Again, enter_again, inside};
 use crate::sim::span;
 use draw::{Possible, Trial, World};
+use real::Kubernetes;
 use report::{Report, say};
 use stage::{AgentProgram, Servers};
 
@@ -29,6 +32,7 @@ mod faults;
 mod judge;
 mod pair;
 mod play;
+mod real;
 mod report;
 mod stage;
 
@@ -54,8 +58,14 @@ pub struct Options {
     #[arg(long, value_name = "PROGRAM")]
     pub agent: Option<PathBuf>,
     /// Trials with the lab's own apiservers at the same time
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub lanes: u8,
+    /// No trials with real API servers
+    #[arg(long)]
+    pub lab_only: bool,
+    /// The program with real API servers, which was built already
+    #[arg(long, hide = true, value_name = "PROGRAM")]
+    pub kubernetes_program: Option<PathBuf>,
 }
 
 /// Runs it. 0: no pair differs; 1: one does; 2: it could not begin.
@@ -70,9 +80,17 @@ pub fn main(options: &Options) -> ExitCode {
 }
 
 fn begin(options: &Options) -> Result<ExitCode> {
-    let seed = options.seed.unwrap_or_else(|| rand::random_range(1..1_000_000));
-    let again = std::env::args_os().skip(1).chain(if options.seed.is_none() { seed_flag(seed) } else { Vec::new() });
-    let drops = match enter_again(again)? {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut options = options.clone();
+    let seed = *options.seed.get_or_insert_with(|| rand::random_range(1..1_000_000));
+    // Before a network of its own is entered, which leads nowhere.
+    if !options.lab_only && options.kubernetes_program.is_none() && !inside() {
+        match runtime.block_on(kubernetes::build())? {
+            Built::Program(program) => options.kubernetes_program = Some(program),
+            Built::Not(why) => say(&format!("SKIPPED: trials with real API servers. {why}")),
+        }
+    }
+    let drops = match enter_again(options.args())? {
         Again::Inside => true,
         Again::Ended(code) => return Ok(ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))),
         Again::Forbidden(why) => {
@@ -80,18 +98,34 @@ fn begin(options: &Options) -> Result<ExitCode> {
             false
         }
     };
-    let runtime = tokio::runtime::Runtime::new()?;
+    let possible = Possible { drops, kubernetes: !options.lab_only && options.kubernetes_program.is_some() };
     // Dropping the run ends all of its children.
     runtime.block_on(async {
         tokio::select! {
-            ended = run(options, seed, Possible { drops, kubernetes: false }) => ended,
+            ended = run(&options, seed, possible) => ended,
             _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
         }
     })
 }
 
-fn seed_flag(seed: u64) -> Vec<OsString> {
-    vec!["--seed".into(), seed.to_string().into()]
+impl Options {
+    /// The command line that gives these options.
+    fn args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["differential".into()];
+        let mut flag =
+            |name: &str, value: Option<OsString>| args.extend(value.into_iter().flat_map(|value| [name.into(), value]));
+        flag("--for", Some(self.lasts.to_string().into()));
+        flag("--seed", self.seed.map(|seed| seed.to_string().into()));
+        flag("--trial", self.trial.map(|trial| trial.to_string().into()));
+        flag("--json", self.json.clone().map(OsString::from));
+        flag("--agent", self.agent.clone().map(OsString::from));
+        flag("--lanes", Some(self.lanes.to_string().into()));
+        flag("--kubernetes-program", self.kubernetes_program.clone().map(OsString::from));
+        if self.lab_only {
+            args.push("--lab-only".into());
+        }
+        args
+    }
 }
 
 /// Which trials are to be played.
@@ -100,23 +134,21 @@ struct Plan {
     possible: Possible,
     only: Option<u64>,
     ends: Instant,
-    next: Mutex<u64>,
+    /// The first number that was not looked at yet, for either world.
+    next: Mutex<BTreeMap<World, u64>>,
 }
 
 impl Plan {
-    /// The next trial; [`None`]: it is over.
-    fn next(&self) -> Option<Trial> {
+    /// The next trial in this world; [`None`]: it is over.
+    fn next(&self, world: World) -> Option<Trial> {
         let mut next = self.next.lock().ok()?;
-        let begun = *next > 0;
-        if let Some(only) = self.only {
-            *next += 1;
-            return (!begun).then(|| Trial::draw(self.seed, only, self.possible));
-        }
-        if begun && Instant::now() + TRIAL > self.ends {
+        let first = *next.get(&world).unwrap_or(&0);
+        if first > 0 && (self.only.is_some() || Instant::now() + TRIAL > self.ends) {
             return None;
         }
-        let trial = Trial::draw(self.seed, *next, self.possible);
-        *next += 1;
+        let numbers = self.only.map_or(first..u64::MAX, |only| only..only + 1);
+        let trial = numbers.map(|number| Trial::draw(self.seed, number, self.possible)).find(|trial| trial.world == world)?;
+        next.insert(world, trial.number + 1);
         Some(trial)
     }
 }
@@ -132,12 +164,18 @@ async fn run(options: &Options, seed: u64, possible: Possible) -> Result<ExitCod
         possible,
         only: options.trial,
         ends: Instant::now() + Duration::from_millis(options.lasts),
-        next: Mutex::new(0),
+        next: Mutex::default(),
     };
     let report = Mutex::new(Report::new(seed));
     say(&format!("seed {seed}: the same trials again with --seed {seed}, one of them with --trial N"));
-    let lanes = (0..options.lanes).map(|_| lab_lane(&plan, &itself, &program, &report));
-    futures_util::future::try_join_all(lanes).await?;
+    let lab = (0..options.lanes).map(|_| lab_lane(&plan, &itself, &program, &report));
+    let real = async {
+        match &options.kubernetes_program {
+            Some(servers) if possible.kubernetes => real_lane(&plan, servers, &program, &report).await,
+            _ => Ok(()),
+        }
+    };
+    futures_util::future::try_join(futures_util::future::try_join_all(lab), real).await?;
     let report = report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     say(&report.summary());
     if let Some(file) = &options.json {
@@ -147,14 +185,32 @@ async fn run(options: &Options, seed: u64, possible: Possible) -> Result<ExitCod
 }
 
 /// One trial after the other, each with servers of its own.
-async fn lab_lane(plan: &Plan, itself: &std::path::Path, program: &AgentProgram, report: &Mutex<Report>) -> Result<()> {
-    while let Some(trial) = plan.next() {
-        debug_assert_eq!(trial.world, World::Lab);
+async fn lab_lane(plan: &Plan, itself: &Path, program: &AgentProgram, report: &Mutex<Report>) -> Result<()> {
+    while let Some(trial) = plan.next(World::Lab) {
         let mut servers = Servers::lab(itself).await?;
-        let played = play::play(trial, &mut servers, program).await?;
-        if let Ok(mut report) = report.lock() {
-            say(&report.add(&played));
-        }
+        tell(report, &play::play(trial, &mut servers, program).await?);
     }
     Ok(())
+}
+
+/// One trial after the other with the same servers, which come to rest in between.
+async fn real_lane(plan: &Plan, servers: &Path, program: &AgentProgram, report: &Mutex<Report>) -> Result<()> {
+    let mut next = plan.next(World::Kubernetes);
+    if next.is_none() {
+        return Ok(());
+    }
+    let mut kubernetes = Kubernetes::start(servers).await.context("real API servers do not start")?;
+    while let Some(trial) = next {
+        let played = play::play(trial, &mut kubernetes.servers, program).await?;
+        tell(report, &played);
+        kubernetes.servers.rest().await.with_context(|| format!("after trial {}", played.trial.number))?;
+        next = plan.next(World::Kubernetes);
+    }
+    Ok(())
+}
+
+fn tell(report: &Mutex<Report>, played: &play::Played) {
+    if let Ok(mut report) = report.lock() {
+        say(&report.add(played));
+    }
 }

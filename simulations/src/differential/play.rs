@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::draw::Trial;
 use super::exempt::Harm;
@@ -53,13 +54,15 @@ pub(super) async fn play(trial: Trial, servers: &mut Servers, program: &AgentPro
     for pair in &trial.pairs {
         clients.spawn(pair::play(*pair, scene.clone()));
     }
+    let done = CancellationToken::new();
     let ended = async {
-        let broken = faults::play(&trial.faults, servers, began, &record);
+        let broken = faults::play(&trial.faults, servers, began, &record, &done);
         let fared = async {
             let mut fared = Vec::new();
             while let Some(ended) = clients.join_next().await {
                 fared.push(ended.context("a client panicked")?);
             }
+            done.cancel();
             anyhow::Ok(fared)
         };
         let (broken, fared) = tokio::join!(broken, fared);

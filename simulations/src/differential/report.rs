@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::draw::{Kind, World};
+use super::draw::{APISERVERS, Kind, Trial, World};
 use super::exempt::Exemption;
 use super::judge::Verdict;
 use super::pair::{Fared, Side};
@@ -39,13 +39,22 @@ pub(super) struct Report {
     /// Trials in which a pair was exempt because of a silent kernel or a process that hung.
     trials_with_exemptions: u64,
     kinds: BTreeMap<Kind, Counts>,
+    /// A line each.
+    pairs: Vec<String>,
     /// Each with all that is known of it.
     differences: Vec<String>,
 }
 
 impl Report {
     pub(super) fn new(seed: u64) -> Report {
-        Report { seed, trials: BTreeMap::new(), trials_with_exemptions: 0, kinds: BTreeMap::new(), differences: Vec::new() }
+        Report {
+            seed,
+            trials: BTreeMap::new(),
+            trials_with_exemptions: 0,
+            kinds: BTreeMap::new(),
+            pairs: Vec::new(),
+            differences: Vec::new(),
+        }
     }
 
     pub(super) fn passed(&self) -> bool {
@@ -58,6 +67,7 @@ impl Report {
         let mut told = told(played);
         let before = self.differences.len();
         for (fared, verdict) in &played.pairs {
+            self.pairs.push(line(played, fared, verdict));
             let counts = self.kinds.entry(fared.pair.kind).or_default();
             counts.pairs += 1;
             match verdict {
@@ -149,6 +159,13 @@ impl Report {
     }
 }
 
+fn line(played: &Played, fared: &Fared, verdict: &Verdict) -> String {
+    let direct = fared.direct.iter().map(|(chosen, side)| format!("direct, api-{}: {}", chosen + 1, fate(side)));
+    let (Trial { number, world, .. }, kind) = (&played.trial, fared.pair.kind);
+    let direct: Vec<String> = direct.collect();
+    format!("{number} {world}, {kind}: {verdict} | through prismesh: {} | {}", fate(&fared.through), direct.join(" | "))
+}
+
 fn fate(side: &Side) -> String {
     let local = side.local.map_or("never connected".to_owned(), |local| format!("from {local}"));
     let came = match &side.came {
@@ -166,5 +183,11 @@ fn told(played: &Played) -> String {
     }
     let counts: Vec<String> = counts.into_iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
     let faults: Vec<String> = played.trial.faults.iter().map(ToString::to_string).collect();
-    format!("trial {:>3} {}: {} | {}", played.trial.number, played.trial.world, counts.join(", "), faults.join("; "))
+    let Trial { number, world, .. } = played.trial;
+    let chosen = (0..APISERVERS).map(|apiserver| {
+        let led_there = |(fared, _): &&(Fared, Verdict)| matches!(fared.direct.as_slice(), [(chosen, _)] if *chosen == apiserver);
+        played.pairs.iter().filter(led_there).count().to_string()
+    });
+    let chosen = chosen.collect::<Vec<_>>().join(" ");
+    format!("trial {number:>3} {world}: {} | pairs at each apiserver: {chosen} | {}", counts.join(", "), faults.join("; "))
 }

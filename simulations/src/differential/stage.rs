@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::draw::APISERVERS;
 use crate::lab::apiserver::Options;
-use crate::lab::ca::Ca;
+use crate::lab::ca::{Ca, Pair};
 use crate::lab::children::{Launch, Process};
 use crate::lab::client::Target;
 use crate::lab::cluster::{ADMIN_PORT, APISERVER_PORT, PROXY_PORT};
@@ -25,6 +25,8 @@ const FIRST_APISERVER_HOST: u8 = 11;
 const AGENT_HOST: u8 = 31;
 /// A process of ours listens within this, on a machine with much else to do.
 const START: Duration = Duration::from_secs(30);
+/// A real apiserver takes five seconds alone.
+const START_REAL: Duration = Duration::from_secs(90);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -32,12 +34,15 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Server {
     pub(super) name: String,
     pub(super) addr: SocketAddr,
+    pub(super) options: Options,
     /// By this its clients know that they reached it.
     pub(super) certificate: CertificateDer<'static>,
-    program: PathBuf,
-    args: Vec<OsString>,
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<OsString>,
     dir: PathBuf,
     pub(super) process: Option<Process>,
+    /// It was told to stop, and may be at it.
+    stops: bool,
     pub(super) mood: Mood,
 }
 
@@ -47,7 +52,14 @@ impl Server {
         let (name, program, args) = (self.name.clone(), self.program.clone(), self.args.clone());
         self.process = Some(Process::start(Launch { name, program, args, dir: self.dir.clone(), socket: None })?);
         self.mood = Mood::default();
+        self.stops = false;
         Ok(())
+    }
+
+    /// SIGTERM: it ends when it has done what is under way.
+    pub(super) fn tell_to_stop(&mut self) {
+        self.stops = true;
+        let _ = self.process.as_mut().map(Process::terminate);
     }
 
     /// Tells it how to behave from now on; one that has ended does not hear it.
@@ -65,6 +77,10 @@ impl Server {
 pub(super) struct Servers {
     pub(super) all: Vec<Server>,
     pub(super) ca: Ca,
+    /// How clients prove who they are, where apiservers ask.
+    pub(super) client: Option<Pair>,
+    /// What real ones keep their objects in.
+    pub(super) etcd: Option<Process>,
     subnet: Subnet,
     // Last: the processes that write there are gone by then.
     dir: TempDir,
@@ -73,19 +89,7 @@ pub(super) struct Servers {
 impl Servers {
     /// The lab's own.
     pub(super) async fn lab(program: &Path) -> Result<Servers> {
-        let dir = tempfile::Builder::new().prefix("prismesh-differential-").tempdir()?;
-        let (ca, subnet) = (Ca::create(dir.path(), "ca")?, Subnet::claim()?);
-        let mut servers = Servers { all: Vec::new(), ca, subnet, dir };
-        for host in (FIRST_APISERVER_HOST..).take(APISERVERS) {
-            let name = format!("api-{}", servers.all.len() + 1);
-            let addr = servers.subnet.at(host, APISERVER_PORT);
-            let pair = servers.ca.server(&name, &[addr.ip()])?;
-            let certificate = CertificateDer::from_pem_file(&pair.cert)?;
-            let args = Options::new(&name, addr, pair).args();
-            let (program, dir) = (program.to_owned(), servers.dir.path().to_owned());
-            let mood = Mood::default();
-            servers.all.push(Server { name, addr, certificate, program, args, dir, process: None, mood });
-        }
+        let mut servers = Servers::lay_out(program)?;
         for server in &mut servers.all {
             server.start()?;
         }
@@ -95,9 +99,57 @@ impl Servers {
         Ok(servers)
     }
 
+    /// Their places, as servers of the lab; none runs.
+    pub(super) fn lay_out(program: &Path) -> Result<Servers> {
+        let dir = tempfile::Builder::new().prefix("prismesh-differential-").tempdir()?;
+        let (ca, subnet) = (Ca::create(dir.path(), "ca")?, Subnet::claim()?);
+        let mut servers = Servers { all: Vec::new(), ca, client: None, etcd: None, subnet, dir };
+        for host in (FIRST_APISERVER_HOST..).take(APISERVERS) {
+            let name = format!("api-{}", servers.all.len() + 1);
+            let addr = servers.subnet.at(host, APISERVER_PORT);
+            let pair = servers.ca.server(&name, &[addr.ip()])?;
+            let certificate = CertificateDer::from_pem_file(&pair.cert)?;
+            let options = Options::new(&name, addr, pair);
+            let (program, dir) = (program.to_owned(), servers.dir.path().to_owned());
+            let (args, mood) = (options.args(), Mood::default());
+            servers.all.push(Server { name, addr, options, certificate, program, args, dir, process: None, stops: false, mood });
+        }
+        Ok(servers)
+    }
+
+    /// Where their files are.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A host of their subnet.
+    pub(super) fn at(&self, host: u8, port: u16) -> SocketAddr {
+        self.subnet.at(host, port)
+    }
+
+    /// Everything is as it was before a trial.
+    pub(super) async fn rest(&mut self) -> Result<()> {
+        for server in &mut self.all {
+            let running = server.process.as_mut().is_some_and(|process| process.ended().is_none());
+            if !running || server.stops {
+                // Killed, if it is still at it.
+                server.process = None;
+                server.start()?;
+            }
+        }
+        for server in &self.all {
+            let (target, deadline) = (self.target(server.addr)?.path("/readyz"), Instant::now() + START_REAL);
+            while let Err(failure) = target.get(LOOK * 100).await {
+                ensure!(Instant::now() < deadline, "{} is not ready: {}", server.name, failure.why);
+                sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
     /// A client of an address. Its path is the exchange's matter.
     pub(super) fn target(&self, addr: SocketAddr) -> Result<Target> {
-        Target::new(addr, "/", &self.ca.certificate(), None)
+        Target::new(addr, "/", &self.ca.certificate(), self.client.as_ref())
     }
 
     /// An agent that knows them all, and holds them all to be ready.

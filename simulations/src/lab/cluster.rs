@@ -18,6 +18,7 @@ use super::balancer;
 use super::ca::{Ca, Pair};
 use super::children::{Launch, Process};
 use super::client::Target;
+use super::kubernetes;
 use super::status::{Status, page};
 use super::subnet::Subnet;
 
@@ -225,8 +226,7 @@ impl Cluster {
     pub async fn start_servers(&mut self) -> Result<()> {
         if let Some(program) = self.plan.kubernetes.clone() {
             let etcd = self.etcd_addr();
-            let args = ["etcd", "--exit-with-stdin", "--listen"].map(OsString::from).into_iter();
-            let args = args.chain([etcd.to_string().into(), "--dir".into(), self.dir.path().join("etcd").into()]).collect();
+            let args = kubernetes::etcd_args(etcd, &self.dir.path().join("etcd"));
             self.etcd.insert(self.launch("etcd", program, args, None)?).ready(START).await?;
         }
         for index in 0..self.apiservers.len() {
@@ -393,13 +393,7 @@ impl Cluster {
         let mut apiserver = Apiserver::lab(&self.plan.program, &options);
         if let Some(program) = &self.plan.kubernetes {
             apiserver.program = program.clone();
-            apiserver.args = ["apiserver", "--exit-with-stdin", "--shutdown-delay", "5s"].map(OsString::from).to_vec();
-            let mut flag = |name: &str, value: OsString| apiserver.args.extend([OsString::from(name), value]);
-            flag("--listen", options.listen.to_string().into());
-            flag("--etcd", format!("http://{}", self.etcd_addr()).into());
-            flag("--tls-cert", options.cert.into());
-            flag("--tls-key", options.key.into());
-            flag("--client-ca", self.ca.certificate().into());
+            apiserver.args = kubernetes::apiserver_args(&options, self.etcd_addr(), &self.ca.certificate(), "5s");
         }
         Ok(apiserver)
     }

@@ -6,6 +6,7 @@ pub mod ca;
 pub mod children;
 pub mod client;
 pub mod cluster;
+pub mod kubernetes;
 pub mod moods;
 pub mod netns;
 pub mod status;

@@ -5,6 +5,7 @@
 //! packets, both ways and resets included, on the loopback device into a virtual cable whose far end drops them (`tc`,
 //! which comes with `ip`, and needs no firewall in the kernel). One way alone is dropped likewise.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -56,8 +57,8 @@ pub(super) fn enter_if(test: &str, command: &str) -> Result<Place> {
 }
 
 /// Runs this program again with these arguments in a network of its own, unless this already is one.
-pub fn enter_again(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Again> {
-    if std::env::var_os(INSIDE).is_some() {
+pub fn enter_again(args: Vec<OsString>) -> Result<Again> {
+    if inside() {
         prepare()?;
         return Ok(Again::Inside);
     }
@@ -67,6 +68,11 @@ pub fn enter_again(args: impl Iterator<Item = std::ffi::OsString>) -> Result<Aga
     }
     let status = unshared(&std::env::current_exe()?).args(args).env(INSIDE, "").status().context("cannot run unshare")?;
     Ok(Again::Ended(status.code()))
+}
+
+/// Whether this process was run in a network of its own.
+pub fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 /// Where a program that drops packets finds itself.
