@@ -27,8 +27,9 @@ pub const SECOND_DIAL_LEAST: Duration = Duration::from_millis(10);
 pub const SECOND_DIAL_MOST: Duration = Duration::from_millis(250);
 /// ... and this many round trips: a dial that could not have connected yet is not late.
 pub const SECOND_DIAL_PATIENCE: f64 = 1.5;
-/// So many dials in a row that a later one overtook, none of which connected, are a doubt. A single one is a lost packet.
-pub const MIN_OVERTAKEN_DIALS: u32 = 2;
+/// So many dials in a row that a later one overtook, none of which connected, are a doubt. Fewer are lost packets: where 5% are lost each
+/// way, two in a row are overtaken once in a hundred dials, and four once in ten thousand.
+pub const MIN_OVERTAKEN_DIALS: u32 = 4;
 /// In one race the external balancer is dialled again so often, each time after the dial before was refused or closed. Where one of five
 /// apiservers is left, and the balancer does not know and takes them in turn, whoever dials right after one that was answered finds the next
 /// four dead: and held clients are let go at just that moment.

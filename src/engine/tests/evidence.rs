@@ -409,18 +409,22 @@ fn forged_verdicts_on_all_apiservers_move_nothing_for_longer_than_one_probe() {
 }
 
 #[test]
-fn a_single_overtaken_dial_is_a_lost_packet_and_two_in_a_row_are_a_doubt() {
+fn a_few_overtaken_dials_are_lost_packets_and_four_in_a_row_are_a_doubt() {
     let mut world = World::quiet(3, 1);
     let since = world.now;
     let overtaken = Saw::Overtaken { deadline: since };
     for _ in 0..5 {
-        world.saw(apiserver(1), overtaken.clone());
+        for _ in 1..policy::MIN_OVERTAKEN_DIALS {
+            world.saw(apiserver(1), overtaken.clone());
+        }
         assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
         world.saw(apiserver(1), Saw::Connected(RTT));
     }
     assert!(!world.probes(apiserver(1), since).is_empty() || world.engine.next_deadline() <= Some(since + policy::PROMPT_GAP));
-    world.saw(apiserver(1), overtaken.clone());
-    world.saw(apiserver(1), overtaken);
+    for _ in 0..policy::MIN_OVERTAKEN_DIALS {
+        assert_eq!(world.verdict(apiserver(1)), Verdict::Ready);
+        world.saw(apiserver(1), overtaken.clone());
+    }
     assert_eq!(world.verdict(apiserver(1)), Verdict::Suspect);
 }
 
