@@ -47,7 +47,7 @@ pub(super) fn enter_if(test: &str, command: &str) -> Result<Place> {
     // A name that is no test's would run nothing, and pass.
     let proof = tempfile::NamedTempFile::new()?;
     let status = unshared(&std::env::current_exe()?)
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(INSIDE, proof.path())
         .status()
         .context("cannot run unshare")?;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use simulations::lab::wire::Link;
 use tokio::time::sleep;
 
 use crate::quiet::{all_go_on, no_resets, several};
-use crate::rig::{START, millis, secs, until};
-use crate::wired::{Requests, on_a_wire, told};
+use crate::rig::{START, millis, secs, until, wide};
+use crate::wired::{Changes, Requests, on_a_wire, told};
 
 const ONE: u8 = 11;
 const TWO: u8 = 12;
@@ -96,4 +97,62 @@ fn a_path_that_grows_from_100_to_400_ms_resets_nothing_and_the_other_is_preferre
 #[test]
 fn all_paths_that_grow_from_100_to_400_ms_reset_nothing_and_fail_nobody() -> Result<()> {
     grows("all_paths_that_grow_from_100_to_400_ms_reset_nothing_and_fail_nobody", &[ONE, TWO])
+}
+
+#[test]
+fn the_nearest_that_steps_from_1_to_30_ms_is_left_for_one_at_20_ms() -> Result<()> {
+    let test = "distance::the_nearest_that_steps_from_1_to_30_ms_is_left_for_one_at_20_ms";
+    on_a_wire(test, &[ONE, TWO], async |wired| {
+        wired.wire.round_trip(ONE, millis(1));
+        wired.wire.round_trip(TWO, millis(20));
+        let agent = wired.ready().await?;
+        let target = wired.rig.client(&agent, "/")?;
+        let all_at = async |host| Requests::make(&target, millis(50), secs(1)).await.is_ok_and(|it| it.share(host) == 1.0);
+        until("the nearer one is preferred", START, async || all_at(ONE).await).await?;
+        wired.wire.round_trip(ONE, millis(30));
+        let left = until("the one at 20 ms is preferred", wide(secs(5)), async || all_at(TWO).await).await;
+        let left = left.with_context(|| agent.ask("explain").unwrap_or_default())?;
+        let later = Requests::make(&target, millis(50), secs(5)).await?;
+        told(&format!("from 1 to 30 ms beside 20 ms: left after {left:.1?}, then {}", later.told()));
+        later.none_failed(&agent)?;
+        ensure!(later.share(TWO) == 1.0, "{}\n{}", later.told(), agent.ask("explain")?);
+        no_resets(&agent).await
+    })
+}
+
+/// Two equally far away, each packet up to a fifth later or earlier.
+fn jitter(test: &str, round_trip: Duration, lasting: Duration, most: usize) -> Result<()> {
+    on_a_wire(&format!("distance::{test}"), &[ONE, TWO], async |wired| {
+        for host in [ONE, TWO] {
+            wired.wire.set_both(host, Link { delay: round_trip / 2, jitter: 0.2, ..Link::default() });
+        }
+        let agent = wired.ready().await?;
+        let target = wired.rig.client(&agent, "/")?;
+        // Until own samples alone decide.
+        Requests::make(&target, millis(50), secs(3)).await?.none_failed(&agent)?;
+        let before = Changes::so_far(&agent);
+        let requests = Requests::make(&target, millis(100), lasting).await?;
+        let changes = Changes::so_far(&agent).since(before);
+        told(&format!("{round_trip:?} with 20% jitter for {lasting:?}: {changes:?}, {}", requests.told()));
+        requests.none_failed(&agent)?;
+        ensure!(changes.state == 0 && changes.best <= most, "{changes:?}\n{}", agent.log());
+        agent.is_sound().await
+    })
+}
+
+#[test]
+fn jitter_of_20_percent_of_20_ms_leaves_the_best_alone() -> Result<()> {
+    jitter("jitter_of_20_percent_of_20_ms_leaves_the_best_alone", millis(20), secs(10), 2)
+}
+
+#[test]
+#[ignore = "bounds: two minutes"]
+fn jitter_of_20_percent_of_20_ms_leaves_the_best_alone_for_2_minutes() -> Result<()> {
+    jitter("jitter_of_20_percent_of_20_ms_leaves_the_best_alone_for_2_minutes", millis(20), secs(120), 2)
+}
+
+#[test]
+#[ignore = "bounds: two minutes"]
+fn jitter_of_20_percent_of_100_ms_leaves_the_best_alone_for_2_minutes() -> Result<()> {
+    jitter("jitter_of_20_percent_of_100_ms_leaves_the_best_alone_for_2_minutes", millis(100), secs(120), 4)
 }

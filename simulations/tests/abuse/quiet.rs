@@ -21,6 +21,20 @@ impl Quiet {
 
     pub(crate) async fn ask(&mut self, path: &str) -> Result<String> {
         self.0.write_all(format!("GET {path} HTTP/1.1\r\nhost: kubernetes\r\n\r\n").as_bytes()).await?;
+        self.0.flush().await?;
+        self.answer().await
+    }
+
+    /// Sends so many bytes to an apiserver that begins to read them after so long, and returns its answer.
+    pub(crate) async fn upload(&mut self, bytes: usize, pause_ms: u64) -> Result<String> {
+        const PART: usize = 50_000;
+        let head = format!("POST /upload?pause_ms={pause_ms} HTTP/1.1\r\nhost: kubernetes\r\ncontent-length: {bytes}\r\n\r\n");
+        self.0.write_all(head.as_bytes()).await?;
+        for _ in 0..bytes / PART {
+            self.0.write_all(&[7; PART]).await.context("the upload")?;
+        }
+        // What TLS still holds when the window closes leaves with this, and not with the reading that follows.
+        self.0.flush().await.context("the upload's end")?;
         self.answer().await
     }
 

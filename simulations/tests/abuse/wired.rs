@@ -149,6 +149,25 @@ impl Requests {
     }
 }
 
+/// How often an agent has changed its mind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Changes {
+    /// About an endpoint's state.
+    pub(crate) state: usize,
+    /// About which are the best.
+    pub(crate) best: usize,
+}
+
+impl Changes {
+    pub(crate) fn so_far(agent: &Agent) -> Changes {
+        Changes { state: agent.logged(&["verdict changed"]).len(), best: agent.logged(&["best upstream changed"]).len() }
+    }
+
+    pub(crate) fn since(self, before: Changes) -> Changes {
+        Changes { state: self.state - before.state, best: self.best - before.best }
+    }
+}
+
 /// A line with what was measured.
 #[expect(clippy::print_stderr, reason = "what was measured is worth more than that it passed")]
 pub(crate) fn told(line: &str) {

@@ -42,8 +42,8 @@ pub struct Counts {
 pub(super) struct State {
     pub(super) link: Link,
     counts: Counts,
-    /// Ports of source and destination of all attempts to connect.
-    dialled: HashSet<[u8; 4]>,
+    /// Both ports and the sequence number of each attempt to connect.
+    dialled: HashSet<[u8; 8]>,
     /// When the last packet arrives.
     last: Option<Instant>,
 }
@@ -55,9 +55,9 @@ impl State {
 
     /// When a packet that enters now arrives, if it does.
     pub(super) fn admit(&mut self, packet: &[u8], now: Instant) -> Option<Instant> {
-        if let Some(ports) = syn(packet) {
+        if let Some(attempt) = syn(packet) {
             self.counts.syns += 1;
-            self.counts.dials += u64::from(self.dialled.insert(ports));
+            self.counts.dials += u64::from(self.dialled.insert(attempt));
         }
         let Link { delay, jitter, loss, largest, cut } = self.link;
         let taken = if cut {
@@ -81,8 +81,8 @@ impl State {
     }
 }
 
-/// The ports of an IPv4 packet that begins a TCP connection.
-fn syn(packet: &[u8]) -> Option<[u8; 4]> {
+/// The ports and the sequence number of an IPv4 packet that begins a TCP connection: a repeated one has the same.
+fn syn(packet: &[u8]) -> Option<[u8; 8]> {
     const TCP: u8 = 6;
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
