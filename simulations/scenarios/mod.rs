@@ -32,6 +32,7 @@ mod balancer_moves;
 mod balancer_name_fails;
 mod balancer_name_takes_turns;
 mod balancer_refuses;
+mod behind_a_balancer;
 mod busy;
 mod ca_in_three_steps;
 mod ca_rotated;
@@ -149,6 +150,7 @@ pub const ALL: &[Scenario] = &[
     balancer_drops::SCENARIO,
     balancer_hangs::SCENARIO,
     balancer_half_works::SCENARIO,
+    behind_a_balancer::SCENARIO,
     balancer_hides::SCENARIO,
     balancer_name_fails::SCENARIO,
     balancer_name_takes_turns::SCENARIO,

@@ -65,6 +65,13 @@ pub(super) struct Answer {
     bytes: Vec<u8>,
 }
 
+impl Answer {
+    /// On which connection.
+    pub(super) fn conn(&self) -> ConnId {
+        self.conn
+    }
+}
+
 impl Core {
     pub(super) fn apiserver_accepts(&mut self, site: SocketAddr, conn: ConnId) {
         let served = Served {

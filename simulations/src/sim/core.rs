@@ -204,6 +204,7 @@ impl Core {
     pub(super) fn waiting(&self) -> usize {
         let counts = |due: &Due| match due {
             Due::Watches | Due::Keepalive { .. } => false,
+            Due::Answer(answer) => self.tcp.conns.contains_key(&answer.conn()),
             Due::Syn { conn, .. } | Due::Retry { conn, .. } | Due::Check { conn } => self.tcp.conns.contains_key(conn),
             _ => true,
         };

@@ -61,15 +61,29 @@ fn reset(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: 
     // What its way swallows nothing acknowledges.
     let conn = client.upstream.unwrap_or_default();
     let swallowed = ran.log.swallowed.get(&conn).is_some_and(|since| *since + SILENT_FOR <= at);
-    if trusted && !swallowed && !was_silent(&conditions.of(n, upstream.to), at) {
+    if trusted && !swallowed && !led_to_silence(ran, conditions, client, upstream, at) {
         docket.broken(at, || {
             format!("{} reset a connection to {}, whose peer was neither silent nor hung", ran.names[n], ran.name_of(upstream.to))
         });
     }
 }
 
+/// Whether what a connection led to was silent or hung: the endpoint, or behind a balancer the apiserver that it had got.
+pub(super) fn led_to_silence(
+    ran: &Ran,
+    conditions: &Conditions<'_>,
+    client: &ClientConn,
+    upstream: &UpstreamConn,
+    at: Ms,
+) -> bool {
+    let behind = client.upstream.and_then(|conn| ran.log.behind.get(&conn));
+    let balancer = ran.history.at(at).sites.get(&upstream.to).map(|site| site.machine);
+    was_silent(&conditions.of(upstream.by.0, upstream.to), at)
+        || behind.zip(balancer).is_some_and(|(backend, balancer)| was_silent(&conditions.of(balancer, *backend), at))
+}
+
 /// Whether an endpoint was silent or hung for long enough, and until a moment ago.
-pub(super) fn was_silent(changes: &[(Ms, Shows)], at: Ms) -> bool {
+fn was_silent(changes: &[(Ms, Shows)], at: Ms) -> bool {
     let mut since = None;
     let mut spans = Vec::new();
     for (from, shows) in changes.iter().filter(|(from, _)| *from <= at) {

@@ -5,7 +5,7 @@
 
 use super::Docket;
 use super::conditions::{Conditions, Shows};
-use super::resets::{LOOKED_BACK, little_is_lost, trusts, was_silent};
+use super::resets::{LOOKED_BACK, led_to_silence, little_is_lost, trusts};
 use crate::sim::log::{ClientConn, ClientEnd, Twins, UpstreamConn};
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
@@ -35,7 +35,7 @@ fn compare(ran: &Ran, conditions: [&Conditions<'_>; 2], twins: &Twins, docket: &
         return;
     }
     docket.evaluated();
-    let excused = is_excused(ran, conditions, carried, upstream, at);
+    let excused = is_excused(ran, conditions[0], carried, upstream, at);
     let good = |end| matches!(end, ClientEnd::Done | ClientEnd::Over);
     let outlived = good(direct_end) || direct_at > at + SAME_END;
     if !good(end) && outlived && !excused {
@@ -53,7 +53,7 @@ fn went_to_the_same(ran: &Ran, carried: &ClientConn, direct: &ClientConn) -> boo
     direct.first_byte.is_some() && behind(carried) == behind(direct)
 }
 
-fn is_excused(ran: &Ran, conditions: [&Conditions<'_>; 2], carried: &ClientConn, upstream: &UpstreamConn, at: Ms) -> bool {
+fn is_excused(ran: &Ran, conditions: &Conditions<'_>, carried: &ClientConn, upstream: &UpstreamConn, at: Ms) -> bool {
     let (n, run) = upstream.by;
     let e = upstream.to;
     let since = carried.opened;
@@ -64,7 +64,7 @@ fn is_excused(ran: &Ran, conditions: [&Conditions<'_>; 2], carried: &ClientConn,
     gone || swallowed
         || !ran.history.throughout(since, at, runs)
         || !ran.history.throughout(looked_back, at, |state| little_is_lost(state, n, e) && trusts(state, n, e))
-        || conditions.iter().any(|conditions| was_silent(&conditions.of(n, e), at))
+        || led_to_silence(ran, conditions, carried, upstream, at)
 }
 
 /// Nothing was wrong that a client feels that is connected.
