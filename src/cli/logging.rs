@@ -39,7 +39,10 @@ pub(super) async fn early(sources: &Sources, log: &'static Log) -> DefaultGuard 
     }
 }
 
-/// The gossip library tells of every round's trouble; what matters of it this crate tells itself. Who names it gets it all.
+/// The gossip library tells of every round's trouble, and that of HTTP/2 of every frame; what matters of it this crate tells itself.
+/// Who names one of them gets it all.
 fn quieted(filter: &str) -> String {
-    if filter.contains("chitchat") { filter.to_owned() } else { format!("{filter},chitchat=error") }
+    const LIBRARIES: [&str; 2] = ["chitchat", "h2"];
+    let unnamed = LIBRARIES.into_iter().filter(|library| !filter.contains(library));
+    unnamed.fold(filter.to_owned(), |quieted, library| format!("{quieted},{library}=error"))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -11,6 +12,9 @@ use super::judge::Verdict;
 use super::pair::{Fared, Side};
 use super::play::Played;
 
+/// A trial during which this machine stood still for longer is not judged: clients and agents lose what others kept only because of whose
+/// turn it was.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// Lines of the agent's log that are shown of a difference.
 const LOG_LINES: usize = 60;
 
@@ -36,6 +40,8 @@ struct Counts {
 pub(super) struct Report {
     seed: u64,
     trials: BTreeMap<World, u64>,
+    /// Trials beside these that were not judged.
+    stood_still: u64,
     /// Trials in which a pair was exempt because of a silent kernel or a process that hung.
     trials_with_exemptions: u64,
     kinds: BTreeMap<Kind, Counts>,
@@ -50,6 +56,7 @@ impl Report {
         Report {
             seed,
             trials: BTreeMap::new(),
+            stood_still: 0,
             trials_with_exemptions: 0,
             kinds: BTreeMap::new(),
             pairs: Vec::new(),
@@ -58,13 +65,22 @@ impl Report {
     }
 
     pub(super) fn passed(&self) -> bool {
-        self.differences.is_empty() && !self.kinds.is_empty()
+        self.differences.is_empty() && !self.kinds.is_empty() && self.stood_still <= self.judged()
+    }
+
+    fn judged(&self) -> u64 {
+        self.trials.values().sum()
     }
 
     /// Counts a trial. What is to be said about it.
     pub(super) fn add(&mut self, played: &Played) -> String {
-        *self.trials.entry(played.trial.world).or_default() += 1;
         let mut told = told(played);
+        if played.stalled > STANDSTILL {
+            self.stood_still += 1;
+            let _ = write!(told, " | NOT JUDGED: this machine stood still for {:?}", played.stalled);
+            return told;
+        }
+        *self.trials.entry(played.trial.world).or_default() += 1;
         let before = self.differences.len();
         for (fared, verdict) in &played.pairs {
             self.pairs.push(line(played, fared, verdict));
@@ -122,11 +138,12 @@ impl Report {
     pub(super) fn summary(&self) -> String {
         let trials: Vec<String> = self.trials.iter().map(|(world, count)| format!("{count} {world}")).collect();
         let mut text = format!(
-            "\nseed {}: {} trials ({}), {} of them with exemptions\n\n",
+            "\nseed {}: {} trials ({}), {} of them with exemptions; {} more were not judged, because this machine stood still\n\n",
             self.seed,
-            self.trials.values().sum::<u64>(),
+            self.judged(),
             trials.join(", "),
-            self.trials_with_exemptions
+            self.trials_with_exemptions,
+            self.stood_still
         );
         let _ = writeln!(
             text,
@@ -155,6 +172,9 @@ impl Report {
             );
         }
         let _ = write!(text, "\n{} differences", self.differences.len());
+        if self.stood_still > self.judged() {
+            text.push_str(", and this machine stood still too often for that to mean something");
+        }
         text
     }
 }
