@@ -98,8 +98,8 @@ pub const MAX_PROBE_PHASE: Duration = Duration::from_secs(5);
 /// One of so many probes of an endpoint that fails is a patient one.
 pub const PATIENT_PROBE_EVERY: u32 = 4;
 /// A probe dials again, beside the dials that are under way, each time this share of the dial's limit has passed: a lost SYN is
-/// repeated only after 1 s.
-pub const PROBE_DIALS: u32 = 4;
+/// repeated only after 1 s. It is more than a round trip, since a limit is at least four.
+pub const PROBE_DIALS: u32 = 3;
 /// A probe whose end was not told by now never ends: another one is sent, and its own says nothing any more.
 pub const PROBE_GIVEN_UP: Duration = Duration::from_secs(20);
 /// One node's probes of one endpoint are at least this far apart in quiet ...

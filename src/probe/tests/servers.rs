@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::bench::*;
 use crate::engine::event::ProbeLimits;
 use crate::engine::event::{Outcome, ProbeOrder};
+use crate::engine::policy;
 use crate::world::Prober as _;
 
 #[tokio::test]
@@ -270,7 +271,8 @@ async fn dialled(script: impl IntoIterator<Item = Dial>) -> (Outcome, Option<Dur
     bench.net.script.lock().unwrap().extend(script);
     let prober = bench.prober().await;
     let begun = Instant::now();
-    let probed = prober.probe(ProbeOrder { limits: ProbeLimits::of(4 * SECOND_DIAL), ..order(server.endpoint) }).await;
+    let probed =
+        prober.probe(ProbeOrder { limits: ProbeLimits::of(policy::PROBE_DIALS * SECOND_DIAL), ..order(server.endpoint) }).await;
     (probed.outcome, probed.rtt, begun.elapsed())
 }
 
