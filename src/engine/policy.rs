@@ -115,6 +115,8 @@ pub const PROBE_KEEP_BELOW: Duration = Duration::from_secs(30);
 /// One of so many ordinary probes in a row goes over a fresh connection: its handshake tells how far the endpoint is, and a request how long
 /// the apiserver thinks as well.
 pub const HANDSHAKE_EVERY: usize = 4;
+/// The same of a node's own apiserver. It is near, so its distance decides nothing, and it is asked several times a second.
+pub const LOCAL_HANDSHAKE_EVERY: u64 = 16;
 /// A kept probe connection is renewed after this, ± the jitter.
 pub const PROBE_RENEW: Duration = Duration::from_secs(300);
 /// The second of two failures that make `down` is sent this long after the first was sent.

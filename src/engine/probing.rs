@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::event::ProbeLimits;
 use super::known::Known;
 use super::policy::{
-    CONFIRM_NODES_A_SECOND, HANDSHAKE_EVERY, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, HUNG_HANDSHAKE, MAX_PROBE_PHASE,
-    PATIENT_PROBE_EVERY, PROBE_GIVEN_UP, PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LOCAL, PROBE_JITTER, PROBE_KEEP_BELOW, PROBE_PHASE,
-    PROBE_PHASE_ROUND_TRIPS, PROBES_A_SECOND, PROMPT_GAP, UNPROVEN_BACKOFF_MOST,
+    CONFIRM_NODES_A_SECOND, HANDSHAKE_EVERY, HELD_NODES_A_SECOND, HELD_PROBE_INTERVAL_LEAST, HUNG_HANDSHAKE,
+    LOCAL_HANDSHAKE_EVERY, MAX_PROBE_PHASE, PATIENT_PROBE_EVERY, PROBE_GIVEN_UP, PROBE_INTERVAL_LEAST, PROBE_INTERVAL_LOCAL,
+    PROBE_JITTER, PROBE_KEEP_BELOW, PROBE_PHASE, PROBE_PHASE_ROUND_TRIPS, PROBES_A_SECOND, PROMPT_GAP, UNPROVEN_BACKOFF_MOST,
 };
 use super::time::Moment;
 use super::{hash, share};
@@ -148,7 +148,7 @@ impl Schedule {
         self.under_way = Some(probe);
         self.last_sent = Some(now);
         self.round += 1;
-        self.fresh = self.round.is_multiple_of(HANDSHAKE_EVERY as u64);
+        self.fresh = self.round.is_multiple_of(if pace.local { LOCAL_HANDSHAKE_EVERY } else { HANDSHAKE_EVERY as u64 });
         self.next_beat(now, pace, hash(&[seed, self.round]));
         self.next = self.ordinary;
     }

@@ -13,7 +13,7 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufWriter};
 use tokio::time::{Instant, timeout_at};
 
 use super::outcome;
@@ -73,6 +73,8 @@ impl Http {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sender, driver): (_, Driver) = if alpn == Some(HTTP2) {
+            // What a connection begins with comes in several writes, each of which would be a segment.
+            let stream = BufWriter::new(stream);
             let (sender, connection) = h2::client::Builder::new()
                 .enable_push(false)
                 .max_header_list_size(HEAD_BYTES.into())
