@@ -9,7 +9,7 @@ use crate::sim::scenario::{Cast, Class, Scenario};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "apiserver-closes-its-port",
     story: "An apiserver that is told to stop, without any delay before that, closes its port at once. Watches and requests that are \
-            under way go on for up to a minute, until it ends them in good order. Nobody touches them before, and new connections \
+            under way go on for up to a minute, until it ends them in good order. They are not reset before that, and new connections \
             go elsewhere from the first moment on.",
     class: Class::Quick,
     plan,

@@ -10,7 +10,7 @@ use crate::sim::state::{Mode, Ms};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "apiserver-does-not-read",
     story: "For 20 s one apiserver, or each of them, reads nothing of what is uploaded to it, and serves everything else. Its kernel \
-            closes the window and says so whenever it is asked: every upload waits, is reset by nobody, and arrives whole.",
+            closes the window and says so whenever it is asked: every upload waits, none is reset, and each arrives whole.",
     class: Class::Quick,
     plan: |cast| plan(cast, 20_000, 65_000),
     holds,
