@@ -438,6 +438,11 @@ impl Health {
         self.run().filter(|run| run.hang.is_some()).map(|run| run.noticed)
     }
 
+    /// Its last probe got no answer, or none to its hello.
+    pub(crate) fn silent(&self) -> bool {
+        self.run().is_some_and(|run| run.last.trouble == Trouble::Silent)
+    }
+
     /// From when on connections to a hung process may be reset, if at all. A reset is ordered once for each failed probe, some time
     /// after it was sent: a connection that was not silent at the first may be at a later one.
     pub(crate) fn reset_from(&self, may_be_a_balancer: bool) -> Option<Moment> {

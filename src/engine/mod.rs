@@ -273,6 +273,7 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         let Some(probe) = known.schedule.ended(probed.id) else { return };
         let counts = self.note_reach(probed.endpoint, &probed.outcome);
+        let explained = self.an_apiserver_is_silent();
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         known.note_verified(&probed.outcome);
         let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
@@ -296,7 +297,10 @@ impl Engine {
                 self.answered = true;
                 self.judge_handshake(probed);
             }
-            Finding::Fails(failure) => known.health.failed(now, probed.sent, probed.fresh, failure),
+            Finding::Fails(mut failure) => {
+                failure.hung &= !(explained && known.may_be_a_balancer());
+                known.health.failed(now, probed.sent, probed.fresh, failure);
+            }
             Finding::Unverifiable(why) => known.health.unverifiable(now, probed.sent, why),
             Finding::Disproves(why) => known.health.disprove(now, probed.sent, why),
             Finding::Unclear => {

@@ -254,6 +254,26 @@ fn traffic_and_peers_alone_never_reset() {
 }
 
 #[test]
+fn a_balancer_that_seems_to_hang_while_an_apiserver_does_may_have_chosen_that_one_each_time() {
+    let mut world = World::busy(3, 1);
+    let balancer = apiserver(9);
+    world.tell(Event::Configured(vec![configured(balancer, Source::External)]));
+    world.site(balancer, Site::Status(200));
+    world.tell(Event::Connections { endpoint: balancer, open: 5 });
+    world.run(secs(10));
+    let fault = world.now;
+    world.site(apiserver(1), Site::Hung);
+    world.site(balancer, Site::Hung);
+    world.run(secs(60));
+    assert!(!world.resets(apiserver(1), fault).is_empty());
+    assert!(world.resets(balancer, fault).is_empty());
+    let alone = world.now;
+    world.site(apiserver(1), Site::Status(200));
+    world.run(secs(60));
+    assert!(!world.resets(balancer, alone).is_empty(), "nothing else explains it now");
+}
+
+#[test]
 fn behind_a_balancer_two_hung_probes_in_a_row_may_have_met_one_apiserver_of_several() {
     // One more is on its way then.
     for (hung, resets) in [(1, false), (9, true)] {
