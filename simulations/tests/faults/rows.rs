@@ -33,6 +33,7 @@ fn external_balancer_refuses_and_nobody_notices() {
         let mut scene = Scene::calm().await?;
         scene.breaks();
         scene.cluster.balancer = None;
+        scene.mark();
         scene.until(secs(4)).await;
         nobody_noticed(&mut scene, claims).await;
         Ok(())
@@ -68,6 +69,7 @@ fn apiserver_killed_costs_no_connection() {
         let mut scene = Scene::calm().await?;
         scene.breaks();
         scene.apiserver(0)?.kill();
+        scene.mark();
         scene.until(secs(4)).await;
         scene.settle().await;
         scene.none_failed(claims);
@@ -198,6 +200,7 @@ fn clients_are_held_while_all_apiservers_are_gone() {
         for index in 0..3 {
             scene.apiserver(index)?.kill();
         }
+        scene.mark();
         scene.until(secs(5)).await;
         for index in 0..3 {
             scene.cluster.start_apiserver(index)?;

@@ -92,7 +92,8 @@ impl Scene {
         }
     }
 
-    /// Times count from here on; what is claimed of streams and of what is usual stays.
+    /// Times count from here on; what is claimed of streams and of what is usual stays. To be called when something has died:
+    /// until then what dies still answers, and can take a new request with it.
     pub(crate) fn mark(&mut self) {
         self.broke = Instant::now();
     }
