@@ -111,7 +111,10 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
     let hung = |shows| matches!(shows, Shows::Hung | Shows::Late | Shows::Narrow);
     let before = hello.saturating_sub(1);
     let fell_silent = conditions.began(n, &sites, silent, (from, before));
-    let hang = conditions.began(n, &sites, hung, (from, before));
+    // A late answer over a kept-open connection is followed by a fresh probe: its handshake and its answer are as late again.
+    let probed = |e: &&SocketAddr| 3 * own_time(ran, n, **e, from, before);
+    let hung_lately = |e: &&SocketAddr| conditions.began(n, [*e], hung, (from.saturating_sub(probed(e)), before)) > 0;
+    let hang = sites.iter().filter(hung_lately).count() as u64;
     let meanwhile = conditions.began(n, &dialled, |shows| silent(shows) || hung(shows), (hello, end));
     let refusals: Ms =
         dialled.iter().filter(|e| refuses(ran, n, **e, (hello, end))).map(|e| own_time(ran, n, *e, hello, end)).sum();
