@@ -80,6 +80,7 @@ mod one_of_three;
 mod only_control_plane;
 mod only_server_slow;
 mod out_of_reach;
+mod own_listener;
 mod partition_api;
 mod partition_from_apiserver;
 mod partition_gossip;
@@ -181,6 +182,7 @@ pub const ALL: &[Scenario] = &[
     quorum_late::SCENARIO,
     nothing_at_first::SCENARIO,
     nothing_known::SCENARIO,
+    own_listener::SCENARIO,
     one_of_three::SCENARIO,
     local_hangs::SCENARIO,
     // All apiservers, or the only one.

@@ -107,6 +107,9 @@ pub const ALL: &[Sabotage] = &[
     spoils("believes-gossip", 3, ("workers-start-first", 1), "what gossip names is used before it has proven itself", || {
         Box::new(BelievesGossip::default())
     }),
+    spoils("forgets-its-listeners", 3, ("own-listener-is-named", 1), "the engine is not told where its agent listens", || {
+        Box::new(Swallows(|event| matches!(event, Event::OwnListeners(_))))
+    }),
     spoils("resets-at-random", 4, ("calm", 1), "the best upstream's quiet connections are reset every ten seconds", || {
         Box::new(ResetsAtRandom::default())
     }),

@@ -1,8 +1,10 @@
-//! 3, no blind trust: no client's byte goes to an address that gossip or the cache named and that has not proven itself.
+//! 3, no blind trust: no client's byte goes to an address that gossip or the cache named and that has not proven itself, nor to the
+//! agent's own listener, whoever named that.
 
 use std::net::SocketAddr;
 
 use super::Docket;
+use crate::sim::client::PROXY;
 use crate::sim::core::RunId;
 use crate::sim::log::UpstreamConn;
 use crate::sim::outcome::Judged;
@@ -15,6 +17,13 @@ pub(super) fn judge(ran: &Ran) -> Judged {
     for upstream in ran.log.upstreams.values() {
         let (n, run) = upstream.by;
         let state = ran.history.at(upstream.bytes);
+        if upstream.to.port() == PROXY.port() && state.machine_at(upstream.to.ip(), n) == Some(n) {
+            docket.evaluated();
+            docket.broken(upstream.bytes, || {
+                format!("{} sent a client's bytes to its own agent, at {}", ran.names[n], upstream.to)
+            });
+            continue;
+        }
         // A balancer is known from the configuration only, be it by a name.
         let balancer = state.sites.get(&upstream.to).is_some_and(|site| site.backends.is_some());
         if balancer || state.machines[n].configured.contains(&upstream.to) {
