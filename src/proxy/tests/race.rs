@@ -136,6 +136,16 @@ async fn a_hung_upstreams_hello_goes_to_the_next_one_byte_for_byte() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_hello_of_ten_kilobytes_is_replayed_like_any_other() {
+    let long = hello_with(&(1_000..3_000).collect::<Vec<_>>());
+    let scene = Scene::of(&[(1, Silent), (2, Answers)]);
+    let mut client = scene.client();
+    client.write_all(&long).await.expect("written");
+    assert_eq!(answer(&mut client).await.expect("an answer"), 2);
+    assert_eq!(scene.town.visits_to(2)[0].got, long);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_first_upstream_still_wins_if_it_answers_first() {
     let scene = Scene::of(&[(1, AnswersAfter(ms(550))), (2, AnswersAfter(ms(100)))]);
     assert_eq!(scene.served().await.1, 1);
@@ -268,6 +278,18 @@ async fn an_alert_is_passed_on_only_when_nobody_is_left() {
     client.read_exact(&mut said).await.expect("the alert");
     assert_eq!(said, ALERT);
     assert_eq!(scene.sightings(), [(1, Saw::Connected(ms(0))), (2, Saw::Refused)], "an alert is no answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_is_passed_on_though_whoever_said_it_is_down_by_then() {
+    let scene = Scene::of(&[(1, Alerts), (2, Silent)]);
+    let mut client = scene.greeter().await;
+    sleep(ms(100)).await;
+    scene.town.now_plays(3, Refuses);
+    scene.route.send_replace(ranked(&[(3, Verdict::Suspect), (2, Verdict::Down), (1, Verdict::Down)]));
+    let mut said = [0; 7];
+    client.read_exact(&mut said).await.expect("the alert");
+    assert_eq!((said, scene.town.dialled()), (ALERT, vec![1, 2, 3]));
 }
 
 #[tokio::test(start_paused = true)]
