@@ -7,6 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{self as unix, UnixDatagram};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -16,32 +17,52 @@ use sd_notify::NotifyState;
 /// Inherited sockets beyond this are not taken: the proxy's, admin's and gossip's in both families are six.
 const INHERITED: usize = 64;
 
+/// What the service manager has not taken yet is told again this often.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// The last state and the last text that the service manager has not taken: its queue was full, say.
+static UNTOLD: Mutex<[Option<String>; 2]> = Mutex::new([None, None]);
+const STATE: usize = 0;
+const TEXT: usize = 1;
+
 /// The listeners are bound: what depends on this service may start. Never waits for an upstream.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    tell(STATE, &[NotifyState::Ready]);
 }
 
 /// The service is about to stop.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(STATE, &[NotifyState::Stopping]);
+}
+
+/// Tells again what the service manager has not taken. Never ends.
+pub async fn keep_telling() {
+    loop {
+        tokio::time::sleep(TELL_AGAIN).await;
+        let mut untold = UNTOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in untold.iter_mut() {
+            message.take_if(|message| send(message).is_ok());
+        }
+    }
 }
 
 /// The configuration is being read again; [`ready`] ends it.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => tell(STATE, &[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "cannot tell the service manager of the reload"),
     }
 }
 
 /// What `systemctl status` shows: what the service waits for.
 pub fn status(text: &str) {
-    tell(&[NotifyState::Status(&text.replace('\n', " "))]);
+    tell(TEXT, &[NotifyState::Status(&text.replace('\n', " "))]);
 }
 
 /// The service is alive. To be told only after a round trip through what has to be alive.
 pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    // The next one comes in time.
+    let _ = send(&message(&[NotifyState::Watchdog]));
 }
 
 /// How often [`alive`] is to be told: half of what the service manager allows. [`None`]: it does not ask.
@@ -49,22 +70,30 @@ pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|allowed| allowed / 2).filter(|interval| !interval.is_zero())
 }
 
-/// Never waits for a service manager that does not read: `sd_notify::notify` would.
-fn tell(state: &[NotifyState<'_>]) {
-    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
-    let message: String = state.iter().map(|state| format!("{state}\n")).collect();
-    let told = || {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        match path.as_encoded_bytes().strip_prefix(b"@") {
-            Some(name) => socket.connect_addr(&unix::SocketAddr::from_abstract_name(name)?)?,
-            None => socket.connect(&path)?,
-        }
-        socket.send(message.as_bytes())
-    };
-    if let Err(error) = told() {
-        tracing::warn!(%error, "cannot reach the service manager");
+fn tell(kind: usize, states: &[NotifyState<'_>]) {
+    let message = message(states);
+    let failed = send(&message).err();
+    if let Some(error) = &failed {
+        tracing::warn!(%error, "cannot reach the service manager; it is told again");
     }
+    let mut untold = UNTOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    untold[kind] = failed.map(|_| message);
+}
+
+fn message(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| format!("{state}\n")).collect()
+}
+
+/// Never waits for a service manager that does not read: `sd_notify::notify` would.
+fn send(message: &str) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    match path.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => socket.connect_addr(&unix::SocketAddr::from_abstract_name(name)?)?,
+        None => socket.connect(&path)?,
+    }
+    socket.send(message.as_bytes()).map(drop)
 }
 
 /// Sockets that the service manager has bound for us, each with its name from `LISTEN_FDNAMES` if it has one.

@@ -1,7 +1,7 @@
 //! Panics and what follows from them: they are counted and told, and the task that panicked is started again.
 //!
-//! A panic ends one task, never the process. Tasks whose loss would go unnoticed (gossip, name resolution, the admin server) run
-//! under a [`Supervised`], which starts them again with back-off. Tasks without which the agent is of no use (the engine's
+//! A panic ends one task, never the process. Tasks whose loss would go unnoticed (gossip, name resolution, the admin server, the
+//! watch over established connections, the writing of what could not be written) run under a [`Supervised`], which starts them again with back-off. Tasks without which the agent is of no use (the engine's
 //! driver, the accept loops) carry an [`Essential`], and their end ends the process with a reason.
 
 use std::any::Any;
@@ -109,6 +109,13 @@ impl Supervised {
     pub fn new(name: &'static str) -> Supervised {
         let state = Mutex::new(Restarts { began: Instant::now(), failures: 0, last: None });
         Supervised { name, restarts: AtomicU64::new(0), panics: AtomicU64::new(0), state }
+    }
+
+    /// Runs `work` until it ends by itself, and anew after each panic.
+    pub async fn keep<F: Future<Output = ()>>(&self, mut work: impl FnMut() -> F) {
+        while let Err(reason) = caught(work()).await {
+            self.panicked(&reason).await;
+        }
     }
 
     /// The task has panicked: tells it, and waits until it may be started again.
@@ -247,6 +254,20 @@ impl Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_task_is_started_again_after_each_panic_and_not_after_its_end() {
+        let task = Supervised::new("kept");
+        let starts = Cell::new(0);
+        task.keep(|| {
+            starts.set(starts.get() + 1);
+            let panics = starts.get() < 3;
+            async move { assert!(!panics, "as it was told to") }
+        })
+        .await;
+        assert_eq!((starts.get(), task.panics(), task.restarts()), (3, 2, 2));
+        assert!(task.note().is_some_and(|note| note.contains("kept ended")), "{:?}", task.note());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_fails_again_and_again_is_started_after_ever_longer_pauses() {

@@ -2,8 +2,9 @@
 //!
 //! A connection *waits for its client* until a request's head is there, and again once the answer is made: while the client reads
 //! it, and while the connection is kept. In between the agent works on it, which takes a bounded time. A newcomer takes the
-//! place of the connection that has waited for its client for longest. So clients that connect and do nothing keep nobody out,
-//! and accepting never waits for a place.
+//! place of the connection that has waited for its client for longest; where none waits, of the one that is worked on for longest,
+//! unless that is a liveness check. So neither clients that do nothing nor clients that ask without end keep anybody out, and accepting
+//! never waits for a place.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,13 +24,28 @@ struct Table {
     open: usize,
     /// Connections that wait for their clients, the longest-waiting first.
     waiting: BTreeMap<u64, CancellationToken>,
+    /// Connections that are worked on and may be left for a newcomer, the longest first.
+    working: BTreeMap<u64, CancellationToken>,
+}
+
+impl Table {
+    /// The connection that goes for a newcomer.
+    fn evict(&mut self) -> Option<CancellationToken> {
+        let (_, longest) = self.waiting.pop_first().or_else(|| self.working.pop_first())?;
+        Some(longest)
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.waiting.remove(&number);
+        self.working.remove(&number);
+    }
 }
 
 /// A connection's place, free again when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     connections: Arc<Connections>,
-    /// Its key while it waits for its client.
+    /// Its key while it may have to go.
     turn: Mutex<Option<u64>>,
     evicted: CancellationToken,
 }
@@ -39,9 +55,9 @@ pub(super) struct Place {
 pub(super) enum Admission {
     /// There was room.
     Free(Place),
-    /// It takes the place of a connection that waited for its client.
+    /// It takes the place of another connection.
     Evicting(Place),
-    /// The agent works on every one of them.
+    /// Every one of them is a liveness check that is being answered.
     Full,
 }
 
@@ -60,7 +76,7 @@ impl Connections {
         if room {
             table.open += 1;
         } else {
-            let Some((_, longest)) = table.waiting.pop_first() else { return Admission::Full };
+            let Some(longest) = table.evict() else { return Admission::Full };
             longest.cancel();
         }
         drop(table);
@@ -73,23 +89,33 @@ impl Connections {
 impl Place {
     /// From now on the connection waits for its client.
     pub(super) fn waits(&self) {
+        self.moves(|table| Some(&mut table.waiting));
+    }
+
+    /// From now on the agent works for it, and may leave it for a newcomer.
+    pub(super) fn works(&self) {
+        self.moves(|table| Some(&mut table.working));
+    }
+
+    /// From now on the agent works for it to the end.
+    pub(super) fn stays(&self) {
+        self.moves(|_| None);
+    }
+
+    fn moves(&self, to: impl FnOnce(&mut Table) -> Option<&mut BTreeMap<u64, CancellationToken>>) {
         let mut table = self.connections.lock();
         if self.evicted.is_cancelled() {
             return;
         }
+        let mut turn = self.turn();
+        if let Some(before) = turn.take() {
+            table.remove(before);
+        }
         let number = table.next;
         table.next += 1;
-        table.waiting.insert(number, self.evicted.clone());
-        if let Some(before) = self.turn().replace(number) {
-            table.waiting.remove(&before);
-        }
-    }
-
-    /// From now on the agent works for it.
-    pub(super) fn works(&self) {
-        let mut table = self.connections.lock();
-        if let Some(number) = self.turn().take() {
-            table.waiting.remove(&number);
+        if let Some(those) = to(&mut table) {
+            those.insert(number, self.evicted.clone());
+            *turn = Some(number);
         }
     }
 
@@ -105,7 +131,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.works();
+        self.stays();
         // The place of an evicted connection is its successor's.
         if !self.evicted.is_cancelled() {
             let mut table = self.connections.lock();

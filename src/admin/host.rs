@@ -12,13 +12,11 @@ use hyper::http::uri::Authority;
 
 use super::View;
 
-/// The names under which the admin port is addressed, beside this machine's addresses.
+/// The address at which the admin port is addressed, beside this machine's others and its name.
 #[derive(Clone, Debug)]
 pub struct Own {
     /// Where it listens.
     pub listener: SocketAddr,
-    /// This node's name.
-    pub node: String,
 }
 
 impl Own {
@@ -39,7 +37,7 @@ impl Own {
         let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         match literal.parse::<IpAddr>() {
             Ok(ip) => self.is_address(ip.to_canonical(), view),
-            Err(_) => host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case(&self.node),
+            Err(_) => host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case(&view.node()),
         }
     }
 

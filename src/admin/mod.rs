@@ -22,10 +22,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
-use crate::supervise::{Supervised, caught};
+use crate::supervise::Supervised;
 use crate::world::{BoxFuture, Listener, Stream};
 
 mod connections;
@@ -40,8 +41,10 @@ pub use host::Own;
 pub use metrics::Metrics;
 pub use status::Status;
 
-/// Connections at once; one more takes the place of the one that has waited for its client for longest.
+/// Connections at once; one more takes another one's place (`connections`).
 const CONNECTIONS: usize = 64;
+/// Answers at once of those that cost much, so that a liveness check waits for few of them.
+const LARGE_ANSWERS: usize = 2;
 /// A request's head must be there within this time. An idle kept connection ends after it too.
 const HEAD_WAIT: Duration = Duration::from_secs(2);
 /// A request's head is at most this large.
@@ -66,6 +69,9 @@ pub trait View: Send + Sync {
 
     /// All numbers, now. The error says who does not answer.
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>>;
+
+    /// This node's name, as it is now.
+    fn node(&self) -> String;
 
     /// Whether this machine has the address now.
     fn has_address(&self, ip: IpAddr) -> bool;
@@ -93,6 +99,7 @@ struct Shared {
     view: Arc<dyn View>,
     own: Own,
     rejections: Arc<Rejections>,
+    large: Semaphore,
 }
 
 /// Serves `view` on `listener` until the task is aborted; its connections end with it. After a panic it is started again.
@@ -103,12 +110,8 @@ pub fn serve(
     rejections: Arc<Rejections>,
     task: Arc<Supervised>,
 ) -> JoinHandle<()> {
-    let shared = Arc::new(Shared { view, own, rejections });
-    tokio::spawn(async move {
-        while let Err(reason) = caught(accept(&*listener, &shared)).await {
-            task.panicked(&reason).await;
-        }
-    })
+    let shared = Arc::new(Shared { view, own, rejections, large: Semaphore::new(LARGE_ANSWERS) });
+    tokio::spawn(async move { task.keep(|| accept(&*listener, &shared)).await })
 }
 
 async fn accept(listener: &dyn Listener, shared: &Arc<Shared>) {
@@ -153,7 +156,11 @@ async fn converse(stream: Box<dyn Stream>, place: Place, shared: Arc<Shared>) {
 
 async fn exchange(stream: Box<dyn Stream>, place: &Place, shared: &Shared) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| async move {
-        place.works();
+        if request.uri().path() == "/healthz" {
+            place.stays();
+        } else {
+            place.works();
+        }
         let answer = answer(&request, shared).await;
         place.waits();
         Ok::<_, Infallible>(answer)
@@ -194,8 +201,16 @@ async fn answer(request: &Request<Incoming>, shared: &Shared) -> Answer {
                 .unwrap_or_else(|_| Err(format!("no answer from the loops within {} s", HEALTH_WAIT.as_secs()))),
         ),
         "/readyz" => verdict(view.ready()),
-        "/metrics" => view.metrics().await.map_or_else(|reason| verdict(Err(reason)), |metrics| scrape(&metrics)),
-        "/status" => view.status().await.map_or_else(|reason| verdict(Err(reason)), |now| status(&now)),
+        "/metrics" | "/status" => {
+            // Never closed.
+            let _turn = shared.large.acquire().await;
+            let told = if path == "/metrics" {
+                view.metrics().await.map(|metrics| scrape(&metrics))
+            } else {
+                view.status().await.map(|now| status(&now))
+            };
+            told.unwrap_or_else(|reason| verdict(Err(reason)))
+        }
         _ => text(StatusCode::OK, HELP),
     }
 }

@@ -61,6 +61,9 @@ impl View for Shown {
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
         Box::pin(async { Ok(some_metrics()) })
     }
+    fn node(&self) -> String {
+        "worker-1".to_owned()
+    }
     fn has_address(&self, ip: IpAddr) -> bool {
         ip == IpAddr::from([10, 0, 0, 7])
     }
@@ -132,7 +135,7 @@ fn served(view: Shown) -> mpsc::Sender<Option<DuplexStream>> {
 fn served_at(listener: SocketAddr, view: Shown) -> (mpsc::Sender<Option<DuplexStream>>, Arc<Rejections>) {
     let (clients, queue) = mpsc::channel(1000);
     let rejections = Arc::new(Rejections::default());
-    let own = Own { listener, node: "worker-1".to_owned() };
+    let own = Own { listener };
     serve(Box::new(Queue(Mutex::new(queue))), Arc::new(view), own, rejections.clone(), Arc::new(Supervised::new("admin")));
     (clients, rejections)
 }

@@ -22,7 +22,7 @@ use crate::gossip::{Gossip, Say};
 use crate::names::Names;
 use crate::proxy::{self, Proxy};
 use crate::supervise::{Ended, Essential, Supervised};
-use crate::world::{DatagramSocket, Listener, World};
+use crate::world::{DatagramSocket, Listener, Store, World};
 
 mod ca;
 pub mod decide;
@@ -90,7 +90,7 @@ impl Agent {
         let gossip_addr = sockets.gossip.as_ref().map(|(socket, _)| socket.local_addr()).transpose()?;
         let state = Arc::new(WatchedStore::new(world.store.clone()));
         let world = &World { store: state.clone(), ..world.clone() };
-        let rewriting = AbortOnDropHandle::new(tokio::spawn(state.clone().retry()));
+        let rewriting = AbortOnDropHandle::new(tokio::spawn(state.clone().keep_retrying()));
         let (routing, routes) = watch::channel(Arc::new(Routing::default()));
         let (saw, sights) = mpsc::channel(BACKLOG);
         let (heard, hearing) = mpsc::channel(BACKLOG);
@@ -184,6 +184,11 @@ impl Agent {
         self.view.tally.reload_failed(Some(reason));
     }
 
+    /// Where it keeps what must survive a restart.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.view.state.clone()
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
@@ -228,7 +233,7 @@ impl Drop for Agent {
 
 /// Serves health, metrics and status.
 fn serve_admin(listener: Box<dyn Listener>, view: &Arc<View>) -> AbortOnDropHandle<()> {
-    let own = admin::Own { listener: view.addresses.admin, node: view.config.load().node.clone() };
+    let own = admin::Own { listener: view.addresses.admin };
     AbortOnDropHandle::new(admin::serve(listener, view.clone(), own, view.rejections.clone(), view.admin.clone()))
 }
 

@@ -61,13 +61,14 @@ pub async fn run(
     let descriptors = service::raise_descriptor_limit();
     let Loaded { config, missing, .. } = loaded;
     let machine = |error: std::io::Error| StartError::Machine(error.to_string());
+    // First, so that a signal that comes while this starts is heard when it has started.
+    let mut signals = Signals::new().map_err(machine)?;
     let store: Arc<dyn Store> = Arc::new(real::Files);
     let wall: Arc<dyn WallClock> = Arc::new(real::SystemClock);
     let net: Arc<dyn Net> = Arc::new(real::RealNet);
     let clock = Clock::start();
     let before = ca::before(&*store, &config).await;
     let (trust, keyring) = secrets(&config, &missing, &files, &wall, before).await.map_err(StartError::Configuration)?;
-    ca::remember(&*store, &config, &trust).await;
     let fingerprint = config.fingerprint(&*files).await;
     files.thaw().await;
     let prober = Arc::new(TlsProber::new(net.clone(), clock, trust));
@@ -82,12 +83,11 @@ pub async fn run(
     };
     let (sockets, gossip) = bind(&config, &world, keyring, &mut inherited).await?;
     let most = most_connections(config.max_connections, descriptors);
-    let mut signals = Signals::new().map_err(machine)?;
     let agent = Agent::start(config, &world, sockets, most, within).map_err(machine)?;
     agent.trust(CaStatus::of(&prober.trust()), None).await;
     service::ready();
     let process = Process { agent: &agent, world: &world, prober: &prober, asked: Notify::new() };
-    let mut followed = Followed { sources, fingerprint, missing, gossip, waits: BTreeMap::new() };
+    let mut followed = Followed { sources, fingerprint, failed: None, missing, gossip, waits: BTreeMap::new() };
     process.tell_what_is_missing(&mut followed);
     process.serve(&mut signals, followed).await.inspect_err(|reason| error!(%reason, "prismesh ends, to be started again"))?;
     service::stopping();
@@ -116,6 +116,8 @@ struct Process<'a> {
 struct Followed {
     sources: Sources,
     fingerprint: [u8; 32],
+    /// Why the last reload failed.
+    failed: Option<String>,
     /// Files that have been missing since the start.
     missing: Vec<Missing>,
     /// The socket, while gossip waits for its keys or for this node's name.
@@ -133,6 +135,7 @@ impl Process<'_> {
             () = self.follow_signals(signals) => Ok(()),
             () = self.follow_files(followed) => Ok(()),
             () = self.feed_watchdog() => Ok(()),
+            () = service::keep_telling() => Ok(()),
             reason = self.agent.ended() => Err(StartError::Ended(reason)),
         }
     }
@@ -159,6 +162,7 @@ impl Process<'_> {
 
     /// Loads again what has changed, and everything when asked to. Never ends.
     async fn follow_files(&self, mut followed: Followed) {
+        self.remember_ca().await;
         loop {
             let pause = if followed.waits.is_empty() { LOOK_INTERVAL } else { MISSING_INTERVAL };
             let asked = timeout(pause, self.asked.notified()).await.is_ok();
@@ -169,8 +173,11 @@ impl Process<'_> {
                 service::reloading();
             }
             let named = config.unnamed() && followed.sources.has_hostname();
-            if asked || named || config.fingerprint(&*files).await != followed.fingerprint {
-                followed.fingerprint = self.reload(&mut followed, &files).await;
+            let changed = asked || named || config.fingerprint(&*files).await != followed.fingerprint;
+            // What made a reload fail may be mended without a change of any file that is watched: a mode, an owner, a file that is named
+            // only since.
+            if changed || followed.failed.is_some() {
+                followed.fingerprint = self.reload(&mut followed, &files, changed).await;
             }
             if asked {
                 service::ready();
@@ -178,9 +185,9 @@ impl Process<'_> {
         }
     }
 
-    /// A good configuration replaces what was there; a bad one is told, counted and forgotten until a file changes again.
-    /// Returns the fingerprint of what was read.
-    async fn reload(&self, followed: &mut Followed, files: &Arc<Snapshot>) -> [u8; 32] {
+    /// A good configuration replaces what was there; a bad one is told and counted, again only when something has `changed` or the reason
+    /// is another, and tried again until it is good. Returns the fingerprint of what was read.
+    async fn reload(&self, followed: &mut Followed, files: &Arc<Snapshot>, changed: bool) -> [u8; 32] {
         let before = self.agent.config();
         match self.load(followed, &before, files).await {
             Ok((reload, missing, (trust, keyring))) => {
@@ -189,11 +196,12 @@ impl Process<'_> {
                 }
                 let fingerprint = reload.config.fingerprint(&**files).await;
                 files.thaw().await;
-                ca::remember(&*self.world.store, &reload.config, &trust).await;
+                followed.failed = None;
                 let (ca, named) = (CaStatus::of(&trust), !reload.config.unnamed());
                 let worth = self.prober.replace(trust).await;
                 self.agent.reload(reload.config, keyring.clone()).await;
                 self.agent.trust(ca, worth).await;
+                self.remember_ca().await;
                 info!("configuration reloaded");
                 if let Some((keyring, socket)) = keyring.filter(|_| named).zip(followed.gossip.take_if(|_| named)) {
                     self.agent.begin_gossip(socket, keyring).await;
@@ -203,12 +211,19 @@ impl Process<'_> {
                 fingerprint
             }
             Err(reason) => {
-                // Counted first: a reader of the log may ask for the count at once.
-                self.agent.reload_failed(reason.clone());
-                error!(reason, "reload failed: everything stays as it was");
+                if changed || followed.failed.as_ref() != Some(&reason) {
+                    // Counted first: a reader of the log may ask for the count at once.
+                    self.agent.reload_failed(reason.clone());
+                    error!(reason, "reload failed: everything stays as it was, and it is tried again and again");
+                    followed.failed = Some(reason);
+                }
                 before.fingerprint(&**files).await
             }
         }
+    }
+
+    async fn remember_ca(&self) {
+        ca::remember(&*self.agent.store(), &self.agent.config(), &self.prober.trust()).await;
     }
 
     /// Everything anew. A file that was there must not go missing.

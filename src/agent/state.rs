@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::supervise::Supervised;
 use crate::world::{Access, BoxFuture, Store};
 
 /// Between two attempts to write what could not be written.
@@ -25,6 +26,7 @@ pub(super) struct WatchedStore {
     failed: Notify,
     /// Held while a file is written, so that nothing old takes the place of something new.
     turn: tokio::sync::Mutex<()>,
+    task: Supervised,
 }
 
 struct Failed {
@@ -41,17 +43,28 @@ impl WatchedStore {
             failures: AtomicU64::new(0),
             failed: Notify::new(),
             turn: tokio::sync::Mutex::default(),
+            task: Supervised::new("state"),
         }
     }
 
+    /// The task that writes again.
+    pub(super) fn task(&self) -> &Supervised {
+        &self.task
+    }
+
     /// Writes again what could not be written, until that works. Never ends.
-    pub(super) async fn retry(self: Arc<WatchedStore>) {
+    pub(super) async fn keep_retrying(self: Arc<WatchedStore>) {
+        self.task.keep(|| self.retry()).await;
+    }
+
+    async fn retry(&self) {
         loop {
-            self.failed.notified().await;
+            // Failing already where this began anew after a panic.
             while self.is_failing() {
                 sleep(RETRY).await;
                 self.write_again().await;
             }
+            self.failed.notified().await;
         }
     }
 
@@ -193,7 +206,7 @@ mod tests {
     async fn what_cannot_be_written_is_told_and_tried_again_until_it_is_written() {
         let disk = Arc::new(Disk::default());
         let watched = Arc::new(WatchedStore::new(disk.clone()));
-        let retrying = tokio::spawn(watched.clone().retry());
+        let retrying = tokio::spawn(watched.clone().keep_retrying());
         let (peers, generation) = (Path::new("/state/peers"), Path::new("/state/generation"));
         disk.full.store(true, Ordering::SeqCst);
         watched.write(peers, b"old").await.unwrap_err();

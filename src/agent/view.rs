@@ -78,7 +78,7 @@ impl View {
     /// The tasks that are started again when they end.
     pub(super) fn supervised(&self) -> impl Iterator<Item = &Supervised> {
         let gossip = self.gossip.get().map(Gossip::task);
-        gossip.into_iter().chain([&*self.names, &*self.admin])
+        gossip.into_iter().chain([&*self.names, &*self.admin, self.proxy.watch_task(), self.state.task()])
     }
 
     /// How it stands with the CA.
@@ -141,6 +141,10 @@ impl admin::View for View {
 
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
         Box::pin(async { Ok(self.measure(&self.knowledge().await?)) })
+    }
+
+    fn node(&self) -> String {
+        self.config.load().node.clone()
     }
 
     fn has_address(&self, ip: IpAddr) -> bool {

@@ -4,25 +4,37 @@
 //! rather than the service: a log with a hole would not replay. Who is killed leaves a log whose last line may be half.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
+
+use rustix::fs::OFlags;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::agent::decide::Entry;
 use crate::agent::process::StartError;
 
 /// Entries that wait for the disk at most: some seconds of a busy engine.
 const WAITING: usize = 4096;
-/// An agent that ends waits this long for the disk to have it all.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// A disk that does not open the file within this hangs.
+const OPEN: Duration = Duration::from_secs(5);
+/// An agent that ends waits for the disk for as long as it takes something up within each of these ...
+const FAREWELL_STEP: Duration = Duration::from_millis(100);
+/// ... and so many of them at most.
+const FAREWELL_STEPS: usize = 20;
 
 /// Where entries go. Dropping it writes what still waits.
 pub(super) struct Recording {
     lines: Option<SyncSender<Vec<u8>>>,
     /// Disconnected once the writing thread has ended.
     ended: Receiver<()>,
+    /// Entries that the disk has taken.
+    taken: Arc<AtomicU64>,
 }
 
 impl Recording {
@@ -30,24 +42,35 @@ impl Recording {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(super) fn create(path: &Path) -> Result<Recording, StartError> {
-        let wrong = |error: std::io::Error| {
+    pub(super) async fn create(path: &Path) -> Result<Recording, StartError> {
+        let wrong = |error: io::Error| {
             StartError::Configuration(format!(
                 "flag --record: cannot write {}: {error}; name a file in a directory that exists",
                 path.display()
             ))
         };
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(wrong)?;
         let (lines, written) = sync_channel(WAITING);
         let (ending, ended) = sync_channel(0);
+        let (opening, opened) = oneshot::channel();
+        let taken = Arc::new(AtomicU64::new(0));
+        let (path, count) = (path.to_owned(), taken.clone());
         let thread = std::thread::Builder::new().name("record".to_owned()).spawn(move || {
-            if let Err(error) = write_all(BufWriter::new(file), &written) {
+            let file = match open(&path) {
+                Ok(file) => file,
+                // Fails only when nobody waits any more.
+                Err(error) => return drop(opening.send(Err(error))),
+            };
+            let _ = opening.send(Ok(()));
+            if let Err(error) = write_all(BufWriter::new(file), &written, &count) {
                 tracing::error!(%error, "the event log has ended: its file cannot be written");
             }
             drop(ending);
         });
         thread.map_err(|error| StartError::Machine(format!("cannot start a thread: {error}")))?;
-        Ok(Recording { lines: Some(lines), ended })
+        let hangs = || Ok(Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer")));
+        let ended_early = |_| Err(io::Error::other("the thread that writes it has ended"));
+        timeout(OPEN, opened).await.unwrap_or_else(|_| hangs()).unwrap_or_else(ended_early).map_err(wrong)?;
+        Ok(Recording { lines: Some(lines), ended, taken })
     }
 
     /// Writes one entry, soon.
@@ -73,18 +96,34 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         self.lines = None;
-        // Nobody sends: it is disconnected, or the disk hangs and is not waited for any longer.
-        let _ = self.ended.recv_timeout(FAREWELL);
+        for _ in 0..FAREWELL_STEPS {
+            let before = self.taken.load(Ordering::Relaxed);
+            // Nobody sends: it is disconnected, or the disk hangs and is not waited for any longer.
+            let ended = self.ended.recv_timeout(FAREWELL_STEP) != Err(RecvTimeoutError::Timeout);
+            if ended || self.taken.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
     }
 }
 
+/// Blocks: only for a thread of its own. Of a FIFO the reader is not waited for, at no time.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    File::options().write(true).create(true).truncate(true).mode(0o600).custom_flags(flags).open(path)
+}
+
 /// What is written is on its way to the disk whenever nothing waits.
-fn write_all(mut file: impl Write, lines: &Receiver<Vec<u8>>) -> std::io::Result<()> {
+fn write_all(mut file: impl Write, lines: &Receiver<Vec<u8>>, taken: &AtomicU64) -> io::Result<()> {
+    let write = |file: &mut dyn Write, line: &[u8]| {
+        taken.fetch_add(1, Ordering::Relaxed);
+        file.write_all(line)
+    };
     while let Ok(line) = lines.recv() {
-        file.write_all(&line)?;
+        write(&mut file, &line)?;
         loop {
             match lines.try_recv() {
-                Ok(line) => file.write_all(&line)?,
+                Ok(line) => write(&mut file, &line)?,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return file.flush(),
             }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use super::output::Failure;
 use super::record::Recording;
@@ -71,7 +73,10 @@ async fn serve(sources: &Sources, inherited: Inherited, record: Option<&Path>, l
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let recording = record.map(Recording::create).transpose()?;
+    let recording = match record {
+        Some(path) => Some(Recording::create(path).await?),
+        None => None,
+    };
     let within = |engine| -> Box<dyn Decide> {
         match recording {
             None => Box::new(engine),
@@ -83,6 +88,8 @@ async fn serve(sources: &Sources, inherited: Inherited, record: Option<&Path>, l
 
 /// Waits for a configuration file that is missing, or that cannot be read for now. What is wrong in another way is an error.
 async fn load_once_it_is_there(sources: &Sources, log: &'static Log) -> Result<(Loaded, Arc<Snapshot>), Failure> {
+    // Whoever asks for another look gets it, instead of an agent that ends.
+    let mut asked = signal(SignalKind::hangup()).context("cannot hear signals")?;
     let mut told = false;
     loop {
         let files = Arc::new(Snapshot::new(Arc::new(real::Files)));
@@ -93,7 +100,7 @@ async fn load_once_it_is_there(sources: &Sources, log: &'static Log) -> Result<(
                     tracing::warn!("{error}; waiting for it, and serving nothing until then");
                     service::status(&format!("waiting: {error}"));
                 }
-                tokio::time::sleep(MISSING_INTERVAL).await;
+                let _ = timeout(MISSING_INTERVAL, asked.recv()).await;
             }
             loaded => {
                 if told {

@@ -8,10 +8,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -181,11 +182,22 @@ pub(super) fn judge(
         Authority::Missing(why) => return Ok(Judged::Unverified(Lack::Ca(why.clone()))),
         Authority::Known(authorities) => authorities,
     };
-    let at = |time| authorities.chain.verify_server_cert(end_entity, intermediates, server_name, &[], time).map(drop);
+    let at = |time| match authorities.certificates.iter().any(|known| known == end_entity) {
+        true => verify_itself(end_entity, server_name, time),
+        false => authorities.chain.verify_server_cert(end_entity, intermediates, server_name, &[], time).map(drop),
+    };
     verify_but_for_validity(at, now, own.as_ref(), intermediates).map(|expired| Judged::Right { expired }).or_else(|error| {
         let all = std::iter::once(end_entity).chain(intermediates).chain(&authorities.certificates);
         algorithms::unsupported(&error, all).map(|name| Judged::Unverified(Lack::Algorithm(name))).ok_or(error)
     })
+}
+
+/// Verifies a certificate that stands in the bundle itself, as one that signed itself does: nobody has to vouch for it. The TLS library
+/// takes none for a server's that may sign others.
+fn verify_itself(certificate: &CertificateDer<'_>, server_name: &ServerName<'_>, time: UnixTime) -> Result<(), Error> {
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+    let validity = validity(certificate).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    if validity.covers(time) { Ok(()) } else { Err(Error::InvalidCertificate(CertificateError::Expired)) }
 }
 
 /// Verifies with `at`, now and, where the validity alone is wrong, at another time. Tells whether that was needed.

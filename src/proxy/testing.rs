@@ -280,7 +280,7 @@ impl Net for Town {
             match play {
                 Play::Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
                 Play::Drops => std::future::pending().await,
-                Play::LocalError => return Err(io::ErrorKind::AddrNotAvailable.into()),
+                Play::LocalError => return Err(io::ErrorKind::OutOfMemory.into()),
                 Play::ConnectsAfter(delay) => sleep(delay).await,
                 Play::Panics => panic!("a bug in the world"),
                 _ => {}

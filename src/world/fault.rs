@@ -20,7 +20,7 @@ pub enum Fault {
     /// The kernel found no way to this destination, or a rule forbids it; the text names the errno. Whether that is the path's
     /// fault or this node's shows only beside other destinations.
     Unreachable(String),
-    /// This node lacks what every dial needs: descriptors, ports, memory. The text names the errno.
+    /// This node lacks what every dial needs: descriptors, memory. The text names the errno.
     Local(String),
 }
 
@@ -36,13 +36,14 @@ impl Fault {
 
 fn of_errno(errno: Errno, error: &io::Error) -> Fault {
     match errno {
-        Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE => Fault::Refused,
+        Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::NOTCONN | Errno::PIPE => Fault::Refused,
         Errno::TIMEDOUT => Fault::TimedOut,
-        Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::NOBUFS | Errno::NOMEM | Errno::AGAIN => {
+        Errno::MFILE | Errno::NFILE | Errno::ADDRINUSE | Errno::NOBUFS | Errno::NOMEM | Errno::AGAIN => {
             Fault::Local(described(errno, error))
         }
         // EPERM and EACCES (a firewall, a prohibiting route), ENETUNREACH, EHOSTUNREACH, EINVAL (a blackhole route), ENETDOWN,
-        // EAFNOSUPPORT, and what else the kernel may say of one destination.
+        // EAFNOSUPPORT, EADDRNOTAVAIL (no address of this family, or no port left towards this destination), and what else the kernel may
+        // say of one destination.
         _ => Fault::Unreachable(described(errno, error)),
     }
 }
@@ -58,9 +59,11 @@ fn of_kind(error: &io::Error) -> Fault {
         | Kind::NotConnected
         | Kind::UnexpectedEof => Fault::Refused,
         Kind::TimedOut => Fault::TimedOut,
-        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown | Kind::PermissionDenied => {
-            Fault::Unreachable(error.to_string())
-        }
+        Kind::HostUnreachable
+        | Kind::NetworkUnreachable
+        | Kind::NetworkDown
+        | Kind::PermissionDenied
+        | Kind::AddrNotAvailable => Fault::Unreachable(error.to_string()),
         _ => Fault::Local(error.to_string()),
     }
 }
@@ -99,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_the_other_side_did_is_a_refusal_or_a_time_out() {
-        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::CONNABORTED, Errno::PIPE] {
+        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::CONNABORTED, Errno::NOTCONN, Errno::PIPE] {
             assert_eq!(of(errno), Fault::Refused, "{errno}");
         }
         assert_eq!(of(Errno::TIMEDOUT), Fault::TimedOut);
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_every_dial_needs_is_this_nodes_own_lack() {
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM] {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
             assert!(matches!(of(errno), Fault::Local(_)), "{errno}");
         }
     }
@@ -120,6 +123,7 @@ mod tests {
             (Errno::NETUNREACH, "ENETUNREACH: "),
             (Errno::HOSTUNREACH, "EHOSTUNREACH: "),
             (Errno::INVAL, "EINVAL: "),
+            (Errno::ADDRNOTAVAIL, "EADDRNOTAVAIL: "),
         ];
         for (errno, name) in named {
             let Fault::Unreachable(text) = of(errno) else { panic!("{errno}: {:?}", of(errno)) };
@@ -131,7 +135,8 @@ mod tests {
     fn errors_without_a_number_are_told_apart_by_their_kind() {
         assert_eq!(Fault::of(&io::ErrorKind::ConnectionRefused.into()), Fault::Refused);
         assert!(matches!(Fault::of(&io::ErrorKind::NetworkUnreachable.into()), Fault::Unreachable(_)));
-        assert!(matches!(Fault::of(&io::ErrorKind::AddrNotAvailable.into()), Fault::Local(_)));
+        assert!(matches!(Fault::of(&io::ErrorKind::AddrNotAvailable.into()), Fault::Unreachable(_)));
+        assert!(matches!(Fault::of(&io::ErrorKind::OutOfMemory.into()), Fault::Local(_)));
         assert!(matches!(Fault::of(&io::Error::other("what?")), Fault::Local(_)));
     }
 }

@@ -15,6 +15,8 @@ use crate::rig::{Rig, SOON, millis, secs};
 const IDLE: usize = 600;
 /// And so many new ones a second.
 const NEW: u64 = 100;
+/// Connections that ask without end.
+const ASKERS: usize = 100;
 /// Liveness checks beside them.
 const CHECKS: usize = 100;
 
@@ -28,7 +30,7 @@ async fn request(admin: SocketAddr, lines: &str) -> Result<(u16, String)> {
     Ok((code, answer))
 }
 
-async fn get(admin: SocketAddr, path: &str, host: &str) -> Result<u16> {
+pub(crate) async fn get(admin: SocketAddr, path: &str, host: &str) -> Result<u16> {
     Ok(request(admin, &format!("GET {path} HTTP/1.1\r\nHost: {host}")).await?.0)
 }
 
@@ -74,6 +76,41 @@ async fn a_liveness_check_is_answered_within_a_second_whatever_other_connections
         ensure!(failed.is_empty(), "{} of {CHECKS} failed beside {said:?}: {:?}", failed.len(), failed.first());
     }
     ensure!(agent.metric("prismesh_admin_rejections_total{reason=\"evicted\"").await? > 500.0, "they are counted");
+    agent.is_sound().await
+}
+
+/// Clients that ask for what costs most, again and again without waiting for answers, on as many connections as there may be and more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_liveness_check_is_answered_while_others_ask_without_end() -> Result<()> {
+    let rig = Rig::alone().await?;
+    let agent = rig.agent().endpoint(11).start().await?;
+    let admin = agent.admin;
+    let mut askers = tokio::task::JoinSet::new();
+    for _ in 0..ASKERS {
+        askers.spawn(async move {
+            let questions = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20);
+            loop {
+                let Ok(mut stream) = TcpStream::connect(admin).await else { continue };
+                let (mut answers, mut asks) = stream.split();
+                let ask = async { while asks.write_all(questions.as_bytes()).await.is_ok() {} };
+                let read = async {
+                    let mut buffer = vec![0; 64 * 1024];
+                    while answers.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+                };
+                tokio::join!(ask, read);
+            }
+        });
+    }
+    sleep(secs(1)).await;
+    let mut failed = Vec::new();
+    for check in 0..CHECKS {
+        match timeout(secs(1), get(admin, "/healthz", "10.1.2.3:7446")).await {
+            Ok(Ok(200)) => {}
+            other => failed.push((check, other)),
+        }
+    }
+    askers.shutdown().await;
+    ensure!(failed.is_empty(), "{} of {CHECKS} failed: {:?}", failed.len(), failed.first());
     agent.is_sound().await
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Reply {
     After(Duration, Box<Reply>),
     /// These addresses over TCP; over UDP only the first, and that it is not all.
     Truncated(Vec<IpAddr>),
+    /// These addresses in a message that announces one record more than it has: none that anybody needs.
+    OneTooFew(Vec<IpAddr>),
 }
 
 pub(crate) const FORMERR: u8 = 1;
@@ -148,12 +150,14 @@ async fn reply(query: &[u8], answer: &Answer, tcp: bool) -> Option<Vec<u8>> {
         sleep(wait).await;
         reply = *then;
     }
+    let additional = u8::from(matches!(reply, Reply::OneTooFew(_)));
     let (code, truncated, addresses, ttl) = match reply {
         Reply::Is(addresses, ttl) => (0, false, addresses, ttl),
         Reply::NoData => (0, false, Vec::new(), 0),
         Reply::NxDomain => (3, false, Vec::new(), 0),
         Reply::Code(code) => (code, false, Vec::new(), 0),
         Reply::Silence | Reply::After(..) => return None,
+        Reply::OneTooFew(addresses) => (0, false, addresses, 60),
         Reply::Truncated(addresses) if tcp => (0, false, addresses, 60),
         Reply::Truncated(addresses) => (0, true, addresses.into_iter().take(1).collect(), 60),
     };
@@ -161,7 +165,7 @@ async fn reply(query: &[u8], answer: &Answer, tcp: bool) -> Option<Vec<u8>> {
     let count = u8::try_from(addresses.len()).ok()?;
     // A response, recursion desired and available.
     let flags = [0x81 | if truncated { 2 } else { 0 }, 0x80 | code];
-    let mut message = [&query[..2], &flags, &[0, 1, 0, count, 0, 0, 0, 0], question].concat();
+    let mut message = [&query[..2], &flags, &[0, 1, 0, count, 0, 0, 0, additional], question].concat();
     for address in addresses {
         // The name is the question's, by a pointer to it.
         message.extend([0xc0, 12, 0, if six { 28 } else { 1 }, 0, 1]);

@@ -257,6 +257,17 @@ fn a_huge_hosts_file_is_read_to_its_end_and_costs_little_memory() -> Result<()> 
 }
 
 #[test]
+fn an_answer_is_used_whatever_is_wrong_behind_it() -> Result<()> {
+    alone("an_answer_is_used_whatever_is_wrong_behind_it", async |place| {
+        place.etc.write("resolv.conf", one_server(""))?;
+        let addresses = vec![place.four()];
+        let _first = NameServer::start(FIRST.parse()?, Over::Both, move |_| Reply::OneTooFew(addresses.clone())).await?;
+        place.resolves("a record too few", NAME, AT_ONCE).await?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_truncated_answer_is_used_where_tcp_is_refused() -> Result<()> {
     alone("a_truncated_answer_is_used_where_tcp_is_refused", async |place| {
         place.etc.write("resolv.conf", one_server(""))?;

@@ -9,7 +9,7 @@ use prismesh::engine::Engine;
 use tokio::time::sleep;
 
 use crate::gossip::Scene;
-use crate::rig::{Rig, SOON, secs};
+use crate::rig::{Rig, SOON, START, secs};
 
 #[tokio::test]
 async fn what_an_agent_decided_follows_again_from_what_it_was_told_byte_for_byte() -> Result<()> {
@@ -57,6 +57,17 @@ fn replay(log: &Path) -> Result<BTreeSet<String>> {
         told.insert(kind.context("a kind of event")?.to_owned());
     }
     Ok(told)
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_is_refused_at_the_start() -> Result<()> {
+    let rig = Rig::new().await?;
+    let fifo = rig.dir().join("fifo");
+    ensure!(std::process::Command::new("mkfifo").arg(&fifo).status()?.success());
+    let mut agent = rig.agent().endpoint(11).flag("--record", &fifo).launch()?;
+    let status = agent.process.end(START).await?;
+    ensure!(status.code() == Some(2) && agent.process.output().contains("flag --record"), "{status} {}", agent.process.output());
+    Ok(())
 }
 
 #[tokio::test]

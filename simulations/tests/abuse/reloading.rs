@@ -1,5 +1,6 @@
 //! Files that change under a running agent.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +45,15 @@ impl Scene {
         let before = self.agent.logged(&[says]).len();
         self.agent.process.signal(Signal::HUP)?;
         until(says, SOON, async || self.agent.logged(&[says]).len() > before).await.with_context(|| self.agent.log())?;
+        Ok(())
+    }
+
+    /// Waits, after something was mended, until it has loaded again by itself.
+    async fn is_loaded_after(&self, mend: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
+        let before = self.agent.logged(&[RELOADED]).len();
+        mend()?;
+        let loaded = async || self.agent.logged(&[RELOADED]).len() > before;
+        until("it has loaded again", START, loaded).await.with_context(|| self.agent.log())?;
         Ok(())
     }
 
@@ -168,6 +178,26 @@ async fn a_bad_file_changes_nothing_and_is_told_and_counted() -> Result<()> {
     let errors = scene.agent.logged(&["ERROR", FAILED]).len();
     ensure!(errors == bad.len() + 3, "{errors} errors:\n{}", scene.agent.log());
     ensure!(scene.server().await? == "api-11");
+    scene.nothing_was_dropped().await
+}
+
+#[tokio::test]
+async fn a_reload_that_failed_is_tried_again_until_it_is_good() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    let dir = scene.rig.dir().to_owned();
+    // Nothing that is watched changes its content when this is mended.
+    let (keyring, other) = (dir.join("keyring"), dir.join("other"));
+    make_keyring(&other)?;
+    std::fs::write(&keyring, std::fs::read_to_string(&keyring)? + &std::fs::read_to_string(&other)?)?;
+    std::fs::set_permissions(&keyring, std::fs::Permissions::from_mode(0o644))?;
+    scene.reload(FAILED).await?;
+    scene.is_loaded_after(|| std::fs::set_permissions(&keyring, std::fs::Permissions::from_mode(0o600))).await?;
+    // Nor is a file watched that only the new configuration names.
+    let token = dir.join("late-token");
+    let text = text(&scene.rig, &[11], &format!("probe-token-file: {}\n", token.display()));
+    scene.write(&text, FAILED).await?;
+    scene.is_loaded_after(|| std::fs::write(&token, "a.token\n")).await?;
+    ensure!(scene.agent.logged(&["ERROR", FAILED]).len() == 2, "each is told once:\n{}", scene.agent.log());
     scene.nothing_was_dropped().await
 }
 

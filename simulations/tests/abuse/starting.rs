@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use tokio::time::sleep;
 
+use crate::admin;
 use crate::gossip::make_keyring;
 use crate::rig::{Agent, Plan, Rig, SOON, START, in_a_network_of_its_own, millis, secs, until};
 
@@ -85,6 +86,7 @@ async fn a_configuration_file_that_comes_later_is_waited_for() -> Result<()> {
     let file = rig.dir().join("later.yaml");
     let mut agent = rig.agent().flag("--config", &file).launch()?;
     agent.says(&["WARN", "later.yaml", "does not exist", "waiting for it"], START).await?;
+    agent.process.signal(rustix::process::Signal::HUP)?;
     sleep(millis(2500)).await;
     ensure!(agent.process.ended().is_none(), "it waits:\n{}", agent.log());
     ensure!(agent.logged(&["WARN"]).len() == 1, "once:\n{}", agent.log());
@@ -136,6 +138,7 @@ async fn gossip_waits_for_a_node_name_that_is_its_own_and_the_proxy_serves() -> 
         ensure!(renamed.success(), "{renamed}");
         agent.says(&["gossip runs as"], SOON).await?;
         ensure!(agent.status().await?["node"] == "worker-7");
+        ensure!(admin::get(agent.admin, "/metrics", "worker-7:7446").await? == 200, "it is asked under its new name");
         ensure!(!notes(&agent).await.contains("name"), "{}", notes(&agent).await);
         serves(&rig, &agent).await?;
         agent.is_sound().await?;

@@ -49,6 +49,21 @@ async fn it_is_ready_once_it_listens_though_there_is_no_upstream_then_alive_then
 }
 
 #[tokio::test]
+async fn a_service_manager_that_is_behind_is_told_later_that_it_is_ready() -> Result<()> {
+    let rig = Rig::new().await?;
+    let path = rig.dir().join("notify");
+    let manager = UnixDatagram::bind(&path)?;
+    let others = std::os::unix::net::UnixDatagram::unbound()?;
+    others.set_nonblocking(true)?;
+    others.connect(&path)?;
+    while others.send(b"STATUS=of another service").is_ok() {}
+    let agent = rig.agent().endpoint(11).after(&format!("export NOTIFY_SOCKET={}", path.display())).launch()?;
+    agent.says(&["WARN", "cannot reach the service manager"], START).await?;
+    while told(&manager).await? != "READY=1" {}
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_agent_that_hangs_does_not_tell_the_watchdog_that_it_is_alive() -> Result<()> {
     let rig = Rig::new().await?;
     let path = rig.dir().join("notify");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
@@ -119,6 +120,21 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// One that nobody else has signed, and that may sign others.
+    pub(super) fn self_signed(names: &[&str], years: Years) -> Identity {
+        let mut params = params(names, years);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Identity { chain: vec![params.self_signed(&key).unwrap().der().clone()], key }
+    }
+
+    /// Its own certificate as a file's text.
+    pub(super) fn pem(&self) -> String {
+        let own = self.chain.first().expect("a certificate");
+        let lines = base64::engine::general_purpose::STANDARD.encode(own);
+        format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n")
+    }
+
     pub(super) fn tls(&self) -> ServerConfig {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         builder().with_no_client_auth().with_single_cert(self.chain.clone(), key).unwrap()

@@ -105,6 +105,24 @@ async fn another_authority_is_untrusted_with_the_reason() {
     }
 }
 
+/// As `openssl req -x509` makes them: it may sign others, and stands for itself.
+#[tokio::test]
+async fn a_certificate_that_signed_itself_is_right_where_it_is_what_is_trusted() {
+    let own = Identity::self_signed(&["kubernetes"], VALID);
+    let server = Server::tls(own.tls(), Does::Answers(status(200))).await;
+    let trusting = |identity: &Identity| {
+        let mut bench = Bench::without_ca();
+        bench.config.ca = Some(bench.file("ca.crt", identity.pem()));
+        bench
+    };
+    assert_eq!(trusting(&own).outcome(server.endpoint).await, answered(200));
+    let another = Identity::self_signed(&["kubernetes"], VALID);
+    assert!(matches!(trusting(&another).outcome(server.endpoint).await, Outcome::Untrusted(_)));
+    let elsewhere = Identity::self_signed(&["etcd"], VALID);
+    let server = Server::tls(elsewhere.tls(), Does::Answers(status(200))).await;
+    assert!(matches!(trusting(&elsewhere).outcome(server.endpoint).await, Outcome::WrongName(_)));
+}
+
 #[tokio::test]
 async fn an_intermediate_that_pretends_to_be_signed_is_untrusted() {
     let (ours, theirs) = (Authority::new(), Authority::new());

@@ -5,8 +5,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
@@ -73,6 +74,30 @@ struct Question {
     family: Family,
 }
 
+/// What of a name server's answer is looked at.
+struct Reply {
+    metadata: Metadata,
+    queries: Vec<Query>,
+    answers: Vec<Record>,
+    /// Answers follow that cannot be read.
+    cut: bool,
+}
+
+impl Reply {
+    /// Reads what can be read: like glibc, header, question and answers, whatever may be wrong with the rest.
+    fn parse(bytes: &[u8]) -> Option<Reply> {
+        if let Ok(Message { metadata, queries, answers, .. }) = Message::from_vec(bytes) {
+            return Some(Reply { metadata, queries, answers, cut: false });
+        }
+        let mut decoder = BinDecoder::new(bytes);
+        let Header { metadata, counts } = Header::read(&mut decoder).ok()?;
+        let queries: Vec<Query> = (0..counts.queries).map_while(|_| Query::read(&mut decoder).ok()).collect();
+        let answers: Vec<Record> = (0..counts.answers).map_while(|_| Record::read(&mut decoder).ok()).collect();
+        let cut = answers.len() < usize::from(counts.answers);
+        Some(Reply { metadata, queries, answers, cut })
+    }
+}
+
 impl Question {
     fn new(name: &Name, family: Family) -> Question {
         let kind = match family {
@@ -97,13 +122,13 @@ impl Question {
     }
 
     /// The message, if it is an answer to this question.
-    fn answered(&self, id: u16, bytes: &[u8]) -> Option<Message> {
-        let message = Message::from_vec(bytes).ok()?;
+    fn answered(&self, id: u16, bytes: &[u8]) -> Option<Reply> {
+        let message = Reply::parse(bytes)?;
         let ours = message.metadata.id == id && message.metadata.message_type == MessageType::Response;
         (ours && message.queries == [self.query.clone()]).then_some(message)
     }
 
-    fn read(&self, message: &Message) -> Result<Answer, Failure> {
+    fn read(&self, message: &Reply) -> Result<Answer, Failure> {
         match message.metadata.response_code {
             ResponseCode::NXDomain => return Ok(Answer::NoName),
             ResponseCode::NoError => {}
@@ -113,6 +138,9 @@ impl Question {
         if !addrs.is_empty() {
             return Ok(Answer::Addresses(addrs, ttl));
         }
+        if message.cut {
+            return Err(Failure::Message("its answer cannot be read".to_owned()));
+        }
         let metadata = &message.metadata;
         if message.answers.is_empty() && !metadata.authoritative && !metadata.recursion_available {
             return Err(Failure::Message("does not resolve names for us".to_owned()));
@@ -121,7 +149,7 @@ impl Question {
     }
 
     /// The addresses of the name, or of the one that it is an alias of, and the lowest TTL on the way.
-    fn addresses(&self, message: &Message) -> (Vec<IpAddr>, Duration) {
+    fn addresses(&self, message: &Reply) -> (Vec<IpAddr>, Duration) {
         let mut names = BTreeSet::from([self.query.name().to_lowercase()]);
         let mut ttl = u32::MAX;
         for _ in 0..CHAIN {
