@@ -16,7 +16,7 @@ use super::endpoint::NodeId;
 use super::event::{ApiserverState, Verdict};
 use super::finding::{Answer, Failure, Readiness};
 use super::policy::{
-    CONFIRM_AFTER, FLAP_WINDOW, HUNG_RESET_AFTER, MIN_HUNG_PROBES, MIN_HUNG_PROBES_OF_A_BALANCER, RECOVERY_GAP,
+    BALANCER_NOTICES, CONFIRM_AFTER, FLAP_WINDOW, HUNG_RESET_AFTER, MIN_HUNG_PROBES, MIN_HUNG_PROBES_OF_A_BALANCER, RECOVERY_GAP,
     RECOVERY_GAP_MOST, TRAFFIC_DOUBT,
 };
 use super::selection::Trouble;
@@ -425,6 +425,13 @@ impl Health {
         }
     }
 
+    /// When the next of the probes is due that a hang of a balancer takes.
+    pub(crate) fn hang_confirm_at(&self, may_be_a_balancer: bool) -> Option<Moment> {
+        let State::Down { run, first_success: None } = &self.state else { return None };
+        let hang = run.hang.as_ref().filter(|hang| may_be_a_balancer && hang.probes < MIN_HUNG_PROBES_OF_A_BALANCER)?;
+        hang.unreset.back().map(|sent| *sent + CONFIRM_AFTER)
+    }
+
     /// When the second success that ends `down` is due.
     pub(crate) fn recover_at(&self) -> Option<Moment> {
         match self.state {
@@ -438,9 +445,9 @@ impl Health {
         self.run().filter(|run| run.hang.is_some()).map(|run| run.noticed)
     }
 
-    /// Its last probe got no answer, or none to its hello.
-    pub(crate) fn silent(&self) -> bool {
-        self.run().is_some_and(|run| run.last.trouble == Trouble::Silent)
+    /// It has been silent for a short time: its last probe got no answer, or none to its hello, and a balancer may still choose it.
+    pub(crate) fn silent_lately(&self, now: Moment) -> bool {
+        self.run().is_some_and(|run| run.last.trouble == Trouble::Silent && now.since(run.first_sent) < BALANCER_NOTICES)
     }
 
     /// From when on connections to a hung process may be reset, if at all. A reset is ordered once for each failed probe, some time

@@ -8,11 +8,14 @@
 //! repeats what it sent only every few seconds, so a path that is back would not show on the connection yet. While dials are
 //! answered the connection gets [`PEER_SILENT_WHILE_REACHABLE`]. A dial that is *not* answered never resets anything alone: a full
 //! accept queue drops SYNs as well. Before a connection is reset the address is dialled once more: a path that was down for less than
-//! [`PEER_SILENT`] may be back, and nothing that was sent meanwhile can show it.
+//! [`PEER_SILENT`] may be back, and nothing that was sent meanwhile can show it. All of it grants the path the round trips that it needs.
 
 use std::time::Duration;
 
-use super::policy::{LAST_DIAL, MIN_WINDOW_PROBES, PEER_SILENT, PEER_SILENT_WHILE_REACHABLE, UPSTREAM_KEEPALIVE};
+use super::policy::{
+    DIAL_STAY_ROUND_TRIPS, LAST_DIAL, MIN_WINDOW_PROBES, PEER_DIAL_INTERVAL, PEER_SILENT, PEER_SILENT_WHILE_REACHABLE,
+    ROUND_TRIP_MOST, SECOND_DIAL_PATIENCE, UPSTREAM_KEEPALIVE,
+};
 use super::time::Moment;
 
 /// What a connection's kernel says of its peer.
@@ -26,6 +29,8 @@ pub struct PeerState {
     pub acknowledged_bytes: u64,
     /// The peer has sent data, even if not all of it has arrived.
     pub has_sent: bool,
+    /// The round trip, as the kernel estimates it.
+    pub round_trip: Duration,
 }
 
 /// What a peer has not acknowledged.
@@ -68,6 +73,11 @@ impl PeerRecord {
         PeerRecord { at: now, state, asked_since }
     }
 
+    /// The round trip to the peer.
+    pub fn round_trip(&self) -> Duration {
+        self.state.round_trip.min(ROUND_TRIP_MOST)
+    }
+
     /// When it was looked at.
     pub fn at(&self) -> Moment {
         self.at
@@ -84,21 +94,27 @@ impl PeerRecord {
             return false;
         }
         let silent_for = self.state.since_acknowledged;
+        let patience = PEER_SILENT + self.round_trip();
         let acknowledged = self.at.since(Moment::START).saturating_sub(silent_for);
         let asked_for = self.asked_since.map_or(Duration::ZERO, |since| self.at.since(since));
         // What is asked of the address counts from when the peer was last heard, or from when this connection first showed a doubt.
         let since = self.asked_since.unwrap_or(Moment::START + acknowledged);
-        if reach.is_unreachable_since(since) && asked_for >= PEER_SILENT - UPSTREAM_KEEPALIVE {
+        if reach.is_unreachable_since(since) && asked_for >= patience - UPSTREAM_KEEPALIVE {
             return true;
         }
         match self.state.unanswered {
             Unanswered::WindowProbes(count) => count >= MIN_WINDOW_PROBES && asked_for >= PEER_SILENT_WHILE_REACHABLE,
             _ => {
                 let unreachable = reach.is_unreachable_since(Moment::START + acknowledged);
-                (unreachable && silent_for >= PEER_SILENT) || silent_for.max(asked_for) >= PEER_SILENT_WHILE_REACHABLE
+                (unreachable && silent_for >= patience) || silent_for.max(asked_for) >= PEER_SILENT_WHILE_REACHABLE
             }
         }
     }
+}
+
+/// How long a dial may take to an address that is so far away, before it counts as unanswered.
+pub fn dial_limit(round_trip: Duration) -> Duration {
+    PEER_DIAL_INTERVAL.max(round_trip.saturating_mul(DIAL_STAY_ROUND_TRIPS))
 }
 
 /// What dials to an address have shown while one of its connections was in doubt.
@@ -120,10 +136,11 @@ impl Reach {
         self.dialled
     }
 
-    /// Whether the address was dialled once more after a connection was first seen silent, and had [`LAST_DIAL`] to answer. The dials
-    /// before, and the connection's own questions, may all be from a time when the path was down; it may be back since.
-    pub fn was_asked_again(&self, silent_since: Moment, now: Moment) -> bool {
-        self.dialled.is_some_and(|dialled| dialled >= silent_since && now.since(dialled) >= LAST_DIAL)
+    /// Whether the address was dialled once more after a connection was first seen silent, and had [`LAST_DIAL`] to answer, or what the path
+    /// needs. The dials before, and the connection's own questions, may all be from a time when the path was down; it may be back since.
+    pub fn was_asked_again(&self, silent_since: Moment, now: Moment, round_trip: Duration) -> bool {
+        let least = LAST_DIAL.max(round_trip.mul_f64(SECOND_DIAL_PATIENCE));
+        self.dialled.is_some_and(|dialled| dialled >= silent_since && now.since(dialled) >= least)
     }
 
     /// A dial was answered, with a connection or a refusal.
@@ -151,7 +168,13 @@ mod tests {
     }
 
     fn state(unanswered: Unanswered, ago_ms: u64) -> PeerState {
-        PeerState { unanswered, since_acknowledged: Duration::from_millis(ago_ms), acknowledged_bytes: 7, has_sent: false }
+        PeerState {
+            unanswered,
+            since_acknowledged: Duration::from_millis(ago_ms),
+            acknowledged_bytes: 7,
+            has_sent: false,
+            round_trip: Duration::ZERO,
+        }
     }
 
     fn unreachable() -> Reach {
@@ -213,12 +236,32 @@ mod tests {
     #[test]
     fn before_a_reset_the_address_is_dialled_once_more() {
         let mut reach = Reach::default();
-        assert!(!reach.was_asked_again(at(5_000), at(9_000)));
+        let asked_again = |reach: &Reach, now_ms: u64| reach.was_asked_again(at(5_000), at(now_ms), Duration::from_millis(1));
+        assert!(!asked_again(&reach, 9_000));
         reach.dialled(at(4_999));
-        assert!(!reach.was_asked_again(at(5_000), at(9_000)), "that dial may have been lost before the path was back");
+        assert!(!asked_again(&reach, 9_000), "that dial may have been lost before the path was back");
         reach.dialled(at(5_000));
-        assert!(!reach.was_asked_again(at(5_000), at(5_100)), "it had no time");
-        assert!(reach.was_asked_again(at(5_000), at(5_250)));
+        assert!(!asked_again(&reach, 5_100), "it had no time");
+        assert!(asked_again(&reach, 5_250));
+    }
+
+    /// What a path of this length needs: the answer to a keepalive, a dial that ends, the answer to the last dial.
+    #[test]
+    fn a_far_peer_gets_the_round_trips_that_its_path_needs() {
+        for ms in [250, 500, 1_000] {
+            let far = Duration::from_millis(ms);
+            let silent = |ago_ms| {
+                let state = PeerState { round_trip: far, ..state(Unanswered::Keepalives, ago_ms) };
+                PeerRecord::after(None, at(100_000 + ago_ms), state).is_silent(&unreachable())
+            };
+            assert!(!silent(5_000 + ms - 1) && silent(5_000 + ms), "{ms} ms");
+            assert!(dial_limit(far) >= 4 * far);
+            let mut reach = Reach::default();
+            reach.dialled(at(9_000));
+            assert!(!reach.was_asked_again(at(9_000), at(9_000) + far, far), "its answer may be just arriving");
+            assert!(reach.was_asked_again(at(9_000), at(9_000) + 2 * far, far));
+        }
+        assert_eq!(dial_limit(Duration::from_millis(1)), PEER_DIAL_INTERVAL);
     }
 
     #[test]

@@ -347,7 +347,8 @@ impl Engine {
         let elsewhere = self.last_answer_elsewhere(endpoint);
         let now = self.now;
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
-        if let Some(at) = known.health.confirm_at().or(known.health.recover_at()) {
+        let health = &known.health;
+        if let Some(at) = health.confirm_at().or(health.recover_at()).or(health.hang_confirm_at(known.may_be_a_balancer())) {
             known.schedule.set(at.max(now));
         }
         if known.connections > 0 && known.health.hung_since().is_some_and(|since| elsewhere <= Some(since)) {

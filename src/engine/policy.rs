@@ -11,6 +11,8 @@ pub const CLIENT_HELLO: Duration = Duration::from_secs(10);
 pub const REPLAY_BYTES: usize = 16 * 1024;
 /// Replays of one connection's ClientHello.
 pub const REPLAYS_A_CONNECTION: u32 = 2;
+/// A race for whose replay there is no token asks for one again after this.
+pub const REPLAY_AGAIN: Duration = Duration::from_millis(500);
 /// Replay tokens at most.
 pub const REPLAY_TOKENS: u32 = 10;
 /// New connections that refill one replay token.
@@ -71,6 +73,9 @@ pub const PEER_SILENT: Duration = Duration::from_millis(5_000);
 pub const PEER_SILENT_WHILE_REACHABLE: Duration = Duration::from_secs(15);
 /// With a closed window, the kernel asks at growing gaps: so many of its questions must be unanswered where dials are answered.
 pub const MIN_WINDOW_PROBES: u32 = 3;
+/// A balancer has noticed by itself within this time that an apiserver behind it does not answer: kubespray's HAProxy needs 6 s, the load
+/// balancers of clouds up to 30 s.
+pub const BALANCER_NOTICES: Duration = Duration::from_secs(60);
 /// Established connections are looked at this often.
 pub const PEER_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A connection on which the client has said something and nothing has come back for so long is looked at each time.
@@ -144,8 +149,9 @@ pub const CONFIRMING_NODES: usize = 5;
 /// The cluster's size is the largest number of live names in this time.
 pub const SIZE_WINDOW: Duration = Duration::from_secs(900);
 
-/// A server whose last certificate a new CA rejects has this long to show another one, before its connections are reset.
-pub const REJECTED_LOOK: Duration = Duration::from_secs(1);
+/// A server whose last certificate a new CA rejects has this long to show another one, before its connections are reset: a dial and a
+/// handshake over a path of 1,000 ms, or one lost packet.
+pub const REJECTED_LOOK: Duration = Duration::from_secs(3);
 
 /// The TLS handshake of a probe that confirms a hang may take this long: a slow process is not hung.
 pub const HUNG_HANDSHAKE: Duration = Duration::from_secs(3);

@@ -38,9 +38,11 @@ pub(crate) fn keeps(interval: Duration) -> bool {
 
 /// How long each phase of the next probe may take. Nothing is judged by a limit that is shorter than what its path needs.
 pub(crate) fn limits(known: &Known, something_answers: bool) -> ProbeLimits {
-    let rtt = known.latency.estimate();
     let failures = known.health.failures();
-    let never_measured = rtt.is_none() && !something_answers;
+    // What peers say is of their own paths: it may make this node patient, and never impatient.
+    let own = known.latency.own();
+    let never_measured = own.is_none() && !something_answers;
+    let rtt = own.max(known.latency.estimate());
     if never_measured || (failures > 0 && (failures + 1).is_multiple_of(PATIENT_PROBE_EVERY)) {
         return ProbeLimits::of(MAX_PROBE_PHASE);
     }

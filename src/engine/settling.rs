@@ -88,10 +88,10 @@ impl Engine {
         }
     }
 
-    /// Whether an apiserver that is known by its own address hangs or is silent. A balancer may have chosen that one for each of its probes, so they
-    /// do not show that it hangs itself: its connections to the others are as good as ever.
+    /// Whether an apiserver that is known by its own address hangs or is silent, since lately. A balancer may have chosen that one for each of its
+    /// probes, so they do not show that it hangs itself: its connections to the others are as good as ever.
     pub(super) fn an_apiserver_is_silent(&self) -> bool {
-        self.endpoints.values().any(|known| !known.may_be_a_balancer() && known.health.silent())
+        self.endpoints.values().any(|known| !known.may_be_a_balancer() && known.health.silent_lately(self.now))
     }
 
     /// Resets what is silent on connections to a process that hangs, while another apiserver answers: if none does, this node is

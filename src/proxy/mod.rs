@@ -31,7 +31,7 @@ use self::stats::Stats;
 pub use self::stats::{DialEnd, Snapshot, TurnedAway, UpstreamCounts};
 use crate::engine::event::{ResetReason, Saw};
 use crate::engine::{Endpoint, Moment, Routing, policy};
-use crate::supervise::{Ended, Essential};
+use crate::supervise::{Ended, Essential, Supervised};
 use crate::world::{Clock, Listener, Meter, Net, World};
 
 mod accept;
@@ -72,6 +72,7 @@ pub struct Proxy {
     doors: TaskTracker,
     closing: CancellationToken,
     ended: Ended,
+    watch_task: Arc<Supervised>,
 }
 
 /// What all connections share.
@@ -119,13 +120,20 @@ impl Proxy {
         };
         let beats = listeners.into_iter().map(open).collect();
         doors.close();
-        tokio::spawn(watch_peers::run(shared.clone(), closing.clone()));
-        Proxy { shared, beats, doors, closing, ended }
+        let watch_task = Arc::new(Supervised::new("connections"));
+        let (watched, watching, closed) = (shared.clone(), watch_task.clone(), closing.clone());
+        tokio::spawn(async move { watching.keep(|| watch_peers::run(watched.clone(), closed.clone())).await });
+        Proxy { shared, beats, doors, closing, ended, watch_task }
     }
 
     /// What completes when an accept loop has ended, also by [`Proxy::stop`].
     pub fn ended(&self) -> Ended {
         self.ended.clone()
+    }
+
+    /// How the watch over established connections fares.
+    pub fn watch_task(&self) -> &Supervised {
+        &self.watch_task
     }
 
     /// How many clients are held now.
@@ -138,15 +146,19 @@ impl Proxy {
         self.shared.hold.release();
     }
 
-    /// Resets the established connections to an endpoint that have received no byte since `silent_since` (all of them, where it is
-    /// [`None`]), spread evenly over `over`. A connection that receives something before its turn is spared.
+    /// Resets the established connections to an endpoint (all of them, where `silent_since` is [`None`]), spread evenly over `over`. With
+    /// `silent_since` none is reset if one of them has received a byte since then: whatever accepts and does not answer there, what serves
+    /// established connections lives. A connection that receives something before its turn is spared.
     pub fn reset(&self, endpoint: Endpoint, reason: ResetReason, silent_since: Option<Moment>, over: Duration) {
         if reason == ResetReason::TrustWithdrawn {
             self.shared.clients.distrust(endpoint);
         }
         let silent = move |meter: &Meter| silent_since.is_none_or(|since| meter.last_from_upstream() <= since);
-        let mut meters = self.shared.clients.meters(endpoint);
-        meters.retain(|meter| silent(meter));
+        let meters = self.shared.clients.meters(endpoint);
+        if !meters.iter().all(|meter| silent(meter)) {
+            tracing::info!(%endpoint, "fresh connections are not answered, and established ones are: none is reset");
+            return;
+        }
         let Ok(count) = u32::try_from(meters.len()) else { return };
         tokio::spawn(async move {
             let begin = Instant::now();

@@ -95,6 +95,8 @@ pub(super) struct Race<'a, 'c> {
     trials: Vec<Trial>,
     /// One more connection is wanted.
     wanting: bool,
+    /// There was no token for one more; it is asked for again then.
+    refused_until: Option<Instant>,
 }
 
 enum Event<'n> {
@@ -118,6 +120,7 @@ impl<'a, 'c> Race<'a, 'c> {
             dials: Dials::new(&*shared.net),
             trials: Vec::new(),
             wanting: true,
+            refused_until: None,
         };
         race.line_up();
         race
@@ -211,7 +214,8 @@ impl<'a, 'c> Race<'a, 'c> {
     fn due(&self) -> Option<Instant> {
         let next_dial = (self.wanting && !self.waiting.is_empty()).then(|| self.dials.next());
         let first_bytes = self.trials.iter().filter_map(Trial::due);
-        first_bytes.chain(next_dial).chain(self.dials.leave()).min()
+        let next_token = self.refused_until.filter(|_| self.replay_is_wanted());
+        first_bytes.chain(next_dial).chain(self.dials.leave()).chain(next_token).min()
     }
 
     fn handle(&mut self, event: Event<'a>) -> Option<End> {
@@ -283,7 +287,9 @@ impl<'a, 'c> Race<'a, 'c> {
         let trial = self.trials.get_mut(place)?;
         trial.spoke = Some(head);
         if handshake {
-            self.shared.saw(trial.to.endpoint, Saw::Answered { hello_bytes: self.runner.said.hello_bytes() });
+            // What comes late refutes nothing that is held against it for its lateness.
+            let hello_bytes = if trial.late { 0 } else { self.runner.said.hello_bytes() };
+            self.shared.saw(trial.to.endpoint, Saw::Answered { hello_bytes });
         } else if kind != Some(ALERT) && self.runner.said.asks() {
             self.shared.saw(trial.to.endpoint, Saw::NotTls);
         }
@@ -351,20 +357,28 @@ impl<'a, 'c> Race<'a, 'c> {
 
     /// One more upstream for a hello that all who have it leave unanswered.
     fn replay_if_late(&mut self) {
-        if !self.wanting && !self.trials.is_empty() && self.trials.iter().all(|trial| trial.late || !trial.is_open()) {
+        if self.replay_is_wanted() && self.refused_until.is_none_or(|until| until <= Instant::now()) {
             self.wanting = self.may_replay();
         }
     }
 
-    /// Takes a token, if one more upstream may be paid for.
+    fn replay_is_wanted(&self) -> bool {
+        let all_are_late = !self.trials.is_empty() && self.trials.iter().all(|trial| trial.late || !trial.is_open());
+        let runner = &*self.runner;
+        let may = runner.said.replayable() && runner.replays < policy::REPLAYS_A_CONNECTION && !self.waiting.is_empty();
+        all_are_late && may && !self.wanting
+    }
+
+    /// Takes a token for one more upstream, or asks for it again later. A refusal counts once a race.
     fn may_replay(&mut self) -> bool {
-        let runner = &mut *self.runner;
-        if !runner.said.replayable() || runner.replays >= policy::REPLAYS_A_CONNECTION || self.waiting.is_empty() {
-            return false;
-        }
         let paid = self.shared.bucket.take();
-        runner.replays += u32::from(paid);
-        self.shared.stats.count(|counts| if paid { counts.replays += 1 } else { counts.replays_refused += 1 });
+        self.runner.replays += u32::from(paid);
+        let counts_as_refused = !paid && self.refused_until.is_none();
+        self.shared.stats.count(|counts| {
+            counts.replays += u64::from(paid);
+            counts.replays_refused += u64::from(counts_as_refused);
+        });
+        self.refused_until = (!paid).then(|| Instant::now() + policy::REPLAY_AGAIN);
         paid
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -13,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::engine::event::{ResetReason, Saw};
-use crate::engine::liveness::Reach;
-use crate::engine::policy::{PEER_DIAL_INTERVAL, PEER_LOOK_AFTER, PEER_LOOK_INTERVAL, PEER_SAMPLE_INTERVAL, UNANSWERED};
+use crate::engine::liveness::{Reach, dial_limit};
+use crate::engine::policy::{PEER_LOOK_AFTER, PEER_LOOK_INTERVAL, PEER_SAMPLE_INTERVAL, UNANSWERED};
 use crate::engine::{Endpoint, Moment};
 use crate::world::Meter;
 use crate::world::fault::Fault;
@@ -27,6 +28,8 @@ struct Watched {
     sampled: Option<Moment>,
     /// Since when some connection has counted as silent.
     silent_since: Option<Moment>,
+    /// The longest round trip that its connections show.
+    round_trip: Duration,
     reach: Reach,
 }
 
@@ -93,16 +96,18 @@ impl Watcher {
 
     fn dial_those_in_doubt(&mut self, now: Moment) {
         for (endpoint, watched) in &mut self.endpoints {
-            let due = watched.reach.last_dialled().is_none_or(|then| {
-                now.since(then) >= PEER_DIAL_INTERVAL || watched.silent_since.is_some_and(|since| then < since)
-            });
+            let limit = dial_limit(watched.round_trip);
+            let due = watched
+                .reach
+                .last_dialled()
+                .is_none_or(|then| now.since(then) >= limit || watched.silent_since.is_some_and(|since| then < since));
             if !due || watched.in_doubt.is_none_or(|then| now.since(then) > PEER_LOOK_INTERVAL) {
                 continue;
             }
             watched.reach.dialled(now);
             let (shared, endpoint, told) = (self.shared.clone(), *endpoint, self.dials.0.clone());
             tokio::spawn(async move {
-                let answered = match timeout(PEER_DIAL_INTERVAL, shared.net.connect(endpoint.addr())).await {
+                let answered = match timeout(limit, shared.net.connect(endpoint.addr())).await {
                     Ok(Ok(_)) => Some(true),
                     Ok(Err(error)) => answers(&error),
                     Err(_) => Some(false),
@@ -120,6 +125,7 @@ impl Watched {
         let all = self.in_doubt.is_some_and(|then| now.since(then) <= PEER_SAMPLE_INTERVAL);
         let mut quietest: Option<&Arc<Meter>> = None;
         let mut silent = false;
+        self.round_trip = Duration::ZERO;
         for meter in meters {
             silent |= self.judge(now, meter, &mut tell);
             let asks = meter.unanswered_since().is_some_and(|since| now.since(since) >= PEER_LOOK_AFTER);
@@ -142,11 +148,12 @@ impl Watched {
     /// What was seen at the last look. An older one says nothing any more. Whether its peer counts as silent.
     fn judge(&mut self, now: Moment, meter: &Meter, tell: &mut impl FnMut(Saw)) -> bool {
         let Some(record) = meter.peer().filter(|record| now.since(record.at()) <= 2 * PEER_LOOK_INTERVAL) else { return false };
+        self.round_trip = self.round_trip.max(record.round_trip());
         if record.is_in_doubt() {
             self.in_doubt = Some(now);
         }
         let silent = record.is_silent(&self.reach) && meter.end_reason().is_none();
-        if silent && self.silent_since.is_some_and(|since| self.reach.was_asked_again(since, now)) {
+        if silent && self.silent_since.is_some_and(|since| self.reach.was_asked_again(since, now, record.round_trip())) {
             meter.end(Some(ResetReason::PeerSilent));
             tell(Saw::PeerSilent);
         }

@@ -178,6 +178,27 @@ async fn replays_end_when_the_bucket_is_empty() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_without_a_token_moves_on_when_there_is_one_again() {
+    let scene = Scene::of(&[(1, Silent), (2, Silent), (3, Silent)]);
+    let mut clients = Vec::new();
+    for _ in 0..9 {
+        clients.push(scene.greeter().await);
+    }
+    sleep(ms(5_000)).await;
+    scene.town.now_plays(2, Answers);
+    scene.town.now_plays(3, Answers);
+    let begun = Instant::now();
+    // Each ten new connections bring a token.
+    scene.route.send_replace(ready(&[2, 3]));
+    for _ in 0..20 {
+        scene.served().await;
+    }
+    sleep(ms(2_000)).await;
+    let counts = scene.proxy.stats();
+    assert!(counts.replays >= 11, "{} replays, {:?} later", counts.replays, begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hello_in_pieces_is_forwarded_once_it_is_whole_and_its_answer_is_due_from_then_on() {
     let scene = Scene::of(&[(1, Silent), (2, Answers)]);
     let mut client = scene.client();

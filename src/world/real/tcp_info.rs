@@ -33,6 +33,7 @@ pub(super) fn peer_state(socket: impl AsFd) -> io::Result<PeerState> {
         since_acknowledged: Duration::from_millis(info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv).into()),
         acknowledged_bytes: info.tcpi_bytes_acked,
         has_sent: info.tcpi_data_segs_in > 0,
+        round_trip: Duration::from_micros(info.tcpi_rtt.into()),
     })
 }
 

@@ -108,6 +108,7 @@ impl Core {
             since_acknowledged: Duration::from_millis(silent),
             acknowledged_bytes: flow.delivered,
             has_sent: this.peer_sent,
+            round_trip: self.round_trip(conn),
         })
     }
 
@@ -138,7 +139,13 @@ impl Core {
             since_acknowledged: Duration::from_millis(self.now.saturating_sub(acknowledged)),
             acknowledged_bytes: conn.flows[end].delivered,
             has_sent: conn.ends[end].peer_sent,
+            round_trip: self.round_trip(conn),
         }
+    }
+
+    fn round_trip(&self, conn: &Conn) -> Duration {
+        let [one, other] = [0, 1].map(|end| self.state.way(conn.ends[end].machine, conn.ends[1 - end].machine, Class::Api).delay);
+        Duration::from_millis(u64::from(one) + u64::from(other))
     }
 
     pub(in crate::sim) fn reset_on_drop(&mut self, id: ConnId, end: usize) {
