@@ -288,6 +288,9 @@ mod tests {
     fn anything_after_a_hello_is_more_than_a_hello() {
         let more = [hello(), vec![20]].concat();
         assert_eq!(shape_of(&more, &[]), Shape::More);
+        let mut seen = Hello::default();
+        seen.follow(&more, more.len());
+        assert_eq!(seen.length(), hello().len(), "what follows is none of its bytes");
         let mut same_record = hello();
         same_record.push(0);
         same_record[4] += 1;

@@ -99,6 +99,37 @@ fn all_paths_that_grow_from_100_to_400_ms_reset_nothing_and_fail_nobody() -> Res
     grows("all_paths_that_grow_from_100_to_400_ms_reset_nothing_and_fail_nobody", &[ONE, TWO])
 }
 
+/// A path of this length is cut for 3 s, some times, at other moments of the connections' keepalives: none is reset.
+fn pauses(test: &str, round_trip: Duration) -> Result<()> {
+    on_a_wire(&format!("distance::{test}"), &[ONE, TWO], async |wired| {
+        wired.wire.round_trip(ONE, round_trip);
+        wired.wire.round_trip(TWO, 2 * round_trip);
+        let agent = wired.ready().await?;
+        let mut clients = several(&wired.rig, &agent).await?;
+        for pause in 0..3 {
+            sleep(secs(4) + round_trip + millis(370) * pause).await;
+            wired.wire.set_both(ONE, Link { cut: true, ..Link::default() });
+            sleep(secs(3)).await;
+            wired.wire.round_trip(ONE, round_trip);
+        }
+        sleep(secs(6)).await;
+        all_go_on(&mut clients).await?;
+        no_resets(&agent).await
+    })
+}
+
+#[test]
+#[ignore = "bounds: half a minute"]
+fn pauses_of_3_s_over_500_ms_reset_no_quiet_connection() -> Result<()> {
+    pauses("pauses_of_3_s_over_500_ms_reset_no_quiet_connection", millis(500))
+}
+
+#[test]
+#[ignore = "bounds: half a minute"]
+fn pauses_of_3_s_over_1000_ms_reset_no_quiet_connection() -> Result<()> {
+    pauses("pauses_of_3_s_over_1000_ms_reset_no_quiet_connection", millis(1_000))
+}
+
 #[test]
 fn the_nearest_that_steps_from_1_to_30_ms_is_left_for_one_at_20_ms() -> Result<()> {
     let test = "distance::the_nearest_that_steps_from_1_to_30_ms_is_left_for_one_at_20_ms";

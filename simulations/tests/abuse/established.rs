@@ -208,3 +208,28 @@ async fn a_process_that_stops_for_3_s_keeps_its_connections_and_one_that_hangs_l
     reset.with_context(|| agent.process.output())?;
     agent.is_sound().await
 }
+
+/// It accepts nobody, as a balancer does that has as many connections as it may, and serves those that it has.
+#[tokio::test]
+async fn an_apiserver_without_descriptors_keeps_the_connections_that_it_serves() -> Result<()> {
+    let rig = Rig::new().await?;
+    let server = rig.apiserver(11).await?;
+    let _other = rig.apiserver(12).await?;
+    let agent = rig.agent().endpoint(11).flag("--external", rig.endpoint(12).to_string()).ready(&[11, 12]).await?;
+    let mut clients = several(&rig, &agent).await?;
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid()))?.count();
+    let limit =
+        std::process::Command::new("prlimit").args([format!("--pid={}", server.pid()), format!("--nofile={open}")]).status()?;
+    ensure!(limit.success(), "{limit}");
+    let mut lively = clients.pop().context("nine")?;
+    let begin = Instant::now();
+    let mut down = false;
+    while begin.elapsed() < secs(14) {
+        lively.ask("/still-there").await.context("what is served goes on")?;
+        down |= agent.verdict(rig.endpoint(11)).await == "down";
+        sleep(millis(500)).await;
+    }
+    ensure!(down, "new clients are sent elsewhere:\n{}", agent.log());
+    all_go_on(&mut clients).await?;
+    no_resets(&agent).await
+}

@@ -160,11 +160,27 @@ impl World {
         world
     }
 
-    /// A worker of a cluster of so many that has probed three apiservers for a minute, and the first falls silent now.
-    fn silent_among(nodes: usize, seed: u64) -> (World, Moment) {
+    /// A worker of a cluster of so many that has probed three apiservers for a minute.
+    fn among(nodes: usize, seed: u64) -> World {
         let mut world = World::busy(3, seed);
         world.tell(Event::Members(live(nodes)));
         world.run(secs(60));
+        world
+    }
+
+    /// A load balancer too, with five connections, for long enough to be known.
+    fn with_balancer(mut self) -> (World, Endpoint) {
+        let balancer = apiserver(9);
+        self.tell(Event::Configured(vec![configured(balancer, Source::External)]));
+        self.site(balancer, Site::Status(200));
+        self.tell(Event::Connections { endpoint: balancer, open: 5 });
+        self.run(secs(10));
+        (self, balancer)
+    }
+
+    /// The same, and the first falls silent now.
+    fn silent_among(nodes: usize, seed: u64) -> (World, Moment) {
+        let mut world = World::among(nodes, seed);
         world.site(apiserver(1), Site::Silent);
         let fault = world.now;
         (world, fault)

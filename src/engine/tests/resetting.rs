@@ -255,16 +255,11 @@ fn traffic_and_peers_alone_never_reset() {
 
 #[test]
 fn a_balancer_that_seems_to_hang_while_an_apiserver_does_may_have_chosen_that_one_each_time() {
-    let mut world = World::busy(3, 1);
-    let balancer = apiserver(9);
-    world.tell(Event::Configured(vec![configured(balancer, Source::External)]));
-    world.site(balancer, Site::Status(200));
-    world.tell(Event::Connections { endpoint: balancer, open: 5 });
-    world.run(secs(10));
+    let (mut world, balancer) = World::busy(3, 1).with_balancer();
     let fault = world.now;
     world.site(apiserver(1), Site::Hung);
     world.site(balancer, Site::Hung);
-    world.run(secs(60));
+    world.run(secs(40));
     assert!(!world.resets(apiserver(1), fault).is_empty());
     assert!(world.resets(balancer, fault).is_empty());
     let alone = world.now;
@@ -274,15 +269,34 @@ fn a_balancer_that_seems_to_hang_while_an_apiserver_does_may_have_chosen_that_on
 }
 
 #[test]
+fn an_apiserver_that_has_been_silent_for_long_explains_no_hang_of_a_balancer() {
+    let (mut world, balancer) = World::busy(3, 1).with_balancer();
+    world.site(apiserver(1), Site::Silent);
+    world.run(policy::BALANCER_NOTICES + secs(5));
+    let fault = world.now;
+    world.site(balancer, Site::Hung);
+    world.run(secs(20));
+    assert!(!world.resets(balancer, fault).is_empty());
+}
+
+#[test]
+fn in_a_cluster_of_200_all_probes_that_a_hang_of_a_balancer_takes_follow_at_once() {
+    for seed in 0..10 {
+        let (mut world, balancer) = World::among(200, seed).with_balancer();
+        let fault = world.now;
+        world.site(balancer, Site::Hung);
+        world.run(secs(60));
+        let (when, silent_since) = world.resets(balancer, fault)[0];
+        let most = policy::PROBE_PHASE + 2 * policy::HUNG_HANDSHAKE + ms(50);
+        assert!(when.since(silent_since) <= most, "seed {seed}: {:?}", when.since(silent_since));
+    }
+}
+
+#[test]
 fn behind_a_balancer_two_hung_probes_in_a_row_may_have_met_one_apiserver_of_several() {
     // One more is on its way then.
     for (hung, resets) in [(1, false), (9, true)] {
-        let mut world = World::busy(3, 1);
-        let balancer = apiserver(9);
-        world.tell(Event::Configured(vec![configured(balancer, Source::External)]));
-        world.site(balancer, Site::Status(200));
-        world.tell(Event::Connections { endpoint: balancer, open: 5 });
-        world.run(secs(10));
+        let (mut world, balancer) = World::busy(3, 1).with_balancer();
         let fault = world.now;
         world.site(balancer, Site::Hung);
         let is_hung = |event: &Event| {
