@@ -158,11 +158,9 @@ async fn exchange(stream: Box<dyn Stream>, place: &Place, shared: &Shared) -> hy
     let service = service_fn(|request: Request<Incoming>| async move {
         if request.uri().path() == "/healthz" {
             place.stays();
-        } else {
-            place.works();
         }
         let answer = answer(&request, shared).await;
-        place.waits();
+        place.may_go();
         Ok::<_, Infallible>(answer)
     });
     http1::Builder::new()

@@ -119,13 +119,13 @@ fn pauses(test: &str, round_trip: Duration) -> Result<()> {
 }
 
 #[test]
-#[ignore = "bounds: half a minute"]
+#[ignore = "bounds: a minute"]
 fn pauses_of_3_s_over_500_ms_reset_no_quiet_connection() -> Result<()> {
     pauses("pauses_of_3_s_over_500_ms_reset_no_quiet_connection", millis(500))
 }
 
 #[test]
-#[ignore = "bounds: half a minute"]
+#[ignore = "bounds: a minute"]
 fn pauses_of_3_s_over_1000_ms_reset_no_quiet_connection() -> Result<()> {
     pauses("pauses_of_3_s_over_1000_ms_reset_no_quiet_connection", millis(1_000))
 }
