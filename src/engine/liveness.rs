@@ -285,6 +285,23 @@ mod tests {
     }
 
     #[test]
+    fn while_the_address_answers_dials_a_closed_window_gets_three_questions_and_15_s() {
+        let reach = Reach { answered: Some(at(300_000)), ..Reach::default() };
+        for (questions, silent_from) in [(2, None), (3, Some(15_000)), (6, Some(15_000))] {
+            let (mut record, mut silent_at) = (None, None);
+            for look in 0..80_u64 {
+                let state = state(Unanswered::WindowProbes(questions), 60_000 + 250 * look);
+                let seen = PeerRecord::after(record, at(200_000 + 250 * look), state);
+                if seen.is_silent(&reach) {
+                    silent_at.get_or_insert(250 * look);
+                }
+                record = Some(seen);
+            }
+            assert_eq!(silent_at, silent_from, "{questions} questions");
+        }
+    }
+
+    #[test]
     fn a_closed_window_whose_peer_falls_silent_is_silence_3_s_after_the_first_question() {
         let mut record = None;
         let mut silent_at = None;

@@ -40,6 +40,22 @@ fn all_nodes_together_probe_an_endpoint_20_times_a_second_at_most_whatever_their
 }
 
 #[test]
+fn a_probe_out_of_turn_does_not_move_the_beat_of_the_ordinary_ones() {
+    for seed in 0..10 {
+        let mut world = World::among(200, seed);
+        let from = world.now;
+        world.run_until(secs(13), |world| !world.probes(apiserver(1), from).is_empty());
+        let beat = world.probes(apiserver(1), from)[0].0;
+        world.run(secs(3));
+        world.saw(apiserver(1), Saw::Refused);
+        world.run(secs(20));
+        let sent: Vec<Duration> = world.probes(apiserver(1), from).iter().map(|(when, _)| when.since(beat)).collect();
+        assert!(sent[1] < secs(8), "seed {seed}: one out of turn {sent:?}");
+        assert!(sent[2] <= secs(10).mul_f64(1.0 + policy::PROBE_JITTER), "seed {seed}: and then the beat {sent:?}");
+    }
+}
+
+#[test]
 fn nodes_that_saw_an_apiserver_fail_together_do_not_go_on_probing_it_together() {
     let nodes = 200;
     let (peak, _) = together(
