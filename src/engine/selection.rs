@@ -264,9 +264,11 @@ pub struct Band {
 /// The band where this is the lowest estimate of a round trip.
 pub fn band(lowest: Duration) -> Band {
     let slack = |factor: f64, least: Duration, most: Duration| lowest.mul_f64(factor - 1.0).clamp(least, most);
+    let enter = slack(policy::BAND_ENTER_FACTOR, policy::BAND_ENTER_SLACK, policy::MAX_BAND_ENTER_SLACK);
+    let leave = slack(policy::BAND_LEAVE_FACTOR, policy::BAND_LEAVE_SLACK, policy::MAX_BAND_LEAVE_SLACK);
     Band {
-        enter: lowest + slack(policy::BAND_ENTER_FACTOR, policy::BAND_ENTER_SLACK, policy::MAX_BAND_ENTER_SLACK),
-        leave: lowest + slack(policy::BAND_LEAVE_FACTOR, policy::BAND_LEAVE_SLACK, policy::MAX_BAND_LEAVE_SLACK),
+        enter: lowest + enter.max(lowest.mul_f64(policy::BAND_ENTER_SHARE)),
+        leave: lowest + leave.max(lowest.mul_f64(policy::BAND_LEAVE_SHARE)),
     }
 }
 
