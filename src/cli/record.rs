@@ -57,7 +57,7 @@ impl Recording {
         let thread = std::thread::Builder::new().name("record".to_owned()).spawn(move || {
             let file = match open(&path) {
                 Ok(file) => file,
-                // Fails only when nobody waits any more.
+                // Fails only when the caller no longer waits.
                 Err(error) => return drop(opening.send(Err(error))),
             };
             let _ = opening.send(Ok(()));
@@ -98,7 +98,7 @@ impl Drop for Recording {
         self.lines = None;
         for _ in 0..FAREWELL_STEPS {
             let before = self.taken.load(Ordering::Relaxed);
-            // Nobody sends: it is disconnected, or the disk hangs and is not waited for any longer.
+            // Nothing is ever sent on this channel: it disconnects when the thread has ended. If the disk hangs, we do not wait.
             let ended = self.ended.recv_timeout(FAREWELL_STEP) != Err(RecvTimeoutError::Timeout);
             if ended || self.taken.load(Ordering::Relaxed) == before {
                 return;

@@ -209,7 +209,7 @@ async fn a_process_that_stops_for_3_s_keeps_its_connections_and_one_that_hangs_l
     agent.is_sound().await
 }
 
-/// It accepts nobody, as a balancer does that has as many connections as it may, and serves those that it has.
+/// It accepts no new connection and serves the established ones, like a load balancer at its connection limit.
 #[tokio::test]
 async fn an_apiserver_without_descriptors_keeps_the_connections_that_it_serves() -> Result<()> {
     let rig = Rig::new().await?;

@@ -178,7 +178,7 @@ impl World {
         (self, balancer)
     }
 
-    /// The same, and the first falls silent now.
+    /// A worker as in [`World::among`], and the first apiserver falls silent now.
     fn silent_among(nodes: usize, seed: u64) -> (World, Moment) {
         let mut world = World::among(nodes, seed);
         world.site(apiserver(1), Site::Silent);

@@ -1,5 +1,5 @@
 //! 3, no blind trust: no client's byte goes to an address that gossip or the cache named and that has not proven itself, nor to the
-//! agent's own listener, whoever named that.
+//! agent's own listener, whatever source named it.
 
 use std::net::SocketAddr;
 
