@@ -117,10 +117,10 @@ pub const ALL: &[Sabotage] = &[
     spoils("late-is-hung", 4, ("readyz-late", 1), "an answer of /readyz that comes too late is told as a hang", || {
         Box::new(Events(weak::late_is_hung))
     }),
-    spoils("refused-is-hung", 4, ("apiserver-closes-its-port", 1), "a refusal is told as a hang", || {
+    spoils("refused-is-hung", 4, ("apiserver-closes-its-port", 3), "a refusal is told as a hang", || {
         Box::new(Events(weak::refused_is_hung))
     }),
-    spoils("undialled-is-hung", 4, ("apiserver-queue-full", 1), "a dial that nothing answers is told as a hang", || {
+    spoils("undialled-is-hung", 4, ("apiserver-queue-full", 3), "a dial that nothing answers is told as a hang", || {
         Box::new(Events(weak::undialled_is_hung))
     }),
     Sabotage {
