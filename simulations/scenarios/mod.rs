@@ -6,6 +6,7 @@ mod agent_stalls;
 mod agents_restart;
 mod agents_upgraded;
 mod all_reboot;
+mod allow_narrowed;
 mod apiserver_closes;
 mod apiserver_crashes;
 mod apiserver_drains;
@@ -17,6 +18,7 @@ mod apiserver_loses_its_machine;
 mod apiserver_no_tls;
 mod apiserver_not_reading;
 mod apiserver_not_reading_long;
+mod apiserver_out_of_descriptors;
 mod apiserver_overloaded;
 mod apiserver_pauses;
 mod apiserver_queue_full;
@@ -35,9 +37,11 @@ mod balancer_refuses;
 mod behind_a_balancer;
 mod busy;
 mod ca_in_three_steps;
+mod ca_lost;
 mod ca_rotated;
 mod calm;
 mod certificate_expired;
+mod certificate_unsupported;
 mod chaos;
 mod chaos_long;
 mod churn;
@@ -174,6 +178,7 @@ pub const ALL: &[Scenario] = &[
     apiserver_not_reading::SCENARIO,
     apiserver_not_reading_long::SCENARIO,
     apiserver_queue_full::SCENARIO,
+    apiserver_out_of_descriptors::SCENARIO,
     readyz_late::SCENARIO,
     certificate_expired::SCENARIO,
     etcd_lost::SCENARIO,
@@ -224,6 +229,9 @@ pub const ALL: &[Scenario] = &[
     state_lost::SCENARIO,
     ca_rotated::SCENARIO,
     ca_in_three_steps::SCENARIO,
+    ca_lost::SCENARIO,
+    certificate_unsupported::SCENARIO,
+    allow_narrowed::SCENARIO,
     keys_rotated::SCENARIO,
     // Somebody who has the key and means harm.
     hostile_endpoint::SCENARIO,

@@ -45,3 +45,14 @@ impl ProbeLimits {
         self.dial + self.handshake + self.answer
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_may_take_as_long_as_all_its_phases() {
+        let [dial, handshake, answer] = [400, 20, 1].map(Duration::from_millis);
+        assert_eq!(ProbeLimits { dial, handshake, answer }.total(), Duration::from_millis(421));
+    }
+}

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Endpoint, policy};
+use crate::engine::{Endpoint, Moment, policy};
 use crate::world::Meter;
 
 /// The table of clients.
@@ -38,6 +38,8 @@ struct Table {
 struct Carriage {
     open: BTreeMap<u64, Arc<Meter>>,
     past: Totals,
+    /// When a connection that has ended since last received something.
+    past_heard: Option<Moment>,
 }
 
 /// Bytes each way.
@@ -139,6 +141,11 @@ impl Clients {
         self.lock().carried.get(&endpoint).into_iter().flat_map(|carriage| carriage.open.values()).cloned().collect()
     }
 
+    /// Whether something was received from an endpoint since then, over a connection that is open or has ended.
+    pub(super) fn heard_since(&self, endpoint: Endpoint, since: Moment) -> bool {
+        self.lock().carried.get(&endpoint).is_some_and(|carriage| carriage.heard().is_some_and(|heard| heard > since))
+    }
+
     /// Shows all connections of each endpoint that has some.
     pub(super) fn visit(&self, mut see: impl FnMut(Endpoint, &mut dyn Iterator<Item = &Arc<Meter>>)) {
         let table = self.lock();
@@ -177,6 +184,10 @@ impl Clients {
 }
 
 impl Carriage {
+    fn heard(&self) -> Option<Moment> {
+        self.open.values().map(|meter| meter.last_from_upstream()).max().max(self.past_heard)
+    }
+
     fn totals(&self) -> Totals {
         self.open.values().fold(self.past, |sum, meter| Totals {
             open: sum.open + 1,
@@ -244,6 +255,7 @@ impl Drop for Carrying<'_> {
         if let Some(meter) = carriage.open.remove(&self.place.number) {
             carriage.past.to_upstream += meter.to_upstream();
             carriage.past.to_client += meter.to_client();
+            carriage.past_heard = carriage.past_heard.max(Some(meter.last_from_upstream()));
         }
     }
 }

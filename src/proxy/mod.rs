@@ -32,7 +32,7 @@ pub use self::stats::{DialEnd, Snapshot, TurnedAway, UpstreamCounts};
 use crate::engine::event::{ResetReason, Saw};
 use crate::engine::{Endpoint, Moment, Routing, policy};
 use crate::supervise::{Ended, Essential, Supervised};
-use crate::world::{Clock, Listener, Meter, Net, World};
+use crate::world::{Clock, Listener, Net, World};
 
 mod accept;
 mod bucket;
@@ -147,26 +147,24 @@ impl Proxy {
     }
 
     /// Resets the established connections to an endpoint (all of them, where `silent_since` is [`None`]), spread evenly over `over`. With
-    /// `silent_since` none is reset if one of them has received a byte since then: whatever accepts and does not answer there, what serves
-    /// established connections lives. A connection that receives something before its turn is spared.
+    /// `silent_since` none is reset once something was received from there since then: whatever accepts and does not answer there, what serves
+    /// established connections lives.
     pub fn reset(&self, endpoint: Endpoint, reason: ResetReason, silent_since: Option<Moment>, over: Duration) {
         if reason == ResetReason::TrustWithdrawn {
             self.shared.clients.distrust(endpoint);
         }
-        let silent = move |meter: &Meter| silent_since.is_none_or(|since| meter.last_from_upstream() <= since);
         let meters = self.shared.clients.meters(endpoint);
-        if !meters.iter().all(|meter| silent(meter)) {
-            tracing::info!(%endpoint, "fresh connections are not answered, and established ones are: none is reset");
-            return;
-        }
         let Ok(count) = u32::try_from(meters.len()) else { return };
+        let shared = self.shared.clone();
         tokio::spawn(async move {
             let begin = Instant::now();
             for (turn, meter) in (0_u32..).zip(meters) {
                 sleep_until(begin + over.mul_f64(f64::from(turn) / f64::from(count))).await;
-                if silent(&meter) {
-                    meter.end(Some(reason));
+                if silent_since.is_some_and(|since| shared.clients.heard_since(endpoint, since)) {
+                    tracing::info!(%endpoint, "fresh connections are not answered, and established ones are: no more is reset");
+                    return;
                 }
+                meter.end(Some(reason));
             }
         });
     }

@@ -56,6 +56,11 @@ struct Served {
     unread: usize,
 }
 
+/// What arrives is left until it goes on.
+fn waits(mode: Mode) -> bool {
+    matches!(mode, Mode::Hung | Mode::EtcdFrozen | Mode::NotReading | Mode::NoDescriptors)
+}
+
 /// An answer that is being prepared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Answer {
@@ -114,8 +119,13 @@ impl Core {
     /// Takes from its kernel what has arrived, unless the process does not read.
     fn reads(&mut self, conn: ConnId) {
         let Some(served) = self.apiservers.served.get_mut(&conn) else { return };
-        let mode = self.state.sites.get(&served.site).map(|site| site.mode);
-        if mode == Some(Mode::Hung) || (mode == Some(Mode::NotReading) && served.uploads) {
+        let leaves = match self.state.sites.get(&served.site).map(|site| site.mode) {
+            Some(Mode::Hung) => true,
+            Some(Mode::NotReading) => served.uploads,
+            Some(Mode::NoDescriptors) => !served.spoke,
+            _ => false,
+        };
+        if leaves {
             return;
         }
         let taken = std::mem::take(&mut served.unread);
@@ -140,7 +150,11 @@ impl Core {
             match kind {
                 wire::HANDSHAKE if !served.greeted => {
                     served.greeted = true;
-                    let ca = if site.mode == Mode::WrongCertificate { wire::NOBODYS } else { site.ca };
+                    let ca = match site.mode {
+                        Mode::WrongCertificate => wire::NOBODYS,
+                        Mode::UnsupportedCertificate => wire::UNSUPPORTED,
+                        _ => site.ca,
+                    };
                     let shown = Shown { conn, incarnation: site.incarnation, ca, expired: site.expired };
                     self.prepare(conn, HELLO_TAKES + site.mode.delay(), wire::server_hello(shown));
                 }
@@ -270,7 +284,7 @@ impl Core {
                 || (matches!(site.mode, Mode::Refusing | Mode::Gone) && was.mode != site.mode);
             if ended {
                 self.site_ended(*addr);
-            } else if matches!(was.mode, Mode::Hung | Mode::EtcdFrozen | Mode::NotReading) && was.mode != site.mode {
+            } else if waits(was.mode) && was.mode != site.mode {
                 self.goes_on(*addr);
             }
         }

@@ -89,6 +89,20 @@ fn a_closed_port_refuses_and_a_full_queue_drops_and_both_serve_what_is_open() {
 }
 
 #[test]
+fn who_has_no_descriptors_accepts_answers_no_newcomer_and_serves_what_is_open() {
+    in_virtual_time(there(), async |sim| {
+        let mut session = connected(&sim).await;
+        becomes(&sim, Mode::NoDescriptors);
+        assert_eq!(dialled(&sim).await, Ok(()));
+        assert_eq!(takes(&mut session, Verb::Get).await, ms(3));
+        let mut newcomer = std::pin::pin!(connected(&sim));
+        timeout(ms(5_000), &mut newcomer).await.map(drop).expect_err("nobody answers");
+        becomes(&sim, Mode::Ready);
+        newcomer.await;
+    });
+}
+
+#[test]
 fn who_does_not_read_closes_the_window_and_loses_nothing() {
     in_virtual_time(there(), async |sim| {
         let mut session = connected(&sim).await;

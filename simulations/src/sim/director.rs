@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use tokio::time::sleep;
 
 use super::draw::Draw;
-use super::node::{Order, STATE};
+use super::node::{CA, Order, STATE};
 use super::plan::{Fault, Step};
 use super::run::{BALANCER_NAME, Stage};
 use super::span::Span;
@@ -247,6 +247,12 @@ impl Stage {
                     Ok(())
                 });
             }
+            Fault::LoseCa { of } => {
+                for machine in self.machines(of)? {
+                    self.disks[machine].wipe(Path::new(CA));
+                    self.faults(|state| state.machines[machine].trusts.clear(), 0);
+                }
+            }
             Fault::Keyring { of, step } => self.turn_keys(of, step)?,
             Fault::Hostile { node, act } => super::hostile::begin(self, node, act)?,
             Fault::Expired { of } => self.expire(&self.sites(of)?, true, more),
@@ -412,9 +418,14 @@ pub(super) fn set_mode(site: &mut Site, mode: Mode) {
     if gone(site.mode) && !gone(mode) && site.backends.is_none() {
         site.incarnation += 1;
     }
-    // An impostor is another process than the apiserver that was here, and so is what comes after it.
-    let foreign = |mode: Mode| matches!(mode, Mode::WrongCertificate | Mode::NotTls);
-    if foreign(site.mode) != foreign(mode) {
+    // An impostor is another process than the apiserver that was here, and so is what comes after it; and an apiserver that shows
+    // a certificate of another kind.
+    let another = |mode: Mode| match mode {
+        Mode::WrongCertificate | Mode::NotTls => 1,
+        Mode::UnsupportedCertificate => 2,
+        _ => 0,
+    };
+    if another(site.mode) != another(mode) {
         site.incarnation += 1;
     }
     site.mode = mode;

@@ -78,6 +78,7 @@ fn of_state(fault: &Fault) -> String {
         Fault::Reissue { of } => format!("apiserver of {} shows a certificate of the newest CA", names(of)),
         Fault::GiveCa { of, old_too: true } => format!("{} get the newest CA beside the one before", names(of)),
         Fault::GiveCa { of, .. } => format!("{} get the newest CA", names(of)),
+        Fault::LoseCa { of } => format!("{} lose their CA file", names(of)),
         Fault::Keyring { of, step } => format!("key rotation at {}: {step}", names(of)),
         Fault::Hostile { node, act } => format!("{node} means harm: {}", as_written(act)),
         other => as_written(other),
@@ -107,6 +108,8 @@ fn does(mode: Mode) -> String {
         Mode::Closed => "closes its port and serves on".to_owned(),
         Mode::NotReading => "does not read what is uploaded".to_owned(),
         Mode::QueueFull => "has a full accept queue".to_owned(),
+        Mode::NoDescriptors => "has no descriptors left".to_owned(),
+        Mode::UnsupportedCertificate => "shows a certificate that agents cannot check".to_owned(),
         other => format!("is {}", as_written(&other)),
     }
 }

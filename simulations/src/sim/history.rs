@@ -163,7 +163,7 @@ pub fn usable_now(state: &State, n: MachineId, e: SocketAddr, loss: f64) -> bool
     let machine = &state.machines[n];
     // A machine without an address of that family has no way there.
     let family = machine.addrs.iter().any(|ip| ip.is_ipv4() == e.is_ipv4());
-    let runs = machine.up && machine.agent.runs() && family;
+    let runs = machine.up && machine.agent.runs() && family && state.permits(n, e);
     let serves = |from: MachineId, site: &Site| {
         site.serves(from)
             && in_time(state, from, site)

@@ -24,6 +24,8 @@ pub struct Log {
     relays: BTreeMap<ConnId, ConnId>,
     /// Which apiserver an agent's connection to the balancer went to.
     pub behind: BTreeMap<ConnId, SocketAddr>,
+    /// When a process of an agent received something that an upstream sent to one of its clients, [`HEARD_APART`] at least.
+    pub heard: BTreeMap<(RunId, SocketAddr), Vec<Ms>>,
     /// Clients' connections by the world's number.
     by_conn: BTreeMap<ConnId, usize>,
     /// When a process of an agent first saw an incarnation of an endpoint answer a probe of its own.
@@ -204,6 +206,8 @@ pub struct VerdictChange {
     pub to: Verdict,
 }
 
+/// What an agent receives more often is not noted.
+const HEARD_APART: Ms = 250;
 /// IPv4 and UDP headers.
 const HEADERS: u64 = 28;
 
@@ -245,6 +249,16 @@ impl Log {
     pub(super) fn arrived(&mut self, conn: ConnId, incarnation: u64) {
         if let Some(upstream) = self.upstreams.get_mut(&conn) {
             upstream.met.get_or_insert(incarnation);
+        }
+    }
+
+    /// Bytes of an upstream have arrived at an agent.
+    pub(super) fn heard(&mut self, now: Ms, conn: ConnId) {
+        if let Some(upstream) = self.upstreams.get(&conn) {
+            let heard = self.heard.entry((upstream.by.1, upstream.to)).or_default();
+            if heard.last().is_none_or(|last| last + HEARD_APART <= now) {
+                heard.push(now);
+            }
         }
     }
 

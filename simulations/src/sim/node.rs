@@ -28,7 +28,7 @@ use super::watched::Watched;
 /// Where a node's files are.
 const CONFIG: &str = "/etc/prismesh/config.yaml";
 const KEYRING: &str = "/etc/prismesh/keyring";
-const CA: &str = "/etc/kubernetes/pki/ca.crt";
+pub(super) const CA: &str = "/etc/kubernetes/pki/ca.crt";
 pub(super) const STATE: &str = "/var/lib/prismesh";
 /// Connections at most, as an agent has them by default.
 const MOST_CONNECTIONS: usize = 20_000;
@@ -186,12 +186,13 @@ impl Node {
         Misconfigured { node, said, what: format!("{}; {}", error.what, error.right) }
     }
 
-    async fn load(&self, host: &Host) -> anyhow::Result<(Config, BTreeSet<u32>, Option<Keyring>)> {
+    /// Its configuration; the CAs in its file, if that is there; and its keys.
+    async fn load(&self, host: &Host) -> anyhow::Result<(Config, Option<BTreeSet<u32>>, Option<Keyring>)> {
         let sources = Sources { file: Some(PathBuf::from(CONFIG)), ..Sources::default() };
         let config = Config::load(&sources, host).await.map_err(|error| self.misconfigured(&error))?.config;
         let trusted = match &config.ca {
-            Some(ca) => cas_of(&self.disk.read(ca, usize::MAX)?),
-            None => (0..=u32::MAX).take(64).collect(),
+            Some(ca) => self.disk.read(ca, usize::MAX).ok().map(|file| cas_of(&file)),
+            None => Some((0..=u32::MAX).take(64).collect()),
         };
         let keyring = match &config.gossip {
             Some(gossip) => Some(Keyring::parse(&self.disk.read(&gossip.keyring, usize::MAX)?)?),
@@ -209,6 +210,7 @@ impl Node {
         let host = self.host(run);
         let (config, trusted, keyring) = self.load(&host).await?;
         let clock = Clock::start();
+        let ca = ca_status(&config, trusted.is_none(), trusted.is_some());
         let prober = SimProber::new(host.clone(), clock, trusted);
         let datagram: Arc<dyn Datagram> = match keyring.as_ref().filter(|_| self.newer) {
             Some(keyring) => Arc::new(Newer::new(host.clone(), &config.node, keyring)),
@@ -230,12 +232,14 @@ impl Node {
         let (sim, machine) = (self.sim.clone(), self.machine);
         let record = self.record.as_ref().map(|record| record.of(machine));
         let advertised: BTreeSet<SocketAddr> = config.apiservers.iter().copied().collect();
+        let allows = config.allow.clone();
         // What a later build says of itself nobody here can read.
         let gossips = config.gossip.is_some() && !self.newer;
         let agent = Agent::start(config, &world, sockets, most, move |engine| {
             let record = record.map(|record| record.begin(engine.identity()));
             Box::new(Watched { engine, sim, machine, run, spoil, interval: Duration::ZERO, record })
         })?;
+        agent.trust(ca, None).await;
         {
             let mut core = self.sim.core();
             let now = core.now;
@@ -246,6 +250,7 @@ impl Node {
             machine.agent = AgentLife::Running;
             machine.advertises = if gossips { advertised } else { BTreeSet::new() };
             machine.gossips = gossips;
+            machine.allows = allows;
         });
         self.running = Some(Running { run, agent, world, prober });
         Ok(())
@@ -298,13 +303,24 @@ impl Node {
     pub(super) async fn reload(&mut self) -> anyhow::Result<()> {
         let Some(running) = &self.running else { return Ok(()) };
         let (config, trusted, keyring) = self.load(&self.host(running.run)).await?;
-        let worth = running.prober.replace(trusted).await;
+        let missing = trusted.is_none();
+        // What was read before stays in force where the file is gone.
+        let worth = match trusted {
+            Some(trusted) => running.prober.replace(trusted).await,
+            None => None,
+        };
         let reload = running.agent.config().reload(config);
-        let ca = CaStatus { in_force: reload.config.ca.is_some(), problem: None };
+        let ca = ca_status(&reload.config, missing, running.prober.has_ca());
+        let (allows, machine) = (reload.config.allow.clone(), self.machine);
         running.agent.reload(reload.config, keyring).await;
         running.agent.trust(ca, worth).await;
+        self.sim.change(|state| state.machines[machine].allows = allows);
         Ok(())
     }
+}
+
+fn ca_status(config: &Config, missing: bool, read: bool) -> CaStatus {
+    CaStatus { in_force: config.ca.is_some() && read, problem: missing.then(|| "the CA's file is missing".to_owned()) }
 }
 
 async fn sockets(host: &Host, datagram: &dyn Datagram, config: &Config, keyring: Option<Keyring>) -> anyhow::Result<Sockets> {

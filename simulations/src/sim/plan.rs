@@ -370,6 +370,12 @@ pub enum Fault {
         #[serde(default)]
         old_too: bool,
     },
+    /// Agents' CA files are gone; felt at their next start.
+    LoseCa {
+        /// Whose.
+        #[serde(deserialize_with = "written::who")]
+        of: Who,
+    },
     /// One step of a key rotation: `add`, `promote` or `retire`.
     Keyring {
         /// Whose.

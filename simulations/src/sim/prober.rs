@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use prismesh::engine::event::{Outcome, ProbeOrder, Probed, Reverified};
+use prismesh::engine::event::{Lack, Outcome, ProbeOrder, Probed, Reverified};
 use prismesh::engine::liveness::{PeerState, Unanswered};
 use prismesh::engine::{Endpoint, policy};
 use prismesh::world::fault::Fault;
@@ -30,8 +30,8 @@ pub(super) struct SimProber {
 }
 
 struct State {
-    /// The CAs that are believed.
-    trusted: BTreeSet<u32>,
+    /// The CAs that are believed; [`None`] where their file is missing.
+    trusted: Option<BTreeSet<u32>>,
     /// How often that has changed.
     changes: u64,
     kept: BTreeMap<Endpoint, Kept>,
@@ -60,7 +60,7 @@ struct Kept {
 const KEPT_UNUSED: Duration = Duration::from_secs(2 * policy::PROBE_KEEP_BELOW.as_secs());
 
 impl SimProber {
-    pub(super) fn new(host: Host, clock: Clock, trusted: BTreeSet<u32>) -> Arc<SimProber> {
+    pub(super) fn new(host: Host, clock: Clock, trusted: Option<BTreeSet<u32>>) -> Arc<SimProber> {
         Arc::new(SimProber {
             host,
             clock,
@@ -73,16 +73,21 @@ impl SimProber {
     pub(super) async fn replace(&self, trusted: BTreeSet<u32>) -> Option<BTreeMap<Endpoint, Reverified>> {
         let shown = {
             let state = self.state();
-            (state.trusted != trusted).then(|| state.shown.clone())
+            (state.trusted.as_ref() != Some(&trusted)).then(|| state.shown.clone())
         };
         let mut worth = BTreeMap::new();
         for (endpoint, ca) in shown.iter().flatten() {
-            let shows = if trusted.contains(ca) { Some(*ca) } else { self.look(*endpoint).await };
-            let verified = shows.is_some_and(|ca| trusted.contains(&ca));
-            worth.insert(*endpoint, if verified { Reverified::Verified } else { Reverified::Rejected("another CA".to_owned()) });
+            let unknown = !trusted.contains(ca) && *ca != wire::UNSUPPORTED;
+            let shows = if unknown { self.look(*endpoint).await } else { Some(*ca) };
+            let reverified = match shows {
+                Some(wire::UNSUPPORTED) => Reverified::Unverified,
+                Some(ca) if trusted.contains(&ca) => Reverified::Verified,
+                _ => Reverified::Rejected("another CA".to_owned()),
+            };
+            worth.insert(*endpoint, reverified);
         }
         let mut state = self.state();
-        state.trusted = trusted;
+        state.trusted = Some(trusted);
         state.changes += 1;
         let dropped = std::mem::take(&mut state.kept);
         drop(state);
@@ -98,6 +103,11 @@ impl SimProber {
             Some(shown.ca)
         };
         timeout(policy::REJECTED_LOOK, shakes_hands).await.ok().flatten()
+    }
+
+    /// A CA was read, be it that its file is gone by now.
+    pub(super) fn has_ca(&self) -> bool {
+        self.state().trusted.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,10 +129,10 @@ impl SimProber {
                     self.keep(order.endpoint, kept, changes);
                 }
                 // What is trusted may have changed meanwhile.
-                let outcome = if self.state().trusted.contains(&shown.ca) {
-                    Outcome::Status { code: status, expired: shown.expired }
-                } else {
-                    Outcome::Untrusted("not signed by the cluster's CA".to_owned())
+                let outcome = match self.verify(shown.ca) {
+                    Ok(None) => Outcome::Status { code: status, expired: shown.expired },
+                    Ok(Some(lack)) => Outcome::Unverified { code: status, lack },
+                    Err(untrusted) => untrusted,
                 };
                 (outcome, Some(shown))
             }
@@ -137,6 +147,16 @@ impl SimProber {
             handshake: measured.handshake,
             hello_bytes: measured.hello_bytes,
             outcome,
+        }
+    }
+
+    /// Whether a certificate of this CA is verified, and what is missing where that cannot be told.
+    fn verify(&self, ca: u32) -> Result<Option<Lack>, Outcome> {
+        match &self.state().trusted {
+            None => Ok(Some(Lack::Ca("the CA's file is missing".to_owned()))),
+            Some(_) if ca == wire::UNSUPPORTED => Ok(Some(Lack::Algorithm("an algorithm".to_owned()))),
+            Some(trusted) if trusted.contains(&ca) => Ok(None),
+            Some(_) => Err(Outcome::Untrusted("not signed by the cluster's CA".to_owned())),
         }
     }
 
@@ -172,7 +192,7 @@ impl SimProber {
         let answered = matches!(outcome, Outcome::Status { code: 200 | 401 | 403 | 429 | 500 | 503, .. });
         let byte = answered
             || *outcome == Outcome::AnswerTimedOut
-            || matches!(outcome, Outcome::NotTls | Outcome::Untrusted(_) | Outcome::WrongName(_));
+            || matches!(outcome, Outcome::NotTls | Outcome::Untrusted(_) | Outcome::WrongName(_) | Outcome::Unverified { .. });
         core.log.probes.push(ProbeSeen { at, machine: self.host.machine, run, endpoint, done: now, answered, byte });
         if let Some(shown) = shown.filter(|_| answered) {
             core.log.proofs.entry((run, endpoint, shown.incarnation)).or_insert(now);
@@ -234,9 +254,7 @@ impl SimProber {
         let (kind, content) = answer.map_err(|_| hung())?.map_err(|error| of_error(&error))?;
         let shown = wire::shown(&content).filter(|_| kind == wire::HANDSHAKE).ok_or(Outcome::NotTls)?;
         self.state().shown.insert(order.endpoint, shown.ca);
-        if !self.state().trusted.contains(&shown.ca) {
-            return Err(Outcome::Untrusted("not signed by the cluster's CA".to_owned()));
-        }
+        self.verify(shown.ca)?;
         let now = Instant::now();
         // Spread as the real ones are, so that a cluster's connections are not all renewed in one moment.
         let spread = 1.0 + policy::PROBE_JITTER * rand::rng().random_range(-1.0..=1.0);

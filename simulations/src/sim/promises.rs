@@ -475,6 +475,7 @@ fn who(what: &Fault) -> Option<&Who> {
         | Fault::Readdress { of }
         | Fault::Loss { of, .. }
         | Fault::Latency { of, .. }
+        | Fault::LoseCa { of }
         | Fault::Configure { of, .. } => Some(of),
         Fault::SegmentHole { to, .. } => Some(to),
         Fault::Partition { from, .. } | Fault::Forbid { of: from, .. } => Some(from),

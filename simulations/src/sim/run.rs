@@ -193,7 +193,7 @@ async fn whole(plan: Plan, seed: u64, options: Options, alone: Alone) -> anyhow:
 }
 
 /// The address of the n-th machine, after it has moved so often.
-pub(super) fn address(machine: MachineId, moved: u8) -> IpAddr {
+pub fn address(machine: MachineId, moved: u8) -> IpAddr {
     let [.., high, low] = (machine + 1).to_be_bytes();
     Ipv4Addr::new(10, moved, high, low).into()
 }
@@ -432,6 +432,7 @@ fn first_state(plan: &Plan, names: &[String]) -> anyhow::Result<State> {
         agent: AgentLife::Off,
         clock_off: 0,
         trusts: [0].into(),
+        allows: Vec::new(),
         configured: Default::default(),
         seeds: Default::default(),
         advertises: Default::default(),

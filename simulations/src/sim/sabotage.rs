@@ -7,14 +7,17 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prismesh::engine::event::{Notice, Outcome, Probed, ResetReason, Reverified, Saw, Verdict};
+use prismesh::engine::event::{Notice, Outcome, Probed, Saw, Verdict};
 use prismesh::engine::{Effect, Endpoint, Event, Moment, Routing, Source, Upstream};
 
 use super::watched::Spoil;
 
+mod resets;
 mod stale;
+mod trusting;
 mod weak;
 
+use resets::{ResetsAtRandom, ResetsSuspects, ResetsWhatHears};
 use stale::{BelievesEachAnswer, Nervous, Stubborn};
 
 /// One way to spoil an agent.
@@ -107,6 +110,19 @@ pub const ALL: &[Sabotage] = &[
     spoils("believes-gossip", 3, ("workers-start-first", 1), "what gossip names is used before it has proven itself", || {
         Box::new(BelievesGossip::default())
     }),
+    spoils(
+        "believes-the-unsupported",
+        3,
+        ("certificate-unsupported", 1),
+        "what cannot be checked for want of an algorithm is believed",
+        || Box::new(Events(trusting::believes_the_unsupported)),
+    ),
+    spoils("believes-without-ca", 3, ("ca-file-lost", 1), "while the CA's file is missing everybody is believed", || {
+        Box::new(Events(trusting::believes_without_ca))
+    }),
+    spoils("allows-all", 3, ("allow-narrowed", 1), "the engine is not told which networks are allowed", || {
+        Box::new(Swallows(|event| matches!(event, Event::Allowed(_))))
+    }),
     spoils("forgets-its-listeners", 3, ("own-listener-is-named", 1), "the engine is not told where its agent listens", || {
         Box::new(Swallows(|event| matches!(event, Event::OwnListeners(_))))
     }),
@@ -123,6 +139,13 @@ pub const ALL: &[Sabotage] = &[
     spoils("undialled-is-hung", 4, ("apiserver-queue-full", 3), "a dial that nothing answers is told as a hang", || {
         Box::new(Events(weak::undialled_is_hung))
     }),
+    spoils(
+        "resets-what-hears",
+        4,
+        ("apiserver-without-descriptors", 1),
+        "for a hang all is reset, whatever has received something",
+        || Box::new(ResetsWhatHears),
+    ),
     Sabotage {
         name: "closed-window-is-silent",
         aims_at: 4,
@@ -135,13 +158,7 @@ pub const ALL: &[Sabotage] = &[
         4,
         ("ca-replaced-in-three-steps", 1),
         "with each new file of the CA all that was verified is rejected",
-        || {
-            Box::new(Events(|event| {
-                if let Event::TrustChanged(worth) = event {
-                    worth.values_mut().for_each(|worth| *worth = Reverified::Rejected("it was verified before".to_owned()));
-                }
-            }))
-        },
+        || Box::new(Events(trusting::rejects_what_was)),
     ),
     spoils("never-resets", 5, ("apiserver-hangs", 1), "nothing is ever reset because it hangs", || {
         Box::new(Effects(|effect| !matches!(effect, Effect::Reset { .. })))
@@ -361,53 +378,6 @@ fn hearsay(addr: SocketAddr) -> Upstream {
         dial_stay: Duration::from_secs(2),
         first_byte: Duration::from_secs(2),
         sources: vec![Source::Member],
-    }
-}
-
-/// Resets what has received nothing since now: all that is quiet.
-fn reset(endpoint: Endpoint, now: Moment) -> Effect {
-    Effect::Reset { endpoint, reason: ResetReason::Hung, silent_since: Some(now), over: Duration::ZERO }
-}
-
-/// Resets the connections of the best upstream.
-#[derive(Default)]
-struct ResetsAtRandom {
-    best: Option<Endpoint>,
-    next: Option<Moment>,
-}
-
-impl Spoil for ResetsAtRandom {
-    fn effects(&mut self, now: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
-        for effect in &effects {
-            if let Effect::Route(routing) = effect {
-                self.best = routing.upstreams.first().map(|upstream| upstream.endpoint);
-            }
-        }
-        let due = *self.next.get_or_insert(now + Duration::from_secs(10));
-        if let Some(endpoint) = self.best.filter(|_| now >= due) {
-            self.next = Some(now + Duration::from_secs(10));
-            effects.push(reset(endpoint, now));
-        }
-        effects
-    }
-
-    fn due(&self) -> Option<Moment> {
-        self.next
-    }
-}
-
-/// Resets whatever is suspected.
-struct ResetsSuspects;
-
-impl Spoil for ResetsSuspects {
-    fn effects(&mut self, now: Moment, mut effects: Vec<Effect>) -> Vec<Effect> {
-        let suspects = effects.iter().filter_map(|effect| match effect {
-            Effect::Notice(Notice::Verdict { endpoint, to: Verdict::Suspect | Verdict::Down, .. }) => Some(*endpoint),
-            _ => None,
-        });
-        let resets: Vec<Effect> = suspects.map(|endpoint| reset(endpoint, now)).collect();
-        effects.extend(resets);
-        effects
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the simulation began: the grain of its clock.
@@ -60,6 +61,8 @@ pub struct Machine {
     pub clock_off: i64,
     /// The CAs in its agent's file.
     pub trusts: BTreeSet<u32>,
+    /// The networks that its prismesh configuration allows gossip and the cache to name; none: all.
+    pub allows: Vec<IpNet>,
     /// What its prismesh configuration names: static, external and local endpoints, by address.
     pub configured: BTreeSet<SocketAddr>,
     /// Whom its prismesh configuration names to gossip with first.
@@ -138,8 +141,12 @@ pub enum Mode {
     NotReading,
     /// Its accept queue is full: SYNs are dropped, and what is open goes on.
     QueueFull,
+    /// It has no descriptors left: its kernel accepts, it takes nothing of that, and what is open goes on.
+    NoDescriptors,
     /// Speaks TLS with a certificate of somebody else's CA.
     WrongCertificate,
+    /// Speaks TLS with a certificate of the cluster's CA whose algorithm agents cannot check, and clients can.
+    UnsupportedCertificate,
     /// Accepts, and answers with something that is not TLS.
     NotTls,
     /// No process, as [`Mode::Refusing`], but for good.
@@ -185,7 +192,7 @@ impl Mode {
 
     /// New connections get nowhere, and those that are open go on.
     pub fn only_what_is_open(self) -> bool {
-        matches!(self, Mode::Closed | Mode::QueueFull)
+        matches!(self, Mode::Closed | Mode::QueueFull | Mode::NoDescriptors)
     }
 }
 
@@ -306,6 +313,14 @@ impl State {
             return Some(asker);
         }
         self.by_ip.get(&ip).copied()
+    }
+
+    /// Whether a machine's configuration names this endpoint, or allows others to.
+    pub fn permits(&self, n: MachineId, e: SocketAddr) -> bool {
+        let Machine { configured, allows, .. } = &self.machines[n];
+        // A balancer is known from the configuration only, be it by a name.
+        let balancer = || self.sites.get(&e).is_some_and(|site| site.backends.is_some());
+        allows.is_empty() || configured.contains(&e) || allows.iter().any(|network| network.contains(&e.ip())) || balancer()
     }
 
     /// How packets go from one machine to another.

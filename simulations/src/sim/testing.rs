@@ -31,6 +31,7 @@ pub(super) fn state(machines: usize) -> State {
         agent: AgentLife::Running,
         clock_off: 0,
         trusts: [0].into(),
+        allows: Vec::new(),
         configured: Default::default(),
         seeds: (0..machines).map(|seed| SocketAddr::new(ip(seed), GOSSIP_PORT)).collect(),
         advertises: Default::default(),

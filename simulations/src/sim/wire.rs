@@ -81,6 +81,8 @@ pub(super) fn server_hello(shown: Shown) -> Vec<u8> {
 
 /// The CA that nobody has in a file.
 pub(super) const NOBODYS: u32 = u32::MAX;
+/// The cluster's CA, by an algorithm that agents cannot check.
+pub(super) const UNSUPPORTED: u32 = u32::MAX - 1;
 
 /// What the server showed.
 pub(super) fn shown(content: &[u8]) -> Option<Shown> {

@@ -2,7 +2,7 @@
 //! for one seam that panics when it is told to.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,8 +17,10 @@ use prismesh::engine::{Effect, Endpoint, Engine, Event, Explained, Moment, Sourc
 use prismesh::gossip::keyring::Keyring;
 use prismesh::probe::{Before, TlsProber, Trust};
 use prismesh::service::Inherited;
-use prismesh::world::real::{Files, RealDatagram, RealDatagramSocket, RealListener, RealNet, SystemClock, SystemResolver};
-use prismesh::world::{BoxFuture, Clock, DatagramSocket, Listener, Prober, Store as _, Stream, World};
+use prismesh::world::real::{Files, RealDatagram, RealDatagramSocket, RealListener, RealNet, SystemClock};
+use prismesh::world::{
+    BoxFuture, Clock, DatagramSocket, Family, Found, Listener, Lookup, Prober, ResolveError, Resolver, Store as _, Stream, World,
+};
 use simulations::lab::client::Target;
 use simulations::lab::status::{Status, page};
 use simulations::lab::watcher::Watcher;
@@ -86,6 +88,19 @@ impl Listener for Seam<RealListener> {
     }
 }
 
+/// Every name has this IPv4 address, once looking it up no longer panics.
+struct Names(IpAddr, Arc<Fuse>);
+
+impl Resolver for Names {
+    fn lookup<'a>(&'a self, _: &'a str, found: Found<'a>) -> BoxFuture<'a, Result<(), ResolveError>> {
+        Box::pin(async move {
+            self.1.blow("looking a name up");
+            found(Family::V4, Ok(Lookup { addrs: vec![self.0], ttl: secs(60), complete: true }));
+            Ok(())
+        })
+    }
+}
+
 /// An engine that panics at its next event once it is told to.
 struct PanickingEngine(Engine, Arc<Fuse>);
 
@@ -117,6 +132,7 @@ impl Decide for PanickingEngine {
 struct Fuses {
     datagram: Arc<Fuse>,
     prober: Arc<Fuse>,
+    resolver: Arc<Fuse>,
     proxy: Arc<Fuse>,
     admin: Arc<Fuse>,
 }
@@ -135,11 +151,12 @@ fn sources(rig: &Rig) -> Result<Sources> {
     make_keyring(&keyring)?;
     let text = format!(
         "cluster: abuse\nnode: abused\nlisten: [\"{proxy}\"]\nadmin: \"{admin}\"\ngossip-listen: \"{gossip}\"\nkeyring: {}\n\
-         state-dir: {}\nca: {}\nendpoint: [\"{}\"]\n",
+         state-dir: {}\nca: {}\nendpoint: [\"{}\", \"api.test:{}\"]\n",
         keyring.display(),
         state.display(),
         rig.ca.certificate().display(),
-        rig.endpoint(11)
+        rig.endpoint(11),
+        rig.endpoint(12).port()
     );
     std::fs::write(&file, text)?;
     Ok(Sources { file: Some(file), ..Sources::default() })
@@ -162,7 +179,7 @@ impl Here {
             datagram: Arc::new(RealDatagram),
             net: net.clone(),
             prober: Arc::new(Seam(TlsProber::new(net, clock, trust), fuses.prober.clone())),
-            resolver: Arc::new(SystemResolver::default()),
+            resolver: Arc::new(Names(rig.endpoint(12).ip(), fuses.resolver.clone())),
             store,
             wall,
             clock,
@@ -229,6 +246,21 @@ async fn a_probe_that_panics_says_nothing_and_the_endpoint_is_probed_again() -> 
     here.becomes(rig.endpoint(11), "ready").await?;
     ensure!(here.client.get(SOON).await.is_ok(), "clients are served");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_look_up_that_panics_is_tried_again_and_harms_nothing_else() -> Result<()> {
+    let rig = Rig::new().await?;
+    let _apiservers = [rig.apiserver(11).await?, rig.apiserver(12).await?];
+    let fuses = Fuses::default();
+    fuses.resolver.set(true);
+    let here = Here::start(&rig, fuses).await?;
+    here.becomes(rig.endpoint(11), "ready").await?;
+    let told = async || page(here.admin, "/status").await.is_ok_and(|status| status.contains("as it was told to"));
+    until("a note says why the name does not resolve", SOON, told).await?;
+    ensure!(here.client.get(SOON).await.is_ok(), "clients are served");
+    here.fuses.resolver.set(false);
+    here.becomes(rig.endpoint(12), "ready").await
 }
 
 #[tokio::test]

@@ -193,6 +193,29 @@ async fn no_connection_is_reset_for_a_hang_while_one_to_the_same_endpoint_receiv
 }
 
 #[tokio::test(start_paused = true)]
+async fn nor_where_one_that_has_ended_received_something() {
+    let scene = Scene::of(&[(1, Answers)]);
+    let mut silent = scene.served().await.0;
+    let mut lively = scene.served().await.0;
+    sleep(ms(1_000)).await;
+    let failed_probe = scene.clock.now();
+    sleep(ms(10)).await;
+    lively.write_all(b"alive").await.expect("written");
+    let mut echo = [0; 5];
+    lively.read_exact(&mut echo).await.expect("read");
+    drop(lively);
+    sleep(ms(10)).await;
+    assert_eq!(scene.proxy.connections(), [(endpoint(1), 1)].into());
+    scene.proxy.reset(endpoint(1), ResetReason::Hung, Some(failed_probe), ms(1_000));
+    sleep(ms(5_000)).await;
+    silent.write_all(b"alive").await.expect("still carried");
+    silent.read_exact(&mut echo).await.expect("still carried");
+    assert!(scene.proxy.stats().upstreams[&endpoint(1)].resets.is_empty());
+    scene.proxy.reset(endpoint(1), ResetReason::Hung, Some(scene.clock.now()), ms(1_000));
+    assert_eq!(to_the_end(&mut silent).await, (vec![], Ended::Reset), "what fell silent after that is reset");
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_trust_is_withdrawn_every_connection_is_reset() {
     let scene = Scene::of(&[(1, Answers)]);
     let mut lively = scene.served().await.0;
@@ -226,7 +249,7 @@ async fn resets_are_spread_and_what_hears_something_meanwhile_is_spared() {
     sleep(ms(5)).await;
     let begun = Instant::now();
     scene.proxy.reset(endpoint(1), ResetReason::Hung, Some(scene.clock.now()), ms(1_000));
-    let mut last = clients.pop().expect("ten");
+    let (mut last, mut one_but_last) = (clients.pop().expect("ten"), clients.pop().expect("nine"));
     for (turn, client) in (0_u64..).zip(&mut clients) {
         assert_eq!(to_the_end(client).await, (vec![], Ended::Reset));
         assert_eq!(begun.elapsed(), ms(100 * turn));
@@ -235,6 +258,7 @@ async fn resets_are_spread_and_what_hears_something_meanwhile_is_spared() {
     let mut echo = [0; 5];
     last.read_exact(&mut echo).await.expect("read");
     sleep(ms(1_000)).await;
-    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].resets, [(ResetReason::Hung, 9)].into());
-    assert_eq!(scene.proxy.connections(), [(endpoint(1), 1)].into());
+    assert_eq!(scene.proxy.stats().upstreams[&endpoint(1)].resets, [(ResetReason::Hung, 8)].into());
+    one_but_last.write_all(b"alive").await.expect("whatever answers the last one lives");
+    one_but_last.read_exact(&mut echo).await.expect("read");
 }

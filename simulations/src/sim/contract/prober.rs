@@ -99,7 +99,7 @@ fn real(contract: impl AsyncFnOnce(Bench)) {
 
 fn modelled(contract: impl AsyncFnOnce(Bench)) {
     testing::in_virtual_time(testing::with_apiserver(testing::state(2), 1), async |sim| {
-        let prober = SimProber::new(testing::host(&sim, 0), Clock::start(), [0].into());
+        let prober = SimProber::new(testing::host(&sim, 0), Clock::start(), Some([0].into()));
         contract(Bench { prober, apiserver: Apiserver::Modelled(sim) }).await;
     });
 }

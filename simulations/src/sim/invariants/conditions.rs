@@ -33,6 +33,8 @@ pub(super) enum Shows {
     Closed,
     /// Nothing comes back to new connections, and those that are open are served.
     Full,
+    /// It accepts new connections and does not answer on them, and those that are open are served.
+    Starved,
     /// Long segments do not get there: new connections get no answer, and of those that are open whoever sends little.
     Narrow,
     /// What answers is no apiserver.
@@ -120,6 +122,7 @@ fn shows_itself(state: &State, n: MachineId, e: SocketAddr) -> Shows {
         Mode::Hung => Shows::Hung,
         Mode::Closed => Shows::Closed,
         Mode::QueueFull => Shows::Full,
+        Mode::NoDescriptors => Shows::Starved,
         _ if foreign(state, n, e) => Shows::Foreign,
         _ if !in_time(state, n, site) => Shows::Late,
         _ => Shows::Fine,
@@ -130,7 +133,10 @@ fn shows_itself(state: &State, n: MachineId, e: SocketAddr) -> Shows {
 pub(super) fn foreign(state: &State, n: MachineId, e: SocketAddr) -> bool {
     state.sites.get(&e).is_some_and(|site| match &site.backends {
         Some(behind) => behind.iter().any(|backend| foreign(state, n, *backend)),
-        None => matches!(site.mode, Mode::WrongCertificate | Mode::NotTls) || !state.machines[n].trusts.contains(&site.ca),
+        None => {
+            matches!(site.mode, Mode::WrongCertificate | Mode::UnsupportedCertificate | Mode::NotTls)
+                || !state.machines[n].trusts.contains(&site.ca)
+        }
     })
 }
 
@@ -145,7 +151,9 @@ fn behind(state: &State, backends: Option<&[SocketAddr]>, balancer: MachineId) -
             Shows::Fine => {}
             Shows::Dead | Shows::Closed if worst == Shows::Fine => worst = Shows::Dead,
             // Through a balancer that accepts, silence looks like an upstream that hangs.
-            Shows::Silent | Shows::Deaf | Shows::Hung | Shows::Late | Shows::Full | Shows::Narrow => worst = Shows::Hung,
+            Shows::Silent | Shows::Deaf | Shows::Hung | Shows::Late | Shows::Full | Shows::Starved | Shows::Narrow => {
+                worst = Shows::Hung;
+            }
             other => worst = other,
         }
     }

@@ -108,7 +108,7 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
         ran.history.during(from, end).flat_map(|state| state.sites.keys().copied().collect::<Vec<_>>()).collect();
     let dialled = asked(ran, Some(run), client.opened, end);
     let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf | Shows::Full);
-    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late | Shows::Narrow);
+    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late | Shows::Narrow | Shows::Starved);
     let before = hello.saturating_sub(1);
     let fell_silent = conditions.began(n, &sites, silent, (from, before));
     // A late answer over a kept-open connection is followed by a fresh probe: its handshake and its answer are as late again.
@@ -183,7 +183,7 @@ fn nobody_could_know(ran: &Ran, client: &ClientConn, usable: &BTreeSet<SocketAdd
     let dialled = asked(ran, Some(run), client.opened, end);
     let cost = |e: &SocketAddr| match shows(ran.history.at(hello), n, *e) {
         Shows::Silent | Shows::Deaf | Shows::Full => SILENT,
-        Shows::Hung | Shows::Narrow => HUNG,
+        Shows::Hung | Shows::Narrow | Shows::Starved => HUNG,
         Shows::Fine | Shows::Late | Shows::Dead | Shows::Closed | Shows::Foreign => own_time(ran, n, *e, hello, end),
     };
     dialled.difference(usable).map(cost).sum::<Ms>().max(held_pace(ran))

@@ -78,23 +78,31 @@ pub(super) fn led_to_silence(
 ) -> bool {
     let behind = client.upstream.and_then(|conn| ran.log.behind.get(&conn));
     let balancer = ran.history.at(at).sites.get(&upstream.to).map(|site| site.machine);
-    was_silent(&conditions.of(upstream.by.0, upstream.to), at)
-        || behind.zip(balancer).is_some_and(|(backend, balancer)| was_silent(&conditions.of(balancer, *backend), at))
+    let heard = ran.log.heard.get(&(upstream.by.1, upstream.to)).map_or(&[][..], Vec::as_slice);
+    let heard = heard.iter().any(|heard| (at.saturating_sub(SILENT_FOR) + 1..at.saturating_sub(RESET_WITHIN)).contains(heard));
+    was_silent(&conditions.of(upstream.by.0, upstream.to), heard, at)
+        || behind.zip(balancer).is_some_and(|(backend, balancer)| was_silent(&conditions.of(balancer, *backend), heard, at))
 }
 
-/// Whether an endpoint was silent or hung for long enough, and until a moment ago.
-fn was_silent(changes: &[(Ms, Shows)], at: Ms) -> bool {
+/// Whether an endpoint was silent or hung for long enough, and until a moment ago. What has no descriptors left looks hung to whoever
+/// has not `heard` from it on any connection.
+fn was_silent(changes: &[(Ms, Shows)], heard: bool, at: Ms) -> bool {
+    let silent = |shows: &Shows| match shows {
+        Shows::Silent | Shows::Deaf | Shows::Hung => true,
+        Shows::Starved => !heard,
+        _ => false,
+    };
     let mut since = None;
     let mut spans = Vec::new();
     for (from, shows) in changes.iter().filter(|(from, _)| *from <= at) {
-        match (shows, since) {
-            (Shows::Silent | Shows::Deaf | Shows::Hung, None) => since = Some(*from),
-            (Shows::Silent | Shows::Deaf | Shows::Hung, Some(_)) => {}
-            (_, Some(began)) => {
+        match (silent(shows), since) {
+            (true, None) => since = Some(*from),
+            (true, Some(_)) => {}
+            (false, Some(began)) => {
                 spans.push((began, *from));
                 since = None;
             }
-            (_, None) => {}
+            (false, None) => {}
         }
     }
     spans.extend(since.map(|began| (began, at)));
@@ -108,7 +116,8 @@ pub(super) fn little_is_lost(state: &State, n: MachineId, e: SocketAddr) -> bool
 }
 
 pub(super) fn trusts(state: &State, n: MachineId, e: SocketAddr) -> bool {
-    state.sites.get(&e).is_none_or(|site| site.backends.is_some() || state.machines[n].trusts.contains(&site.ca))
+    let verified = |ca| state.machines[n].trusts.contains(ca);
+    state.permits(n, e) && state.sites.get(&e).is_none_or(|site| site.backends.is_some() || verified(&site.ca))
 }
 
 fn linger(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, upstream: &UpstreamConn, docket: &mut Docket) {

@@ -1,5 +1,5 @@
-//! 3, no blind trust: no client's byte goes to an address that gossip or the cache named and that has not proven itself, nor to the
-//! agent's own listener, whatever source named it.
+//! 3, no blind trust: no client's byte goes to an address that gossip or the cache named and that has not proven itself, or that is
+//! outside the allowed networks, nor to the agent's own listener, whatever source named it.
 
 use std::net::SocketAddr;
 
@@ -10,6 +10,9 @@ use crate::sim::log::UpstreamConn;
 use crate::sim::outcome::Judged;
 use crate::sim::run::Ran;
 use crate::sim::state::{Class, MachineId, Mode, Ms, State};
+
+/// What a client has sent when the allowed networks change is on its way.
+const UNDER_WAY: Ms = 50;
 
 /// Judges it.
 pub(super) fn judge(ran: &Ran) -> Judged {
@@ -30,6 +33,16 @@ pub(super) fn judge(ran: &Ran) -> Judged {
             continue;
         }
         docket.evaluated();
+        if ran
+            .history
+            .during(upstream.bytes.saturating_sub(UNDER_WAY), upstream.bytes)
+            .all(|state| !state.permits(n, upstream.to))
+        {
+            docket.broken(upstream.bytes, || {
+                format!("{} sent a client's bytes to {}, outside its allowed networks", ran.names[n], ran.name_of(upstream.to))
+            });
+            continue;
+        }
         let incarnation = state.sites.get(&upstream.to).map(|site| site.incarnation);
         let proven = incarnation.and_then(|incarnation| ran.log.proofs.get(&(run, upstream.to, incarnation)));
         if proven.is_some_and(|at| *at <= upstream.bytes) || excused(ran, upstream, run) {

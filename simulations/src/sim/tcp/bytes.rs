@@ -141,6 +141,9 @@ impl Core {
                 if let Some(waker) = end.reader.take() {
                     waker.wake();
                 }
+                if to == 0 {
+                    self.log.heard(self.now, id);
+                }
             }
             Piece::Fin if owner == Owner::Apiserver => {
                 self.apiserver_lost(id);
