@@ -60,7 +60,7 @@ const RESERVED: [(&[&str], &[&str], &str); 5] = [
 const DECIDES: [(&[&str], &[&str], &str); 3] = [
     (
         &["Upstream", "impl Spoil"],
-        &["simulations/src/sim/sabotage.rs", "simulations/src/sim/sabotage/stale.rs"],
+        &["simulations/src/sim/sabotage.rs", "simulations/src/sim/sabotage/resets.rs", "simulations/src/sim/sabotage/stale.rs"],
         "only a sabotage makes an upstream of its own, or stands between an agent and its engine",
     ),
     (
@@ -68,7 +68,9 @@ const DECIDES: [(&[&str], &[&str], &str); 3] = [
         &["Event", "Effect", "Engine::new"],
         &[
             "simulations/src/sim/sabotage.rs",
+            "simulations/src/sim/sabotage/resets.rs",
             "simulations/src/sim/sabotage/stale.rs",
+            "simulations/src/sim/sabotage/trusting.rs",
             "simulations/src/sim/sabotage/weak.rs",
             "simulations/src/sim/watched.rs",
             "simulations/src/sim/recorder.rs",
