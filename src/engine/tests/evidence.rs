@@ -467,3 +467,16 @@ fn an_apiserver_whose_handshake_comes_later_than_clients_wait_is_suspect_at_its_
     });
     assert!(late.count() >= 2);
 }
+
+#[test]
+fn a_late_answer_does_not_refute_what_lateness_raised() {
+    let mut world = World::quiet(3, 1);
+    world.site(apiserver(1), Site::Slow(ms(700)));
+    let since = world.now;
+    world.saw(apiserver(1), Saw::NoFirstByte { deadline: since + secs(1), hello_bytes: HELLO_BYTES });
+    world.run(secs(10));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect]);
+    world.site(apiserver(1), Site::Status(200));
+    world.run(secs(5));
+    assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect, Verdict::Ready]);
+}

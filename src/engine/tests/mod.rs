@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::endpoint::{Endpoint, NodeId, Source};
 use super::event::{
     AgentState, ApiserverState, CachedEndpoint, Configured, Effect, Event, Lack, MemberRecord, Notice, Observation, Outcome,
-    OwnReport, ProbeOrder, Probed, ResetReason, Reverified, Role, Saw, Verdict,
+    OwnReport, ProbeLimits, ProbeOrder, Probed, ResetReason, Reverified, Role, Saw, Verdict,
 };
 use super::{Engine, Explained, Identity, Moment, policy};
 

@@ -303,3 +303,17 @@ fn what_this_node_cannot_even_try_it_tries_no_faster_whatever_was_to_be_confirme
         }
     }
 }
+
+#[test]
+fn what_peers_measured_makes_no_first_probe_impatient() {
+    let mut world = World::worker(1);
+    for peer in ["a", "b", "c"] {
+        world.report(peer, apiserver(1), Verdict::Ready, Some(ms(1)));
+    }
+    world.record(1, &[apiserver(1)]);
+    world.site(apiserver(1), Site::Status(200));
+    world.run(secs(2));
+    let limits: Vec<ProbeLimits> = world.probes(apiserver(1), Moment::START).into_iter().map(|(_, order)| order.limits).collect();
+    assert_eq!(limits[0], ProbeLimits::of(policy::MAX_PROBE_PHASE), "its own path may be a long one");
+    assert!(limits[1].dial < policy::MAX_PROBE_PHASE, "once measured, it is known");
+}
