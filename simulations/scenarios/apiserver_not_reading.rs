@@ -1,6 +1,5 @@
 //! An apiserver does not read what is uploaded to it.
 
-use super::readyz_late::{one_or_all, with_exchanges};
 use crate::sim::plan::{Fault, Plan};
 use crate::sim::promises::{NOT_LATE, Promises};
 use crate::sim::run::Ran;
@@ -18,8 +17,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 pub(super) fn plan(cast: &Cast, lasts: Ms, whole: Ms) -> Plan {
-    let cluster = with_exchanges(cast, &[2, 3, 5]);
-    let of = one_or_all(cast, &cluster);
+    let cluster = cast.cluster_at_work(&[2, 3, 5]);
+    let of = cast.one_or_all(&cluster);
     let at = cast.moment("when", 12_000, 15_000);
     Plan { cluster, steps: Vec::new(), lasts: whole }.fault(at, lasts, Fault::Apiserver { of, mode: Mode::NotReading })
 }

@@ -1,6 +1,5 @@
 //! An apiserver has no descriptors left.
 
-use super::readyz_late::with_exchanges;
 use crate::sim::plan::{Fault, Plan, who};
 use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
@@ -18,7 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn plan(cast: &Cast) -> Plan {
-    let mut cluster = with_exchanges(cast, &[2, 3, 5]);
+    let mut cluster = cast.cluster_at_work(&[2, 3, 5]);
     // Behind a balancer each new connection may fall to it, which no one can tell beforehand.
     cluster.balancer = None;
     let of = who(cast.control_plane(&cluster, "who"));

@@ -1,6 +1,5 @@
 //! An apiserver's accept queue is full.
 
-use super::readyz_late::with_exchanges;
 use crate::sim::plan::{Fault, Plan, who};
 use crate::sim::promises::{NOT_LATE, Promises};
 use crate::sim::run::Ran;
@@ -18,7 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn plan(cast: &Cast) -> Plan {
-    let cluster = with_exchanges(cast, &[2, 3, 5]);
+    let cluster = cast.cluster_at_work(&[2, 3, 5]);
     let of = who(cast.control_plane(&cluster, "who"));
     let at = cast.moment("when", 12_000, 15_000);
     let lasts = cast.moment("for how long", 15_000, 30_000);

@@ -1,7 +1,6 @@
 //! What real API servers do, met through a load balancer.
 
 use super::balancer_refuses::{ONLY_IT, only_the_balancer};
-use super::readyz_late::{one_or_all, with_exchanges};
 use crate::sim::plan::{Cluster, Fault, Plan, who};
 use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
@@ -20,7 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn plan(cast: &Cast) -> Plan {
-    let mut cluster = with_exchanges(cast, &[2, 3, 5]);
+    let mut cluster = cast.cluster_at_work(&[2, 3, 5]);
     cluster.balancer = Some(0);
     only_the_balancer(cast, &mut cluster, ONLY_IT);
     let at = cast.moment("when", 20_000, 25_000);
@@ -33,7 +32,7 @@ fn plan(cast: &Cast) -> Plan {
 
 fn behind(cast: &Cast, cluster: &Cluster, lasts: Ms) -> (Fault, Ms) {
     let one = who(cast.control_plane(cluster, "who"));
-    let some = one_or_all(cast, cluster);
+    let some = cast.one_or_all(cluster);
     let does = |of, mode| (Fault::Apiserver { of, mode }, lasts);
     match cast.draw.number("what", 0, 5) {
         0 => does(some, Mode::LateReadyz(300, 4_000)),

@@ -1,6 +1,5 @@
 //! The cluster's CA is replaced in three steps.
 
-use super::readyz_late::with_exchanges;
 use crate::sim::plan::{Fault, Plan, who};
 use crate::sim::promises::{NOT_LATE, Promises};
 use crate::sim::run::Ran;
@@ -23,7 +22,7 @@ const APART: Ms = 20_000;
 const TAKES: Ms = 12_000;
 
 fn plan(cast: &Cast) -> Plan {
-    let cluster = with_exchanges(cast, &[1, 2, 3, 5]);
+    let cluster = cast.cluster_at_work(&[1, 2, 3, 5]);
     let planes = cluster.nodes.iter().filter(|node| node.control_plane).count();
     let begins = cast.moment("when", 10_000, 13_000);
     let mut plan = Plan { cluster, steps: Vec::new(), lasts: 85_000 }.step(begins, Fault::NextCa);

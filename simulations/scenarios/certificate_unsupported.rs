@@ -1,6 +1,5 @@
 //! An apiserver's certificate cannot be checked by this build.
 
-use super::readyz_late::{one_or_all, with_exchanges};
 use crate::sim::plan::{Fault, Plan};
 use crate::sim::promises::Promises;
 use crate::sim::run::Ran;
@@ -22,8 +21,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const MET: u64 = 2_500;
 
 fn plan(cast: &Cast) -> Plan {
-    let mut cluster = with_exchanges(cast, &[2, 3, 5]);
-    let of = one_or_all(cast, &cluster);
+    let mut cluster = cast.cluster_at_work(&[2, 3, 5]);
+    let of = cast.one_or_all(&cluster);
     if of.len() == 1 && of[0].ends_with('*') {
         cluster.balancer = Some(0);
     }

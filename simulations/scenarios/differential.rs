@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::readyz_late::with_exchanges;
 use crate::sim::plan::{Cluster, Fault, Plan, Step, who};
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
@@ -24,7 +23,7 @@ const FROM: Ms = 10_000;
 const TO: Ms = 75_000;
 
 fn plan(cast: &Cast) -> Plan {
-    let mut cluster = with_exchanges(cast, &[1, 2, 3, 5]);
+    let mut cluster = cast.cluster_at_work(&[1, 2, 3, 5]);
     cluster.twins = true;
     // Kubelets and fresh clients are other stories'.
     cluster.fresh_every = 2_000;

@@ -1,6 +1,5 @@
 //! etcd does not answer for a while.
 
-use super::readyz_late::with_exchanges;
 use crate::sim::plan::{Fault, Plan, who};
 use crate::sim::promises::{NOT_LATE, Promises};
 use crate::sim::run::Ran;
@@ -18,7 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn plan(cast: &Cast) -> Plan {
-    let cluster = with_exchanges(cast, &[1, 3, 5]);
+    let cluster = cast.cluster_at_work(&[1, 3, 5]);
     let at = cast.moment("when", 12_000, 15_000);
     let frozen = Fault::Apiserver { of: who("cp-*"), mode: Mode::EtcdFrozen };
     Plan { cluster, steps: Vec::new(), lasts: 65_000 }.fault(at, 25_000, frozen)

@@ -1,6 +1,6 @@
 //! `/readyz` takes its time, and nothing else does.
 
-use crate::sim::plan::{Cluster, Fault, Plan, Who, who};
+use crate::sim::plan::{Fault, Plan};
 use crate::sim::promises::{NOT_LATE, Promises};
 use crate::sim::run::Ran;
 use crate::sim::scenario::{Cast, Class, Scenario};
@@ -20,26 +20,12 @@ pub(super) const SCENARIO: Scenario = Scenario {
 const LATE: &[Mode] = &[Mode::LateReadyz(300, 4_000), Mode::LateReadyz(1_300, 1_300), Mode::LateReadyz(60_000, 60_000)];
 
 fn plan(cast: &Cast) -> Plan {
-    let cluster = with_exchanges(cast, &[2, 3, 5]);
-    let of = one_or_all(cast, &cluster);
+    let cluster = cast.cluster_at_work(&[2, 3, 5]);
+    let of = cast.one_or_all(&cluster);
     let mode = cast.draw.one_of("how late", LATE);
     let at = cast.moment("when", 12_000, 15_000);
     let lasts = cast.moment("for how long", 20_000, 35_000);
     Plan { cluster, steps: Vec::new(), lasts: 70_000 }.fault(at, lasts, Fault::Apiserver { of, mode })
-}
-
-/// A cluster whose clients have something under way, sometimes with a balancer, which is known by address or by name.
-pub(super) fn with_exchanges(cast: &Cast, planes: &[usize]) -> Cluster {
-    let mut cluster = cast.cluster(planes);
-    cluster.exchanges = true;
-    cluster.balancer = cast.draw.chance("there is a balancer", 0.5).then_some(0);
-    cluster.by_name = cast.draw.chance("it is known by name", 0.5);
-    cluster
-}
-
-/// One apiserver, or all.
-pub(super) fn one_or_all(cast: &Cast, cluster: &Cluster) -> Who {
-    if cast.draw.chance("all", 0.5) { who("cp-*") } else { who(cast.control_plane(cluster, "who")) }
 }
 
 fn holds(ran: &Ran) -> Vec<String> {

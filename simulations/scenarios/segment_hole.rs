@@ -1,6 +1,5 @@
 //! Long segments towards one apiserver vanish.
 
-use super::readyz_late::with_exchanges;
 use crate::sim::plan::{Fault, Plan, who};
 use crate::sim::promises::{NOT_LATE, Promises};
 use crate::sim::run::Ran;
@@ -18,7 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 fn plan(cast: &Cast) -> Plan {
-    let cluster = with_exchanges(cast, &[2, 3, 5]);
+    let cluster = cast.cluster_at_work(&[2, 3, 5]);
     let of = cast.control_plane(&cluster, "who");
     let others = Plan { cluster: cluster.clone(), steps: Vec::new(), lasts: 0 }.names();
     let from = others.into_iter().filter(|name| *name != of).collect();

@@ -1,7 +1,7 @@
 //! A scenario: a story told once, played with any seed.
 
 use super::draw::Draw;
-use super::plan::{Cluster, Node, Plan, Who};
+use super::plan::{Cluster, Node, Plan, Who, who};
 use super::run::Ran;
 use super::state::Ms;
 
@@ -91,6 +91,13 @@ impl Cast {
         self.cluster_of(control_planes, all - control_planes)
     }
 
+    /// Such a cluster whose clients have something under way, sometimes with a balancer, which is known by address or by name.
+    pub fn cluster_at_work(&self, planes: &[usize]) -> Cluster {
+        let balancer = self.draw.chance("there is a balancer", 0.5).then_some(0);
+        let by_name = self.draw.chance("it is known by name", 0.5);
+        Cluster { exchanges: true, balancer, by_name, ..self.cluster(planes) }
+    }
+
     /// A cluster of so many, in one to three zones.
     pub fn cluster_of(&self, control_planes: usize, workers: usize) -> Cluster {
         self.zoned(control_planes, workers, self.count("zones", 1, 3))
@@ -133,6 +140,11 @@ impl Cast {
     pub fn control_plane(&self, cluster: &Cluster, name: &str) -> String {
         let count = cluster.nodes.iter().filter(|node| node.control_plane).count();
         format!("cp-{}", self.draw.number(name, 1, count.max(1) as u64))
+    }
+
+    /// One of the control planes, or all.
+    pub fn one_or_all(&self, cluster: &Cluster) -> Who {
+        if self.draw.chance("all", 0.5) { who("cp-*") } else { who(self.control_plane(cluster, "who")) }
     }
 
     /// The name of one of the workers.
