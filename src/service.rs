@@ -105,6 +105,8 @@ pub struct Inherited {
     pub tcp: Vec<(Option<String>, TcpListener)>,
     /// Datagram sockets.
     pub udp: Vec<(Option<String>, UdpSocket)>,
+    /// What of them is of no use, for whoever has a log by then.
+    pub warnings: Vec<String>,
 }
 
 /// Takes the sockets that were passed to this very process (`LISTEN_PID`). All are non-blocking and closed on exec.
@@ -122,7 +124,7 @@ pub fn inherited() -> Inherited {
     for place in 0..passed.len() {
         let name = names.get(place).filter(|name| !name.is_empty() && *name != "unknown").cloned();
         if let Err(error) = inherited.take(&mut passed, place, name) {
-            tracing::warn!(place, %error, "an inherited descriptor is of no use");
+            inherited.warnings.push(format!("inherited descriptor {place} is of no use: {error}"));
         }
     }
     inherited
@@ -147,6 +149,17 @@ impl Inherited {
     /// Takes out a listener: one of this name, else a nameless one bound to one of these addresses.
     pub fn take_tcp(&mut self, name: &str, addrs: &[SocketAddr]) -> Vec<TcpListener> {
         take(&mut self.tcp, name, addrs, TcpListener::local_addr)
+    }
+
+    /// Takes out those that nobody has taken: what each is.
+    pub fn take_rest(&mut self) -> Vec<String> {
+        let what = |kind: &str, name: Option<String>, addr: io::Result<SocketAddr>| {
+            let addr = addr.map_or_else(|error| error.to_string(), |addr| addr.to_string());
+            format!("{kind} {addr}{}", name.map_or_else(String::new, |name| format!(" ({name})")))
+        };
+        let tcp = self.tcp.drain(..).map(|(name, socket)| what("listening socket", name, socket.local_addr()));
+        let udp = self.udp.drain(..).map(|(name, socket)| what("datagram socket", name, socket.local_addr()));
+        tcp.chain(udp).collect()
     }
 
     /// Takes out a datagram socket, as [`Inherited::take_tcp`] does.

@@ -82,6 +82,11 @@ pub async fn run(
         clock,
     };
     let (sockets, gossip) = bind(&config, &world, keyring, &mut inherited).await?;
+    for socket in inherited.take_rest() {
+        warn!(
+            "an inherited {socket} is none that the configuration names: it is closed. Name it by FileDescriptorName=, or listen there"
+        );
+    }
     let most = most_connections(config.max_connections, descriptors);
     let agent = Agent::start(config, &world, sockets, most, within).map_err(machine)?;
     agent.trust(CaStatus::of(&prober.trust()), None).await;
@@ -197,8 +202,8 @@ impl Process<'_> {
                 let fingerprint = reload.config.fingerprint(&**files).await;
                 files.thaw().await;
                 followed.failed = None;
-                let (ca, named) = (CaStatus::of(&trust), !reload.config.unnamed());
-                let worth = self.prober.replace(trust).await;
+                let named = !reload.config.unnamed();
+                let (ca, worth) = (CaStatus::of(&trust), self.prober.replace(trust).await);
                 self.agent.reload(reload.config, keyring.clone()).await;
                 self.agent.trust(ca, worth).await;
                 self.remember_ca().await;
@@ -214,12 +219,28 @@ impl Process<'_> {
                 if changed || followed.failed.as_ref() != Some(&reason) {
                     // Counted first: a reader of the log may ask for the count at once.
                     self.agent.reload_failed(reason.clone());
-                    error!(reason, "reload failed: everything stays as it was, and it is tried again and again");
+                    error!(reason, "reload failed: everything stays as it was but for the CA, and it is tried again and again");
                     followed.failed = Some(reason);
                 }
+                self.follow_ca(&before, files).await;
                 before.fingerprint(&**files).await
             }
         }
+    }
+
+    /// Whatever else is wrong, a CA that is replaced is followed: without the new one nobody would be believed in the end.
+    async fn follow_ca(&self, config: &Config, files: &Arc<Snapshot>) {
+        let before = self.prober.trust();
+        // What is wrong with the CA itself was told with the reload.
+        let Ok(trust) = before.with_ca(&**files, config).await else { return };
+        let ca = CaStatus::of(&trust);
+        if trust.believes_as(&before) && ca == CaStatus::of(&before) {
+            return;
+        }
+        info!("the CA was loaded again, for all that the reload failed");
+        let worth = self.prober.replace(trust).await;
+        self.agent.trust(ca, worth).await;
+        self.remember_ca().await;
     }
 
     async fn remember_ca(&self) {

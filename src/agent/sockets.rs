@@ -30,7 +30,15 @@ pub(super) async fn proxy(
     let wanted: Vec<SocketAddr> = config.listen.iter().map(|listen| listen.addr).collect();
     let handed = inherited.take_tcp("proxy", &wanted);
     if !handed.is_empty() {
-        return handed.into_iter().map(|listener| adopt(listener, wanted[0], PROXY)).collect();
+        let there: Vec<SocketAddr> = handed.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let mut listeners =
+            handed.into_iter().map(|listener| adopt(listener, wanted[0], PROXY)).collect::<Result<Vec<_>, _>>()?;
+        // What a person has written down as well, and no socket stands for.
+        let covers = |listen: &Listen| there.iter().any(|there| stands_for(*there, listen.addr));
+        for listen in config.listen.iter().filter(|listen| listen.written && !covers(listen)) {
+            listeners.extend(bind(world, *listen, PROXY).await?);
+        }
+        return Ok(listeners);
     }
     let mut listeners = Vec::new();
     for listen in &config.listen {
@@ -42,6 +50,13 @@ pub(super) async fn proxy(
         }
         _ => Ok(listeners),
     }
+}
+
+/// Whether a socket at this address accepts what is sent to that one.
+fn stands_for(socket: SocketAddr, addr: SocketAddr) -> bool {
+    let (here, there) = (socket.ip().to_canonical(), addr.ip().to_canonical());
+    let any = here.is_unspecified() && (here.is_ipv6() || there.is_ipv4());
+    socket.port() == addr.port() && (here == there || any)
 }
 
 /// The admin listener.

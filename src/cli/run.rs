@@ -68,9 +68,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 async fn serve(sources: &Sources, inherited: Inherited, record: Option<&Path>, log: &'static Log) -> Result<(), Failure> {
+    // A log, a record or a cache that may grow no further is an error of its writer. Unheard, the signal ends the process.
+    let _too_large = signal(SignalKind::from_raw(libc::SIGXFSZ)).context("cannot hear signals")?;
     let (loaded, files) = load_once_it_is_there(sources, log).await?;
     logging::start(&loaded.config, log)?;
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&inherited.warnings) {
         tracing::warn!("{warning}");
     }
     let recording = match record {

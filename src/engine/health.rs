@@ -268,10 +268,12 @@ impl Health {
         self.doubt.take_if(|doubt| doubt.refuted_by(probe));
         self.last_answer = Some(now);
         let gap = self.recovery_gap();
-        if let State::Down { first_success, .. } = &mut self.state
+        if let State::Down { first_success, run } = &mut self.state
             && !one_is_enough
             && probe.at < *first_success.get_or_insert(now) + gap
         {
+            // Only hangs in a row are a hang.
+            run.hang = None;
             self.reason = "answers again, to be confirmed".into();
             return;
         }
@@ -445,9 +447,11 @@ impl Health {
         self.run().filter(|run| run.hang.is_some()).map(|run| run.noticed)
     }
 
-    /// It has been silent for a short time: its last probe got no answer, or none to its hello, and a balancer may still choose it.
-    pub(crate) fn silent_lately(&self, now: Moment) -> bool {
-        self.run().is_some_and(|run| run.last.trouble == Trouble::Silent && now.since(run.first_sent) < BALANCER_NOTICES)
+    /// Its last probe got no answer, or none to its hello, and a balancer may still choose it: an address that answers no dial is noticed
+    /// in a while, and a process that hangs behind one that does perhaps never.
+    pub(crate) fn may_still_be_chosen(&self, now: Moment) -> bool {
+        let lately = |run: &FailureRun| now.since(run.first_sent) < BALANCER_NOTICES;
+        self.run().is_some_and(|run| run.last.trouble == Trouble::Silent && (run.hang.is_some() || lately(run)))
     }
 
     /// From when on connections to a hung process may be reset, if at all. A reset is ordered once for each failed probe, some time

@@ -273,7 +273,7 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         let Some(probe) = known.schedule.ended(probed.id) else { return };
         let counts = self.note_reach(probed.endpoint, &probed.outcome);
-        let explained = self.an_apiserver_is_silent();
+        let explained = self.another_explains_a_hang_of(probed.endpoint);
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         known.note_verified(&probed.outcome);
         let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
@@ -344,7 +344,7 @@ impl Engine {
 
     /// What the outcome of a probe makes of the next one.
     fn reschedule(&mut self, endpoint: Endpoint) {
-        let elsewhere = self.last_answer_elsewhere(endpoint);
+        let elsewhere = self.last_answer_elsewhere(endpoint, |_| true);
         let now = self.now;
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
         let health = &known.health;
@@ -364,8 +364,8 @@ impl Engine {
         }
     }
 
-    fn last_answer_elsewhere(&self, endpoint: Endpoint) -> Option<Moment> {
-        let others = self.endpoints.values().filter(|known| known.endpoint != endpoint);
+    fn last_answer_elsewhere(&self, endpoint: Endpoint, counts: impl Fn(&Known) -> bool) -> Option<Moment> {
+        let others = self.endpoints.values().filter(|known| known.endpoint != endpoint && counts(known));
         others.filter_map(|known| known.health.last_answer()).max()
     }
 

@@ -88,24 +88,25 @@ impl Engine {
         }
     }
 
-    /// Whether an apiserver that is known by its own address hangs or is silent, since lately. A balancer may have chosen that one for each of its
-    /// probes, so they do not show that it hangs itself: its connections to the others are as good as ever.
-    pub(super) fn an_apiserver_is_silent(&self) -> bool {
-        self.endpoints.values().any(|known| !known.may_be_a_balancer() && known.health.silent_lately(self.now))
+    /// Whether another endpoint hangs or is silent. A balancer may have chosen that one, or what stands behind it, for each of its probes, so
+    /// they do not show that it hangs itself: its connections to the others are as good as ever.
+    pub(super) fn another_explains_a_hang_of(&self, balancer: Endpoint) -> bool {
+        let mut others = self.endpoints.values().filter(|known| known.endpoint != balancer);
+        others.any(|known| known.health.may_still_be_chosen(self.now))
     }
 
     /// Resets what is silent on connections to a process that hangs, while another apiserver answers: if none does, this node is
-    /// the suspect.
+    /// the suspect. Of a balancer's another address of the same one may have answered: there it is one that is known by its own address.
     fn reset_the_hung(&mut self, effects: &mut Vec<Effect>) {
         let hung: Vec<Endpoint> =
             self.endpoints.values().filter(|known| known.resets_at().is_some()).map(|it| it.endpoint).collect();
         for endpoint in hung {
-            let elsewhere = self.last_answer_elsewhere(endpoint);
+            let balancer = self.endpoints.get(&endpoint).is_some_and(|known| known.may_be_a_balancer());
+            let elsewhere = self.last_answer_elsewhere(endpoint, |other| !balancer || !other.may_be_a_balancer());
             let Some(known) = self.endpoints.get_mut(&endpoint) else { continue };
             if elsewhere <= known.health.hung_since() {
                 continue;
             }
-            let balancer = known.may_be_a_balancer();
             let silent_since = known.health.order_reset(self.now, balancer);
             if silent_since.is_some() {
                 effects.push(Effect::Reset { endpoint, reason: ResetReason::Hung, silent_since, over: RESET_SPREAD });

@@ -16,8 +16,10 @@ use crate::world::{Family, Lookup};
 
 /// After a failure the name is asked for again after this ...
 const RETRY_LEAST: Duration = Duration::from_secs(1);
-/// ... doubled with each further failure up to this, or to the TTL of the other family's answer.
+/// ... doubled with each further failure up to this, or to the TTL of the other family's answer ...
 const RETRY_MOST: Duration = Duration::from_secs(30);
+/// ... but while it has no address at all only up to this: it may be all that this node could connect to.
+const RETRY_WITHOUT: Duration = Duration::from_secs(2);
 /// A resolver that says less is not asked more often.
 const TTL_LEAST: Duration = Duration::from_secs(1);
 /// An address that answers leave out stays for so long ...
@@ -119,7 +121,11 @@ impl Known {
         for family in recovered {
             tracing::info!(name, family, addrs = ?self.addrs(), "the name resolves again");
         }
-        let most = ttl.map_or(RETRY_MOST, |ttl| ttl.max(TTL_LEAST));
+        let most = match ttl {
+            Some(ttl) => ttl.max(TTL_LEAST),
+            None if self.addrs().is_empty() => RETRY_WITHOUT,
+            None => RETRY_MOST,
+        };
         self.due = Some(Instant::now() + retry.unwrap_or(most).min(most));
         failures
     }

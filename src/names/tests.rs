@@ -113,6 +113,15 @@ async fn the_last_good_answer_is_kept_while_dns_fails_and_the_retries_back_off()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_has_no_address_yet_is_asked_for_each_2_s() {
+    let script = Script::of([]);
+    let (_targets, watched) = watch::channel(vec![named("api")]);
+    let _names = Names::start(script.clone(), watched);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(script.asked_after()[..6], [0, 1, 3, 5, 7, 9]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_resolver_that_hangs_holds_up_neither_the_start_nor_the_other_names() {
     let script = Script::of([Answer::Hangs, Answer::Is(&["10.0.0.2"], 600), Answer::Is(&["10.0.0.1"], 600)]);
     let (_targets, watched) = watch::channel(vec![named("a"), named("b")]);

@@ -24,8 +24,18 @@ pub(super) const NOT_VERIFIED: [SignatureScheme; 4] = [
 ];
 
 /// The algorithm for want of which a chain or a handshake could not be verified; [`None`] if it was verified and is wrong.
-/// `certificates`: all that may take part, the authorities too.
-pub(super) fn unsupported<'c>(error: &Error, certificates: impl Iterator<Item = &'c CertificateDer<'c>>) -> Option<String> {
+/// `shown`: what takes part of the server's, its own first; `authorities`: all that may vouch for it, or none where that was judged before.
+pub(super) fn unsupported<'c>(
+    error: &Error,
+    shown: impl Iterator<Item = &'c CertificateDer<'c>>,
+    authorities: &[CertificateDer<'_>],
+) -> Option<String> {
+    let shown: Vec<&CertificateDer<'_>> = shown.collect();
+    if let Error::InvalidCertificate(error) = error
+        && let Some(unknown) = form(error, &shown, authorities)
+    {
+        return Some(unknown);
+    }
     #[expect(deprecated, reason = "what the verification of signatures still returns")]
     let Error::InvalidCertificate(
         kind @ (CertificateError::UnsupportedSignatureAlgorithm
@@ -36,13 +46,58 @@ pub(super) fn unsupported<'c>(error: &Error, certificates: impl Iterator<Item = 
     else {
         return None;
     };
-    let all: Vec<&CertificateDer<'_>> = certificates.collect();
-    let named = all.iter().find_map(|certificate| of_certificate(certificate));
+    let named = shown.iter().copied().chain(authorities).find_map(of_certificate);
     match kind {
         // With a key that is too short or too long no signature is right.
         CertificateError::BadSignature => named,
-        _ => named.or_else(|| signature(all.first()?)).or_else(|| Some("an unknown algorithm".to_owned())),
+        _ => named.or_else(|| signature(shown.first()?)).or_else(|| Some("an unknown algorithm".to_owned())),
     }
+}
+
+/// What of a certificate's form the TLS library refuses to look at, and other clients accept.
+fn form(error: &CertificateError, shown: &[&CertificateDer<'_>], authorities: &[CertificateDer<'_>]) -> Option<String> {
+    if !authorities.is_empty() && !name_their_issuer(shown, authorities) {
+        return None;
+    }
+    match error {
+        CertificateError::Other(other) => match other.to_string().as_str() {
+            "UnsupportedCriticalExtension" => {
+                let oid = shown.iter().find_map(|certificate| critical(certificate));
+                Some(oid.map_or_else(|| "a critical extension".to_owned(), |oid| format!("the critical extension {oid}")))
+            }
+            "CaUsedAsEndEntity" => Some("a server's certificate that may sign others (CA:TRUE)".to_owned()),
+            _ => None,
+        },
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            let (_, own) = X509Certificate::from_der(shown.first()?).ok()?;
+            let any = own.extended_key_usage().is_ok_and(|usage| usage.is_some_and(|usage| usage.value.any));
+            any.then(|| "the purpose \"any\" (anyExtendedKeyUsage)".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Whether one of those that were shown names one of the authorities as its issuer, and is not that one itself.
+fn name_their_issuer(shown: &[&CertificateDer<'_>], authorities: &[CertificateDer<'_>]) -> bool {
+    let subjects: Vec<Vec<u8>> = authorities.iter().filter_map(|one| Some(named(one)?.1)).collect();
+    let theirs = |(issuer, subject): (Vec<u8>, Vec<u8>)| issuer != subject && subjects.contains(&issuer);
+    shown.iter().filter_map(|one| named(one)).any(theirs)
+}
+
+/// A certificate's issuer and subject.
+fn named(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some((certificate.issuer().as_raw().to_vec(), certificate.subject().as_raw().to_vec()))
+}
+
+/// The first critical extension of a certificate that the TLS library does not know.
+fn critical(certificate: &CertificateDer<'_>) -> Option<String> {
+    // Key usage, subject alternative name, basic constraints, name constraints, extended key usage.
+    const KNOWN: [&str; 5] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.37"];
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let unknown =
+        certificate.extensions().iter().filter(|extension| extension.critical).map(|extension| extension.oid.to_id_string());
+    unknown.into_iter().find(|oid| !KNOWN.contains(&oid.as_str()))
 }
 
 /// What of a certificate cannot be verified, if something cannot.

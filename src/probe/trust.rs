@@ -29,6 +29,7 @@ const TOKEN_BYTES: usize = 16 << 10;
 const TOKEN_WAIT: Duration = Duration::from_millis(200);
 
 /// Whom a probe believes (the CA and the name), and how it introduces itself (client certificate or token).
+#[derive(Clone)]
 pub struct Trust {
     tls: ClientConfig,
     authority: Authority,
@@ -36,7 +37,7 @@ pub struct Trust {
     problem: Option<String>,
     provider: Arc<CryptoProvider>,
     server_name: ServerName<'static>,
-    token: Option<Token>,
+    token: Option<Arc<Token>>,
     wall: Arc<dyn WallClock>,
 }
 
@@ -118,10 +119,19 @@ impl Trust {
             Some(ProbeCredentials::Token(_)) if matches!(authority, Authority::Anybody) => {
                 return Err(TrustError::TokenWithoutCa);
             }
-            Some(ProbeCredentials::Token(path)) => Some(Token::load(store, path).await?),
+            Some(ProbeCredentials::Token(path)) => Some(Arc::new(Token::load(store, path).await?)),
             _ => None,
         };
         Ok(Trust { tls, authority, problem, provider, server_name, token, wall })
+    }
+
+    /// The same with the CA as its file is now, however it stands with the other files.
+    ///
+    /// # Errors
+    /// A file that is readable and wrong.
+    pub async fn with_ca(&self, store: &dyn Store, config: &Config) -> Result<Trust, TrustError> {
+        let (authority, problem) = authority(store, config, &self.provider, Before::Believed(self)).await?;
+        Ok(Trust { authority, problem, ..self.clone() })
     }
 
     /// Whether certificates are verified against a CA.
@@ -164,7 +174,7 @@ impl Trust {
     }
 
     /// Whether another one believes the same authorities and the same name, so that nothing has to be verified again.
-    pub(super) fn believes_as(&self, other: &Trust) -> bool {
+    pub fn believes_as(&self, other: &Trust) -> bool {
         let same = match (&self.authority, &other.authority) {
             (Authority::Anybody, Authority::Anybody) | (Authority::Missing(_), Authority::Missing(_)) => true,
             (Authority::Known(one), Authority::Known(another)) => one.certificates == another.certificates,
@@ -244,7 +254,7 @@ fn authorities(path: &Path, pem: &[u8], provider: &Arc<CryptoProvider>) -> Resul
     let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|error| malformed(CA, path, &error))?;
-    Ok(Authorities { chain, certificates })
+    Ok(Authorities { chain, certificates, provider: provider.clone() })
 }
 
 async fn read_identity(

@@ -13,7 +13,7 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::algorithms;
@@ -38,6 +38,34 @@ pub(super) enum Authority {
 pub(super) struct Authorities {
     pub(super) chain: Arc<WebPkiServerVerifier>,
     pub(super) certificates: Vec<CertificateDer<'static>>,
+    pub(super) provider: Arc<CryptoProvider>,
+}
+
+impl Authorities {
+    /// Those that are within their validity, which the TLS library does not look at; [`None`]: all are.
+    fn in_time(&self, now: UnixTime) -> Option<Vec<&CertificateDer<'static>>> {
+        let covers = |certificate: &&CertificateDer<'static>| validity(certificate).is_none_or(|validity| validity.covers(now));
+        let those: Vec<_> = self.certificates.iter().filter(covers).collect();
+        (those.len() < self.certificates.len()).then_some(those)
+    }
+
+    /// Whether one of those that are within their validity vouches for it, now.
+    fn vouches_in_time(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> bool {
+        let Some(those) = self.in_time(now) else { return true };
+        if those.contains(&end_entity) {
+            return true;
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(those.into_iter().cloned());
+        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build();
+        chain.is_ok_and(|chain| chain.verify_server_cert(end_entity, intermediates, server_name, &[], now).is_ok())
+    }
 }
 
 /// The certificates that a server has shown, its own first.
@@ -102,7 +130,7 @@ impl Verifier {
             Ok(_) => None,
             // Only a key that cannot be checked excuses a signature that cannot.
             Err(_) if algorithms::NOT_VERIFIED.contains(&dss.scheme) => algorithms::of_key_in(cert),
-            Err(error) => algorithms::unsupported(error, std::iter::once(cert)),
+            Err(error) => algorithms::unsupported(error, std::iter::once(cert), &[]),
         };
         let Some(name) = unsupported else { return verified };
         self.seen.sight().lack.get_or_insert(Lack::Algorithm(name));
@@ -186,9 +214,13 @@ pub(super) fn judge(
         true => verify_itself(end_entity, server_name, time),
         false => authorities.chain.verify_server_cert(end_entity, intermediates, server_name, &[], time).map(drop),
     };
-    verify_but_for_validity(at, now, own.as_ref(), intermediates).map(|expired| Judged::Right { expired }).or_else(|error| {
-        let all = std::iter::once(end_entity).chain(intermediates).chain(&authorities.certificates);
-        algorithms::unsupported(&error, all).map(|name| Judged::Unverified(Lack::Algorithm(name))).ok_or(error)
+    let right =
+        |expired| Judged::Right { expired: expired || !authorities.vouches_in_time(end_entity, intermediates, server_name, now) };
+    verify_but_for_validity(at, now, own.as_ref(), intermediates).map(right).or_else(|error| {
+        let shown = std::iter::once(end_entity).chain(intermediates);
+        algorithms::unsupported(&error, shown, &authorities.certificates)
+            .map(|name| Judged::Unverified(Lack::Algorithm(name)))
+            .ok_or(error)
     })
 }
 

@@ -85,6 +85,16 @@ async fn a_log_on_a_full_disk_costs_its_lines_alone() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_log_that_may_grow_no_further_costs_its_lines_alone() -> Result<()> {
+    let rig = Rig::new().await?;
+    let log = rig.dir().join("limited.log");
+    // In units of 512 or 1,024 bytes, whichever the shell has.
+    let (apiservers, agent) = scene(&rig, &format!("ulimit -f 1; exec 2>>{}", log.display())).await?;
+    tells_what_is_lost(&agent, "File too large").await?;
+    is_unimpressed(&rig, agent, apiservers).await
+}
+
+#[tokio::test]
 async fn a_log_that_is_closed_at_the_start_changes_nothing() -> Result<()> {
     let rig = Rig::new().await?;
     let (apiservers, agent) = scene(&rig, "exec 2>&-").await?;

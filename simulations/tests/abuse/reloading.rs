@@ -202,6 +202,22 @@ async fn a_reload_that_failed_is_tried_again_until_it_is_good() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_ca_is_followed_though_something_else_is_wrong() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    let dir = scene.rig.dir().to_owned();
+    std::fs::set_permissions(dir.join("keyring"), std::fs::Permissions::from_mode(0o644))?;
+    scene.reload(FAILED).await?;
+    // The one before stays in the file: what was verified stays so.
+    let before = std::fs::read_to_string(dir.join("trusted.crt"))?;
+    let next = Ca::create(&dir, "next")?;
+    std::fs::write(dir.join("trusted.crt"), before + &std::fs::read_to_string(next.certificate())?)?;
+    until("it is read", START, async || !scene.agent.logged(&["CA was loaded again"]).is_empty()).await?;
+    ensure!(scene.agent.logged(&[RELOADED]).is_empty(), "the rest is not");
+    scene.agent.becomes(scene.rig.endpoint(11), "ready", SOON).await?;
+    scene.nothing_was_dropped().await
+}
+
+#[tokio::test]
 async fn a_setting_that_needs_a_restart_is_named_and_keeps_what_it_had() -> Result<()> {
     let mut scene = Scene::new().await?;
     let text = text(&scene.rig, &[11], "max-connections: 7\napiserver: [\"10.0.0.1:6443\"]\n");

@@ -79,6 +79,27 @@ async fn an_agent_that_hangs_does_not_tell_the_watchdog_that_it_is_alive() -> Re
     Ok(())
 }
 
+/// Passes one socket that nothing names.
+const PASS_ANOTHER: &str = r#"exec 3>&1 >/dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=other.socket; exec "$@""#;
+
+#[tokio::test]
+async fn a_socket_that_is_handed_over_and_that_nothing_names_is_told_and_closed() -> Result<()> {
+    let rig = Rig::new().await?;
+    let socket = TcpListener::bind(rig.subnet.at(33, 0))?;
+    let addr = socket.local_addr()?;
+    let log = rig.dir().join("log");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(PASS_ANOTHER).arg("sh").arg(program()).args(rig.agent().endpoint(11).args());
+    command.stdin(Stdio::piped()).stdout(OwnedFd::from(socket)).stderr(std::fs::File::create(&log)?);
+    let _agent = Ends(command.process_group(0).spawn()?);
+    let logged =
+        async || std::fs::read_to_string(&log).is_ok_and(|log| log.contains(&format!("inherited listening socket {addr}")));
+    until("it says so", START, logged).await.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+    let refused = async || std::net::TcpStream::connect(addr).is_err();
+    until("nobody waits there for ever", START, refused).await?;
+    Ok(())
+}
+
 /// Passes standard output on as descriptor 3 and standard error as 4, as systemd would pass two sockets.
 const PASS_SOCKETS: &str = r#"log="$0"; exec 3>&1 4>&2 >>"$log" 2>&1
 export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=admin:proxy; exec "$@""#;

@@ -311,3 +311,59 @@ fn behind_a_balancer_two_hung_probes_in_a_row_may_have_met_one_apiserver_of_seve
         assert_eq!(!world.resets(balancer, fault).is_empty(), resets, "{hung} and one more in a row");
     }
 }
+
+#[test]
+fn an_answer_between_two_hangs_of_a_balancer_begins_the_count_anew() {
+    let (mut world, balancer) = World::busy(3, 1).with_balancer();
+    let fault = world.now;
+    for _ in 0..20 {
+        world.site(balancer, Site::Hung);
+        let from = world.now;
+        let failed = |world: &World| {
+            let hangs = world.told.iter().filter(|(when, event)| {
+                *when >= from
+                    && matches!(event, Event::Probed(probed) if probed.endpoint == balancer
+                        && matches!(probed.outcome, Outcome::HandshakeTimedOut { .. }))
+            });
+            hangs.count() >= 1
+        };
+        world.run_until(secs(60), failed);
+        world.site(balancer, Site::Status(200));
+        let from = world.now;
+        world.run_until(secs(60), |world| !world.probes(balancer, from).is_empty());
+        world.run(RTT);
+    }
+    world.run(secs(20));
+    assert!(world.resets(balancer, fault).is_empty(), "never were three in a row");
+}
+
+#[test]
+fn an_apiserver_that_has_hung_for_long_explains_a_hang_of_a_balancer_that_never_notices() {
+    let (mut world, balancer) = World::busy(3, 1).with_balancer();
+    world.site(apiserver(1), Site::Hung);
+    world.run(policy::BALANCER_NOTICES + secs(60));
+    let fault = world.now;
+    world.site(balancer, Site::Hung);
+    world.run(secs(60));
+    assert!(world.resets(balancer, fault).is_empty());
+}
+
+#[test]
+fn that_another_address_of_the_same_name_answers_shows_no_hang_of_this_one() {
+    let mut world = World::worker(1);
+    let by_name = |n: u8| Configured { by_name: true, ..configured(apiserver(n), Source::Static) };
+    world.tell(Event::Configured(vec![by_name(1), by_name(2)]));
+    for n in 1..=2 {
+        world.site(apiserver(n), Site::Status(200));
+        world.tell(Event::Connections { endpoint: apiserver(n), open: 10 });
+    }
+    world.run(secs(20));
+    let fault = world.now;
+    world.site(apiserver(1), Site::Hung);
+    world.run(secs(60));
+    assert!(world.resets(apiserver(1), fault).is_empty(), "behind each of them may stand the same apiservers");
+    world.site(apiserver(3), Site::Status(200));
+    world.record(3, &[apiserver(3)]);
+    world.run(secs(60));
+    assert!(!world.resets(apiserver(1), fault).is_empty(), "one that is known by its own address does");
+}

@@ -14,6 +14,7 @@ use rcgen::{
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -67,7 +68,12 @@ impl Authority {
 
     /// An authority of this name.
     pub(super) fn named(name: &str) -> Authority {
-        let mut params = Authority::params(Years(2020, 2040));
+        Authority::of_years(name, Years(2020, 2040))
+    }
+
+    /// One of this name that is valid between these years.
+    pub(super) fn of_years(name: &str, years: Years) -> Authority {
+        let mut params = Authority::params(years);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -99,6 +105,13 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let own = params.signed_by(&key, &self.0).unwrap().der().clone();
         Identity { chain: vec![own, self.0.der().clone()], key }
+    }
+
+    /// A server's certificate with something about it that this sets.
+    pub(super) fn server_with(&self, set: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = params(&["kubernetes"], VALID);
+        set(&mut params);
+        self.sign(params)
     }
 
     pub(super) fn client(&self) -> (String, String) {
@@ -137,7 +150,10 @@ impl Identity {
 
     pub(super) fn tls(&self) -> ServerConfig {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        builder().with_no_client_auth().with_single_cert(self.chain.clone(), key).unwrap()
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        // Unseen: the server need not understand it.
+        let key = CertifiedKey::new(self.chain.clone(), key);
+        builder().with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
     }
 
     pub(super) fn tls_asking(&self, clients: &Authority) -> ServerConfig {

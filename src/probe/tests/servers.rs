@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
-use rcgen::CertificateParams;
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa};
 use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 use super::bench::*;
 use crate::engine::event::ProbeLimits;
-use crate::engine::event::{Outcome, ProbeOrder};
+use crate::engine::event::{Lack, Outcome, ProbeOrder};
 use crate::engine::policy;
 use crate::world::Prober as _;
 
@@ -123,6 +123,47 @@ async fn a_certificate_that_signed_itself_is_right_where_it_is_what_is_trusted()
     assert!(matches!(trusting(&elsewhere).outcome(server.endpoint).await, Outcome::WrongName(_)));
 }
 
+/// What makes a certificate one of that form.
+type Form = fn(&mut CertificateParams);
+
+/// The TLS library refuses such certificates unseen; other clients take them. That is no proof of a stranger.
+#[tokio::test]
+async fn a_certificate_of_a_form_that_the_library_does_not_know_is_unverified_and_a_strangers_is_not() {
+    let critical = |params: &mut CertificateParams| {
+        let mut extension = CustomExtension::from_oid_content(&[2, 5, 29, 36], vec![0x30, 0x03, 0x80, 0x01, 0x00]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+    };
+    let signs = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let any = |params: &mut CertificateParams| params.extended_key_usages.push(ExtendedKeyUsagePurpose::Any);
+    let forms: [(Form, &str); 3] = [(critical, "2.5.29.36"), (signs, "CA:TRUE"), (any, "anyExtendedKeyUsage")];
+    let ours = Authority::new();
+    let bench = Bench::with_ca(&ours).with_token("secret");
+    for (set, what) in forms {
+        let server = Server::tls(ours.server_with(set).tls(), Does::Answers(status(200))).await;
+        let outcome = bench.outcome(server.endpoint).await;
+        let Outcome::Unverified { code: 200, lack: Lack::Algorithm(named) } = &outcome else { panic!("{what}: {outcome:?}") };
+        assert!(named.contains(what), "{named}");
+        assert!(!server.requests()[0].contains("authorization"), "{what}: no token");
+        let stranger = Server::tls(Authority::named("another").server_with(set).tls(), Does::Answers(status(200))).await;
+        let outcome = bench.outcome(stranger.endpoint).await;
+        assert!(matches!(outcome, Outcome::Untrusted(_)), "{what}: {outcome:?}");
+    }
+}
+
+/// The TLS library does not look at the validity of what is trusted; other clients do.
+#[tokio::test]
+async fn what_an_authority_signed_that_has_ended_is_expired_unless_one_in_force_vouches_for_it() {
+    let (old, new) = (Authority::of_years("kubernetes", Years(2010, 2020)), Authority::new());
+    let mut bench = Bench::without_ca().with_token("secret");
+    bench.config.ca = Some(bench.file("ca.crt", old.pem() + &new.pem()));
+    for (authority, expired) in [(&old, true), (&new, false)] {
+        let server = Server::tls(authority.server(&["kubernetes"], VALID).tls(), Does::Answers(status(200))).await;
+        assert_eq!(bench.outcome(server.endpoint).await, Outcome::Status { code: 200, expired });
+        assert_eq!(server.requests()[0].contains("authorization"), !expired);
+    }
+}
+
 #[tokio::test]
 async fn an_intermediate_that_pretends_to_be_signed_is_untrusted() {
     let (ours, theirs) = (Authority::new(), Authority::new());
@@ -191,7 +232,7 @@ async fn an_expired_certificate_with_anything_else_wrong_is_refused_for_that() {
     assert!(matches!(bench.outcome(misnamed.endpoint).await, Outcome::WrongName(_)));
     let mut params = CertificateParams::new(vec!["kubernetes".to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2025, 1, 1);
-    params.extended_key_usages.push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
     let client = Server::tls(ours.sign(params).tls(), Does::Answers(status(200))).await;
     let Outcome::Untrusted(reason) = bench.outcome(client.endpoint).await else { panic!("a client's certificate") };
     assert!(!reason.contains("expired"), "{reason}");

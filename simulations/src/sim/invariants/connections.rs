@@ -22,6 +22,8 @@ const SILENT: Ms = 300;
 const HUNG: Ms = 2_000;
 /// The time in which nobody can have found out, beside one probe interval.
 const UNKNOWN: Ms = 1_500;
+/// Of so many probes of what is ready one is fresh.
+const FRESH_ONE_IN: Ms = 4;
 /// A probe's own time at most, where an endpoint is usable.
 const PROBED: Ms = 500;
 /// What a balancer takes its backends for may be so old: a check, its patience, and the pause between two.
@@ -108,14 +110,17 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
         ran.history.during(from, end).flat_map(|state| state.sites.keys().copied().collect::<Vec<_>>()).collect();
     let dialled = asked(ran, Some(run), client.opened, end);
     let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf | Shows::Full);
-    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late | Shows::Narrow | Shows::Starved);
+    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late | Shows::Narrow);
+    // A kept connection is served on; one probe in four is fresh.
+    let starved = |shows| shows == Shows::Starved;
+    let fresh = hello.saturating_sub(FRESH_ONE_IN * probe_interval(ran, run, hello) * 6 / 5 + UNKNOWN);
     let before = hello.saturating_sub(1);
     let fell_silent = conditions.began(n, &sites, silent, (from, before));
     // A late answer over a kept-open connection is followed by a fresh probe: its handshake and its answer are as late again.
     let probed = |e: &&SocketAddr| 3 * own_time(ran, n, **e, from, before);
     let hung_lately = |e: &&SocketAddr| conditions.began(n, [*e], hung, (from.saturating_sub(probed(e)), before)) > 0;
-    let hang = sites.iter().filter(hung_lately).count() as u64;
-    let meanwhile = conditions.began(n, &dialled, |shows| silent(shows) || hung(shows), (hello, end));
+    let hang = sites.iter().filter(hung_lately).count() as u64 + conditions.began(n, &sites, starved, (fresh, before));
+    let meanwhile = conditions.began(n, &dialled, |shows| silent(shows) || hung(shows) || starved(shows), (hello, end));
     let refusals: Ms =
         dialled.iter().filter(|e| refuses(ran, n, **e, (hello, end))).map(|e| own_time(ran, n, *e, hello, end)).sum();
     let half = half_working(ran, conditions, n, hello, &dialled);

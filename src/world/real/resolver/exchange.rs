@@ -125,7 +125,10 @@ impl Question {
     fn answered(&self, id: u16, bytes: &[u8]) -> Option<Reply> {
         let message = Reply::parse(bytes)?;
         let ours = message.metadata.id == id && message.metadata.message_type == MessageType::Response;
-        (ours && message.queries == [self.query.clone()]).then_some(message)
+        // Whoever does not understand a question need not repeat it.
+        let complains = matches!(message.metadata.response_code, ResponseCode::FormErr | ResponseCode::NotImp);
+        let repeats = message.queries == [self.query.clone()] || (complains && message.queries.is_empty());
+        (ours && repeats).then_some(message)
     }
 
     fn read(&self, message: &Reply) -> Result<Answer, Failure> {

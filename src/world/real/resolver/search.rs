@@ -2,7 +2,7 @@
 //!
 //! The first candidate that has an address of either family is the one that was meant, as for glibc: its other family is told too, and no
 //! other candidate's. A candidate is passed over when it has no address, when it does not exist in one family and the other
-//! has not said otherwise for [`OTHER_FAMILY`], or when it has been silent for [`SILENT`]. So that silent ones do not add up, the
+//! has not said otherwise for [`OTHER_FAMILY`] or [`IPV4`], or when it has been silent for [`SILENT`]. So that silent ones do not add up, the
 //! next is asked for after [`NEXT_AFTER`] already.
 
 use std::collections::BTreeSet;
@@ -21,8 +21,10 @@ use crate::world::{Family, Lookup};
 
 /// A candidate that is not settled by then gets company.
 const NEXT_AFTER: Duration = Duration::from_secs(1);
-/// A name that does not exist in one family does not exist (RFC 8020); but there are name servers that say so of IPv6 only.
+/// A name that does not exist in one family does not exist (RFC 8020): the other one has so long to say otherwise ...
 const OTHER_FAMILY: Duration = Duration::from_millis(500);
+/// ... and IPv4 so long, for there are name servers that say so of IPv6 only (RFC 4074, section 4.2).
+const IPV4: Duration = Duration::from_secs(2);
 /// A candidate that says nothing for so long does not keep the next one from being taken.
 const SILENT: Duration = Duration::from_secs(5);
 
@@ -53,7 +55,7 @@ struct Search {
 struct Candidate {
     since: Instant,
     answers: [Option<Result<Answer, String>>; 2],
-    /// When it was first said that there is no such name.
+    /// From when on it is believed that there is no such name, where that was said of one family.
     denied: Option<Instant>,
 }
 
@@ -74,8 +76,7 @@ impl Candidate {
         if self.settled() {
             return Some(self.since);
         }
-        let denied = self.denied.map(|at| at + OTHER_FAMILY);
-        Some(denied.unwrap_or(self.since + SILENT).min(self.since + SILENT))
+        Some(self.denied.unwrap_or(self.since + SILENT).min(self.since + SILENT))
     }
 }
 
@@ -142,7 +143,9 @@ impl Search {
     fn learn(&mut self, place: usize, family: Family, answer: Result<Answer, String>) {
         let candidate = &mut self.candidates[place];
         if answer == Ok(Answer::NoName) {
-            candidate.denied.get_or_insert_with(Instant::now);
+            let wait = if family == Family::V4 { OTHER_FAMILY } else { IPV4 };
+            let believed = Instant::now() + wait;
+            candidate.denied = Some(candidate.denied.map_or(believed, |at| at.min(believed)));
         }
         candidate.answers[family as usize] = Some(answer);
     }

@@ -1,9 +1,10 @@
 //! One question to all name servers, in their order of preference.
 //!
 //! They may know different things: the first may be the company's, which knows the name, and the second the provider's, which says that
-//! it does not exist. So they are not all asked at once with the first answer taken. The next one is asked when the one before fails,
-//! or has said nothing for [`NEXT_AFTER`]. An address is taken from whichever has it first; but that there is none is only believed
-//! once those before have failed, or had [`EARLIER_WAIT`] to say otherwise. One that was silent is not waited for in the next minute.
+//! it does not exist, or has another address for the world outside. So they are not all asked at once with the first answer taken. The
+//! next one is asked when the one before fails, or has said nothing for [`NEXT_AFTER`]. What it says is believed once those before have
+//! failed, or had [`EARLIER_WAIT`] to say something else, or [`ADDRESS_WAIT`] where it has an address. One that was silent is not waited for in
+//! the next minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::world::Family;
 const NEXT_AFTER: Duration = Duration::from_millis(300);
 /// How long a name server's word counts more than that of those after it.
 const EARLIER_WAIT: Duration = Duration::from_secs(2);
+/// The same where a later one has an address: mostly the first one is away then.
+const ADDRESS_WAIT: Duration = Duration::from_millis(600);
 /// A question that is not answered by then is not.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -97,7 +100,9 @@ impl Race {
 
     /// Whether it was waited for long enough.
     fn is_late(&self, server: usize, since: Instant) -> bool {
-        self.conf.servers[server].is_silent(self.family) || since.elapsed() >= EARLIER_WAIT
+        let has_address = |asked: &Asked| matches!(asked, Asked::Settled(Ok(Answer::Addresses(..))));
+        let wait = if self.asked.iter().any(has_address) { ADDRESS_WAIT } else { EARLIER_WAIT };
+        self.conf.servers[server].is_silent(self.family) || since.elapsed() >= wait
     }
 
     fn note_silence(&self) {
@@ -117,22 +122,15 @@ impl Race {
     }
 
     fn wake(&self) -> Option<Instant> {
-        let believed = self.asked.iter().filter_map(|asked| match asked {
-            Asked::Since(since) => Some(*since + EARLIER_WAIT),
-            Asked::Settled(_) => None,
+        let believed = self.asked.iter().flat_map(|asked| match asked {
+            Asked::Since(since) => vec![*since + ADDRESS_WAIT, *since + EARLIER_WAIT],
+            Asked::Settled(_) => Vec::new(),
         });
         self.next_due().into_iter().chain(believed.filter(|at| *at > Instant::now())).min()
     }
 
     /// The answer, once it is certain which.
     fn settled(&self) -> Option<Result<Answer, String>> {
-        let answers = self.asked.iter().filter_map(|asked| match asked {
-            Asked::Settled(Ok(answer)) => Some(answer),
-            _ => None,
-        });
-        if let Some(addresses) = answers.into_iter().find(|answer| matches!(answer, Answer::Addresses(..))) {
-            return Some(Ok(addresses.clone()));
-        }
         for (server, asked) in self.asked.iter().enumerate() {
             match asked {
                 Asked::Settled(Ok(answer)) => return Some(Ok(answer.clone())),

@@ -220,6 +220,62 @@ async fn an_earlier_server_that_is_slow_overrules_a_later_one_that_knows_no_such
     assert_eq!(addrs(&resolver, "api.example.").await, ["10.0.0.1"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn nor_is_the_address_taken_that_a_later_one_has_sooner() {
+    let inside: Answers = |name, kind| {
+        std::thread::sleep(Duration::from_millis(450));
+        Some((ResponseCode::NoError, vec![(name.clone(), 60, here(kind))]))
+    };
+    let outside: Answers =
+        |name, _| Some((ResponseCode::NoError, vec![(name.clone(), 60, RData::from(IpAddr::from([192, 0, 2, 1])))]));
+    let (resolver, _files, _) = asking(&[inside, outside], "options no-aaaa\n").await;
+    assert_eq!(addrs(&resolver, "api.example.").await, ["10.0.0.1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn where_only_ipv6_is_denied_a_search_domain_waits_for_ipv4() {
+    let answers: Answers = |asked, kind| match (*asked == name("api.example."), kind) {
+        (true, RecordType::A) => {
+            std::thread::sleep(Duration::from_millis(900));
+            Some((ResponseCode::NoError, vec![(asked.clone(), 60, here(RecordType::A))]))
+        }
+        (true, _) => Some((ResponseCode::NXDomain, vec![])),
+        _ => Some((ResponseCode::NoError, vec![(asked.clone(), 60, RData::from(IpAddr::from([192, 0, 2, 1])))])),
+    };
+    let (resolver, _files, _) = asking(&[answers], "search corp.example\n").await;
+    assert_eq!(addrs(&resolver, "api.example").await, ["10.0.0.1"]);
+}
+
+/// As old ones do that know no EDNS: with a header and nothing else.
+#[tokio::test]
+async fn a_server_that_does_not_repeat_what_it_does_not_understand_is_asked_again_without_edns() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let query = Message::from_vec(&buffer[..length]).unwrap();
+            let (edns, question) = (query.edns.is_some(), query.queries[0].clone());
+            let mut answer = query.into_response();
+            if edns {
+                answer.metadata.response_code = ResponseCode::FormErr;
+                answer.queries.clear();
+                answer.edns = None;
+            } else {
+                answer.metadata.recursion_available = true;
+                answer.add_answer(Record::from_rdata(question.name().clone(), 60, here(question.query_type())));
+            }
+            socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+        }
+    });
+    let files = Files::new("");
+    files.write("resolv.conf", "nameserver 127.0.0.1\noptions edns0\n");
+    let mut found = addrs(&files.resolver(port), "api.example.").await;
+    found.sort();
+    assert_eq!(found, ["10.0.0.1", "fd00::1"]);
+}
+
 #[tokio::test]
 async fn a_server_that_was_silent_is_not_waited_for_again() {
     let silent: Answers = |_, _| None;
