@@ -108,6 +108,18 @@ mod tests {
     }
 
     #[test]
+    fn it_is_told_who_measured_what() {
+        let mut latency = Latency::default();
+        assert_eq!(latency.explain(), "round trip not measured yet");
+        latency.set_prior(Some(millis(30)));
+        assert_eq!(latency.explain(), "round trip 30.00 ms from the nearest peers' reports");
+        latency.sample(millis(10));
+        assert_eq!(latency.explain(), "round trip 10.00 ms from 1 own samples, peers say 30.00 ms");
+        (0..OWN_ALONE).for_each(|_| latency.sample(millis(10)));
+        assert_eq!(latency.explain(), "round trip 10.00 ms from own samples");
+    }
+
+    #[test]
     fn peers_stand_in_until_there_are_own_samples_and_then_fade() {
         let mut latency = Latency::default();
         latency.set_prior(Some(millis(30)));

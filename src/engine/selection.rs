@@ -360,6 +360,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn nothing_is_drawn_for_an_upstream_that_is_alone_in_its_group() {
+        let (routing, _) = rank(&[candidate(1, Some(1.0)), candidate(2, Some(20.0)), candidate(3, Some(20.0))]);
+        let mut draws = 0;
+        let order = routing.order(|_| {
+            draws += 1;
+            0
+        });
+        assert_eq!((order.len(), draws), (3, 1), "the one that is near, and one of two equals");
+    }
+
     fn lasts(routing: &Routing) -> Vec<u8> {
         routing
             .upstreams

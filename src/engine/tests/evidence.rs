@@ -480,3 +480,18 @@ fn a_late_answer_does_not_refute_what_lateness_raised() {
     world.run(secs(5));
     assert_eq!(world.verdicts(apiserver(1), since), [Verdict::Suspect, Verdict::Ready]);
 }
+
+#[test]
+fn a_late_handshake_is_looked_at_again_after_a_moment() {
+    let mut world = World::among(200, 1);
+    world.site(apiserver(1), Site::Slow(ms(700)));
+    let since = world.now;
+    let late = |world: &World| {
+        let late = |event: &Event| matches!(event, Event::Probed(probed) if probed.endpoint == apiserver(1) && probed.fresh && probed.handshake > Some(ms(500)));
+        world.told.iter().find(|(when, event)| *when >= since && late(event)).map(|(when, _)| *when)
+    };
+    world.run_until(secs(60), |world| late(world).is_some());
+    let late = late(&world).expect("seen");
+    world.run(secs(2));
+    assert_eq!(world.probes(apiserver(1), late)[0].0, late + policy::CONFIRM_AFTER);
+}

@@ -299,7 +299,7 @@ fn a_cached_endpoint_goes_7_days_after_its_last_proof() {
     let mut world = World::worker(1);
     world.site(apiserver(2), Site::Status(200));
     world.record(2, &[apiserver(2)]);
-    let age = policy::CACHED_GONE - secs(3600);
+    let age = secs(7 * 24 * 3600) - secs(3600);
     world.tell(Event::Cached { endpoints: vec![cached(apiserver(1), None, age)], cluster_size: 3 });
     world.run(secs(3500));
     assert!(world.knows(apiserver(1)));
