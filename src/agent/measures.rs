@@ -60,7 +60,9 @@ impl Tally {
     /// What a person should know of the last reload, and of what is missing.
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
         let problem = self.reload_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let reload = problem.map(|problem| format!("the last reload failed, and everything stayed as it was: {problem}"));
+        let reload = problem.map(|problem| {
+            format!("the last reload failed, and everything stayed as it was, but for a CA that is good: {problem}")
+        });
         reload.into_iter().chain(self.waiting().into_values())
     }
 

@@ -179,7 +179,7 @@ impl Agent {
         self.view.tally.waits_for(missing);
     }
 
-    /// A reload failed: what was there stays, and the metric and the status say so.
+    /// A reload failed: what was there stays, but for a CA that is good, and the metric and the status say so.
     pub fn reload_failed(&self, reason: String) {
         self.view.tally.reload_failed(Some(reason));
     }

@@ -219,10 +219,15 @@ impl Process<'_> {
                 if changed || followed.failed.as_ref() != Some(&reason) {
                     // Counted first: a reader of the log may ask for the count at once.
                     self.agent.reload_failed(reason.clone());
-                    error!(reason, "reload failed: everything stays as it was but for the CA, and it is tried again and again");
+                    error!(
+                        reason,
+                        "reload failed: everything stays as it was, but for a CA that is good, and it is tried again and again"
+                    );
                     followed.failed = Some(reason);
                 }
-                self.follow_ca(&before, files).await;
+                if changed {
+                    self.follow_ca(&before, files).await;
+                }
                 before.fingerprint(&**files).await
             }
         }
@@ -231,8 +236,10 @@ impl Process<'_> {
     /// Whatever else is wrong, a CA that is replaced is followed: without the new one nobody would be believed in the end.
     async fn follow_ca(&self, config: &Config, files: &Arc<Snapshot>) {
         let before = self.prober.trust();
-        // What is wrong with the CA itself was told with the reload.
-        let Ok(trust) = before.with_ca(&**files, config).await else { return };
+        let trust = match before.with_ca(&**files, config).await {
+            Ok(trust) => trust,
+            Err(error) => return error!(%error, "the CA stays as it was as well"),
+        };
         let ca = CaStatus::of(&trust);
         if trust.believes_as(&before) && ca == CaStatus::of(&before) {
             return;

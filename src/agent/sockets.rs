@@ -31,14 +31,11 @@ pub(super) async fn proxy(
     let handed = inherited.take_tcp("proxy", &wanted);
     if !handed.is_empty() {
         let there: Vec<SocketAddr> = handed.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let mut listeners =
-            handed.into_iter().map(|listener| adopt(listener, wanted[0], PROXY)).collect::<Result<Vec<_>, _>>()?;
-        // What a person has written down as well, and no socket stands for.
-        let covers = |listen: &Listen| there.iter().any(|there| stands_for(*there, listen.addr));
-        for listen in config.listen.iter().filter(|listen| listen.written && !covers(listen)) {
-            listeners.extend(bind(world, *listen, PROXY).await?);
+        let served = |addr: SocketAddr| there.iter().any(|there| stands_for(*there, addr));
+        for listen in config.listen.iter().filter(|listen| listen.written && !served(listen.addr)) {
+            tracing::warn!(addr = %listen.addr, "not listened on: the sockets that were handed over stand in its place");
         }
-        return Ok(listeners);
+        return handed.into_iter().map(|listener| adopt(listener, wanted[0], PROXY)).collect();
     }
     let mut listeners = Vec::new();
     for listen in &config.listen {

@@ -52,7 +52,7 @@ impl Key {
         };
         print(&format!(
             "{path} {done}.\n\
-             Next: copy it to every node. A running agent takes it up within 30 s, or at once on SIGHUP.\n\
+             Next: copy it to every node. A running agent takes it up within 5 s, or at once on SIGHUP.\n\
              {then}\n"
         ))
     }

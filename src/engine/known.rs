@@ -123,6 +123,16 @@ impl Known {
         self.said_of_it().any(|configured| configured.by_name || configured.source == Source::External)
     }
 
+    /// It is known by its own address, be it that a name leads to it as well: what it answers and how it fails is one apiserver's.
+    pub(crate) fn is_one_apiserver(&self) -> bool {
+        !self.may_be_a_balancer() || self.is_local() || !self.members.is_empty()
+    }
+
+    /// Whether that it answers shows that another one hangs, and not this node. Another address of a balancer may be the same balancer's.
+    pub(crate) fn witnesses(&self, hung: Endpoint, balancer: bool) -> bool {
+        self.endpoint != hung && (!balancer || self.is_one_apiserver())
+    }
+
     pub(crate) fn server_name(&self) -> Option<String> {
         self.said_of_it().find_map(|configured| configured.server_name.clone())
     }

@@ -273,7 +273,7 @@ impl Engine {
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         let Some(probe) = known.schedule.ended(probed.id) else { return };
         let counts = self.note_reach(probed.endpoint, &probed.outcome);
-        let explained = self.another_explains_a_hang_of(probed.endpoint);
+        let explained = self.an_apiserver_explains_a_hang_of(probed.endpoint);
         let Some(known) = self.endpoints.get_mut(&probed.endpoint) else { return };
         known.note_verified(&probed.outcome);
         let finding = match Finding::of(&probed.outcome, known.is_hearsay(), probed.fresh) {
@@ -344,29 +344,16 @@ impl Engine {
 
     /// What the outcome of a probe makes of the next one.
     fn reschedule(&mut self, endpoint: Endpoint) {
-        let elsewhere = self.last_answer_elsewhere(endpoint, |_| true);
-        let now = self.now;
+        let (now, balancer) = (self.now, self.may_be_a_balancer(endpoint));
+        let elsewhere = self.last_answer_elsewhere(endpoint);
         let Some(known) = self.endpoints.get_mut(&endpoint) else { return };
         let health = &known.health;
-        if let Some(at) = health.confirm_at().or(health.recover_at()).or(health.hang_confirm_at(known.may_be_a_balancer())) {
+        if let Some(at) = health.confirm_at().or(health.recover_at()).or(health.hang_confirm_at(balancer)) {
             known.schedule.set(at.max(now));
         }
         if known.connections > 0 && known.health.hung_since().is_some_and(|since| elsewhere <= Some(since)) {
             self.call_witness(endpoint);
         }
-    }
-
-    /// A process with connections hangs: is it that, or this node? The endpoint that answered last is asked at once.
-    fn call_witness(&mut self, failing: Endpoint) {
-        let others = self.endpoints.values_mut().filter(|known| known.endpoint != failing && known.health.answering());
-        if let Some(witness) = others.max_by_key(|known| known.health.last_answer()).filter(|known| known.schedule.idle()) {
-            witness.schedule.no_later_than(self.now);
-        }
-    }
-
-    fn last_answer_elsewhere(&self, endpoint: Endpoint, counts: impl Fn(&Known) -> bool) -> Option<Moment> {
-        let others = self.endpoints.values().filter(|known| known.endpoint != endpoint && counts(known));
-        others.filter_map(|known| known.health.last_answer()).max()
     }
 
     fn traffic(&mut self, endpoint: Endpoint, saw: &Saw) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::event::{Effect, Notice, ProbeOrder, ResetReason, Verdict};
+use super::known::Known;
 use super::policy::{HOLD, RAMP, RAMP_STEP, RESET_SPREAD};
 use super::probing::{self, UnderWay};
 use super::selection::{Distance, rank};
@@ -88,25 +89,45 @@ impl Engine {
         }
     }
 
-    /// Whether another endpoint hangs or is silent. A balancer may have chosen that one, or what stands behind it, for each of its probes, so
-    /// they do not show that it hangs itself: its connections to the others are as good as ever.
-    pub(super) fn another_explains_a_hang_of(&self, balancer: Endpoint) -> bool {
-        let mut others = self.endpoints.values().filter(|known| known.endpoint != balancer);
+    /// A process with connections hangs: is it that, or this node? The witness that answered last is asked at once.
+    pub(super) fn call_witness(&mut self, failing: Endpoint) {
+        let balancer = self.may_be_a_balancer(failing);
+        let others = self.endpoints.values_mut().filter(|known| known.witnesses(failing, balancer) && known.health.answering());
+        if let Some(witness) = others.max_by_key(|known| known.health.last_answer()).filter(|known| known.schedule.idle()) {
+            witness.schedule.no_later_than(self.now);
+        }
+    }
+
+    pub(super) fn may_be_a_balancer(&self, endpoint: Endpoint) -> bool {
+        self.endpoints.get(&endpoint).is_some_and(Known::may_be_a_balancer)
+    }
+
+    pub(super) fn last_answer_elsewhere(&self, endpoint: Endpoint) -> Option<Moment> {
+        let balancer = self.may_be_a_balancer(endpoint);
+        let others = self.endpoints.values().filter(|known| known.witnesses(endpoint, balancer));
+        others.filter_map(|known| known.health.last_answer()).max()
+    }
+
+    /// Whether an apiserver hangs or is silent. A balancer may have chosen that one for each of its probes, so they do not show that it hangs
+    /// itself: its connections to the others are as good as ever. What never was an apiserver here explains nothing.
+    pub(super) fn an_apiserver_explains_a_hang_of(&self, balancer: Endpoint) -> bool {
+        let apiserver = |known: &&Known| known.is_one_apiserver() && (!known.is_hearsay() || known.health.once_proven());
+        let mut others = self.endpoints.values().filter(|known| known.endpoint != balancer).filter(apiserver);
         others.any(|known| known.health.may_still_be_chosen(self.now))
     }
 
     /// Resets what is silent on connections to a process that hangs, while another apiserver answers: if none does, this node is
-    /// the suspect. Of a balancer's another address of the same one may have answered: there it is one that is known by its own address.
+    /// the suspect.
     fn reset_the_hung(&mut self, effects: &mut Vec<Effect>) {
         let hung: Vec<Endpoint> =
             self.endpoints.values().filter(|known| known.resets_at().is_some()).map(|it| it.endpoint).collect();
         for endpoint in hung {
-            let balancer = self.endpoints.get(&endpoint).is_some_and(|known| known.may_be_a_balancer());
-            let elsewhere = self.last_answer_elsewhere(endpoint, |other| !balancer || !other.may_be_a_balancer());
+            let elsewhere = self.last_answer_elsewhere(endpoint);
             let Some(known) = self.endpoints.get_mut(&endpoint) else { continue };
             if elsewhere <= known.health.hung_since() {
                 continue;
             }
+            let balancer = known.may_be_a_balancer();
             let silent_since = known.health.order_reset(self.now, balancer);
             if silent_since.is_some() {
                 effects.push(Effect::Reset { endpoint, reason: ResetReason::Hung, silent_since, over: RESET_SPREAD });

@@ -92,8 +92,9 @@ fn named(certificate: &CertificateDer<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
 
 /// The first critical extension of a certificate that the TLS library does not know.
 fn critical(certificate: &CertificateDer<'_>) -> Option<String> {
-    // Key usage, subject alternative name, basic constraints, name constraints, extended key usage.
-    const KNOWN: [&str; 5] = ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.37"];
+    // Key usage, subject alternative name, basic constraints, name constraints, CRL distribution points, extended key usage, SCTs.
+    const KNOWN: [&str; 7] =
+        ["2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.30", "2.5.29.31", "2.5.29.37", "1.3.6.1.4.1.11129.2.4.2"];
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let unknown =
         certificate.extensions().iter().filter(|extension| extension.critical).map(|extension| extension.oid.to_id_string());

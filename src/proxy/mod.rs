@@ -54,6 +54,8 @@ mod watch_peers;
 
 /// An accept loop answers within this time, or something is very wrong.
 const BEAT: Duration = Duration::from_secs(1);
+/// Before a reset for a hang it is looked this often whether any connection to that endpoint has received something.
+const LOOKED_AT_ALL: Duration = Duration::from_millis(50);
 /// A connection that is reset is gone within this time.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -157,10 +159,14 @@ impl Proxy {
         let Ok(count) = u32::try_from(meters.len()) else { return };
         let shared = self.shared.clone();
         tokio::spawn(async move {
-            let begin = Instant::now();
+            let (begin, mut looked) = (Instant::now(), None);
             for (turn, meter) in (0_u32..).zip(meters) {
                 sleep_until(begin + over.mul_f64(f64::from(turn) / f64::from(count))).await;
-                if silent_since.is_some_and(|since| shared.clients.heard_since(endpoint, since)) {
+                // To look at all of very many at each turn would take longer than the turns.
+                let all = looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOKED_AT_ALL);
+                looked = if all { Some(Instant::now()) } else { looked };
+                let heard = |since| meter.last_from_upstream() > since || (all && shared.clients.heard_since(endpoint, since));
+                if silent_since.is_some_and(heard) {
                     tracing::info!(%endpoint, "fresh connections are not answered, and established ones are: no more is reset");
                     return;
                 }

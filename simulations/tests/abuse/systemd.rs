@@ -92,6 +92,8 @@ async fn a_socket_that_is_handed_over_and_that_nothing_names_is_told_and_closed(
     command.arg("-c").arg(PASS_ANOTHER).arg("sh").arg(program()).args(rig.agent().endpoint(11).args());
     command.stdin(Stdio::piped()).stdout(OwnedFd::from(socket)).stderr(std::fs::File::create(&log)?);
     let _agent = Ends(command.process_group(0).spawn()?);
+    // It holds the socket as well.
+    drop(command);
     let logged =
         async || std::fs::read_to_string(&log).is_ok_and(|log| log.contains(&format!("inherited listening socket {addr}")));
     until("it says so", START, logged).await.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;

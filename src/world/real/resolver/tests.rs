@@ -99,7 +99,7 @@ type Answers = fn(&Name, RecordType) -> Option<(ResponseCode, Vec<(Name, u32, RD
 
 /// A name server at 127.0.0.`host`, for the same port as others of the test.
 async fn name_server(host: u8, port: u16, answers: Answers) -> (u16, Arc<AtomicU32>) {
-    let socket = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, host), port)).await.unwrap();
+    let socket = Arc::new(UdpSocket::bind((Ipv4Addr::new(127, 0, 0, host), port)).await.unwrap());
     let port = socket.local_addr().unwrap().port();
     let asked = Arc::new(AtomicU32::new(0));
     let count = asked.clone();
@@ -110,18 +110,25 @@ async fn name_server(host: u8, port: u16, answers: Answers) -> (u16, Arc<AtomicU
             count.fetch_add(1, Ordering::SeqCst);
             let query = Message::from_vec(&buffer[..length]).unwrap();
             let question = query.queries[0].clone();
-            let Some((code, records)) = answers(question.name(), question.query_type()) else { continue };
-            let mut answer = query.into_response();
-            answer.metadata.response_code = code;
-            answer.metadata.recursion_available = true;
-            answer.add_answers(records.into_iter().map(|(name, ttl, data)| Record::from_rdata(name, ttl, data)));
-            // What is not for us does no harm: another id, another question, noise.
-            let mut other = answer.clone();
-            other.metadata.id = answer.metadata.id.wrapping_add(1);
-            other.answers.clear();
-            socket.send_to(&other.to_vec().unwrap(), from).await.unwrap();
-            socket.send_to(b"noise", from).await.unwrap();
-            socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            let socket = socket.clone();
+            tokio::spawn(async move {
+                let asked = question.clone();
+                // One that takes its time holds up no other.
+                let (tell, told) = tokio::sync::oneshot::channel();
+                std::thread::spawn(move || tell.send(answers(asked.name(), asked.query_type())));
+                let Some((code, records)) = told.await.unwrap() else { return };
+                let mut answer = query.into_response();
+                answer.metadata.response_code = code;
+                answer.metadata.recursion_available = true;
+                answer.add_answers(records.into_iter().map(|(name, ttl, data)| Record::from_rdata(name, ttl, data)));
+                // What is not for us does no harm: another id, another question, noise.
+                let mut other = answer.clone();
+                other.metadata.id = answer.metadata.id.wrapping_add(1);
+                other.answers.clear();
+                socket.send_to(&other.to_vec().unwrap(), from).await.unwrap();
+                socket.send_to(b"noise", from).await.unwrap();
+                socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+            });
         }
     });
     (port, asked)
@@ -223,7 +230,7 @@ async fn an_earlier_server_that_is_slow_overrules_a_later_one_that_knows_no_such
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn nor_is_the_address_taken_that_a_later_one_has_sooner() {
     let inside: Answers = |name, kind| {
-        std::thread::sleep(Duration::from_millis(450));
+        std::thread::sleep(Duration::from_millis(350));
         Some((ResponseCode::NoError, vec![(name.clone(), 60, here(kind))]))
     };
     let outside: Answers =
