@@ -478,7 +478,7 @@ mod tests {
             let (routing, _) = rank(&candidates);
             let weights: Vec<f64> = routing.upstreams.iter().map(|upstream| f64::from(upstream.weight)).collect();
             let share = weights.iter().copied().fold(0.0, f64::max) / weights.iter().sum::<f64>() * f64::from(all);
-            assert!(share <= policy::SHARE_MOST + 0.01, "{back} of {all} come back: {share} fair shares, {weights:?}");
+            assert!((share - policy::SHARE_MOST).abs() <= 0.03, "{back} of {all} come back: {share} fair shares, {weights:?}");
             assert!(weights.iter().all(|weight| *weight >= 100.0), "who comes back keeps what its ramp gives: {weights:?}");
         }
     }

@@ -291,6 +291,7 @@ async fn an_accept_that_panics_is_survived_and_a_loop_that_does_nothing_else_end
     }
     let reason = timeout(SOON, here.agent.ended()).await?;
     ensure!(reason.contains("an accept loop has ended") && reason.contains("accepting panics"), "{reason}");
+    ensure!(here.agent.healthy().await.is_err(), "nor does the watchdog hear that all is well");
     Ok(())
 }
 
