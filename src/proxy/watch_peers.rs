@@ -169,3 +169,77 @@ fn answers(error: &std::io::Error) -> Option<bool> {
         Fault::Local(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+    use super::*;
+    use crate::engine::liveness::{PeerState, Unanswered};
+    use crate::world::{Clock, Stream};
+
+    /// A stream whose kernel says this of its peer, and how often it was asked.
+    struct Says(Unanswered, AtomicU32);
+
+    impl Stream for Says {
+        fn reset_on_drop(&mut self) {}
+
+        fn peer(&self) -> Option<PeerState> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Some(PeerState {
+                unanswered: self.0,
+                since_acknowledged: Duration::from_secs(3),
+                acknowledged_bytes: 0,
+                has_sent: true,
+                round_trip: Duration::ZERO,
+            })
+        }
+
+        fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+            self
+        }
+    }
+
+    impl AsyncRead for Says {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Says {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_many_quiet_connections_is_looked_at_each_second_and_all_while_one_is_in_doubt() {
+        for (says, asked) in [(Unanswered::Nothing, 1 + 1), (Unanswered::Keepalives, 1 + 3 * 5)] {
+            let clock = Clock::start();
+            let connections: Vec<_> = (0..5).map(|_| (Arc::new(Meter::new(clock)), Says(says, AtomicU32::new(0)))).collect();
+            let mut watched = Watched::default();
+            // The first look samples one, the second hears what was said to it; from then on all are looked at.
+            for _ in 0..5 {
+                watched.look(clock.now(), &mut connections.iter().map(|(meter, _)| meter), |_| {});
+                connections.iter().for_each(|(meter, stream)| meter.look_if_asked(stream));
+                tokio::time::sleep(PEER_LOOK_INTERVAL).await;
+            }
+            let times: u32 = connections.iter().map(|(_, stream)| stream.1.load(Ordering::Relaxed)).sum();
+            assert_eq!(times, asked, "{says:?}");
+        }
+    }
+}
