@@ -117,6 +117,27 @@ fn a_check_refuses_what_is_missing_for_which_a_run_would_wait() {
 }
 
 #[test]
+fn a_check_looks_at_the_ca_and_the_probe_key_as_a_run_does() {
+    let place = Place::new();
+    place.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let check = "config check --state-dir state --cluster a --keyring k --ca";
+    let run = "run --state-dir state --cluster a --keyring k --ca";
+    for subcommand in [check, run] {
+        assert!(place.refused(&format!("{subcommand} garbage.pem")).contains("the CA file garbage.pem: "), "{subcommand}");
+    }
+    let another = rcgen::generate_simple_self_signed(["another".to_owned()]).unwrap();
+    place.write("another.pem", &another.signing_key.serialize_pem());
+    for subcommand in [check, run] {
+        let complaint = place.refused(&format!("{subcommand} ca.pem --probe-cert ca.pem --probe-key another.pem"));
+        assert!(complaint.contains("the probe certificate ca.pem: "), "{subcommand}: {complaint}");
+    }
+    let missing = place.run(&format!("{check} none.pem"));
+    assert!(missing.status.success(), "it may come later");
+    let text = String::from_utf8(missing.stderr).unwrap();
+    assert!(text.contains("warning: the CA file none.pem cannot be read: "), "{text}");
+}
+
+#[test]
 fn a_name_that_every_machine_has_is_refused_as_a_nodes_name() {
     let place = Place::new();
     for name in ["localhost", "LocalHost.localdomain", "localhost6"] {

@@ -12,6 +12,7 @@ use crate::engine::event::{Lack, Outcome, ResetReason};
 use crate::engine::{Endpoint, Explained, Moment};
 use crate::gossip::{DropReason, Gossip};
 use crate::log;
+use crate::proxy::TurnedAway;
 use crate::supervise::{self, Supervised};
 
 /// What the driver counts.
@@ -131,7 +132,11 @@ impl View {
             replays: proxy.replays,
             replays_refused: proxy.replays_refused,
             repeated_hellos: proxy.repeated_hellos,
-            refusals: proxy.turned_away.iter().map(|(why, count)| (why.as_str(), *count)).collect(),
+            // All from the start: of what appears with its first count nobody sees the increase.
+            refusals: TurnedAway::ALL
+                .iter()
+                .map(|why| (why.as_str(), proxy.turned_away.get(why).copied().unwrap_or(0)))
+                .collect(),
             state_write_failing: self.state.is_failing(),
             state_write_failures: self.state.failures(),
             admin_rejections: self.rejections.counts(),

@@ -1,12 +1,16 @@
 //! `prismesh config check`: what `run` would use, and where each value comes from.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 
 use super::keygen::KEYRING_MOST;
 use super::output::{Failure, print, say};
 use super::settings::Settings;
+use crate::agent::process::StartError;
 use crate::config::{Config, ConfigError, Loaded, Setting, Sources};
 use crate::gossip::keyring::Keyring;
+use crate::probe::{Before, Trust};
 use crate::world::{Store, real};
 
 pub(super) fn check(settings: Settings) -> Result<(), Failure> {
@@ -20,6 +24,12 @@ pub(super) fn check(settings: Settings) -> Result<(), Failure> {
     }
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"));
+    }
+    let (files, clock) = (Arc::new(real::Files), Arc::new(real::SystemClock));
+    let trust = runtime.block_on(Trust::load(files, clock, &loaded.config, Before::Nothing));
+    let trust = trust.map_err(|error| Failure::Start(StartError::Configuration(error.to_string())))?;
+    if let Some(problem) = trust.problem() {
+        say(&format!("warning: {problem}; nothing would be verified"));
     }
     print(&loaded.effective.to_yaml())
 }

@@ -58,6 +58,16 @@ pub enum TurnedAway {
 }
 
 impl TurnedAway {
+    /// All of them.
+    pub const ALL: [TurnedAway; 6] = [
+        TurnedAway::Silent,
+        TurnedAway::Evicted,
+        TurnedAway::Full,
+        TurnedAway::HoldFull,
+        TurnedAway::HoldOver,
+        TurnedAway::Stopped,
+    ];
+
     /// The word people see.
     pub fn as_str(self) -> &'static str {
         match self {
