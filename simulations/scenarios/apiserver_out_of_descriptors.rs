@@ -8,8 +8,9 @@ use crate::sim::state::Mode;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "apiserver-without-descriptors",
-    story: "An apiserver has no descriptors left for a while: its kernel accepts new connections and nobody answers on them, as if it hung, \
-            and what is open is served as ever. New connections go elsewhere. Of a node whose connections to it receive something none is reset.",
+    story: "An apiserver runs out of file descriptors for a while: its kernel completes new connections and the process does not accept them, \
+            as if it hung, while established connections are served as ever. New connections go elsewhere. If a node still receives data on \
+            some connection to it, none of that node's connections is reset.",
     class: Class::Quick,
     plan,
     holds,

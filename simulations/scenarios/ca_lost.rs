@@ -7,8 +7,9 @@ use crate::sim::scenario::{Cast, Class, Scenario};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "ca-file-lost",
-    story: "The CA's file disappears from the workers. Nobody notices before their agents are restarted; from then on these carry to the \
-            external balancer, which is configured, and to nobody whom only gossip or the cache names. When the file is back, all is as before.",
+    story: "The CA file disappears from the workers. Nothing changes until their agents are restarted; from then on they use only the \
+            external balancer, which is configured, and no endpoint known from gossip or the cache alone. When the file is back, they use \
+            all endpoints again.",
     class: Class::Quick,
     plan,
     holds,

@@ -8,9 +8,9 @@ use crate::sim::state::Mode;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "certificate-unsupported",
-    story: "An apiserver, or each of them, is restarted with a certificate whose algorithm agents cannot check, and clients can. Where it is \
-            configured, as on its own machine and behind the external balancer, it carries if nothing better does; nobody whom only gossip has \
-            told of it sends it a client's bytes.",
+    story: "An apiserver, or each of them, is restarted with a certificate whose algorithm agents cannot check, and clients can. Where it \
+            is configured, as on its own machine and behind the external balancer, it is used if nothing better is available. Nodes that \
+            know it from gossip alone send it no client's bytes.",
     class: Class::Quick,
     plan,
     holds,

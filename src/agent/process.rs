@@ -244,7 +244,9 @@ impl Process<'_> {
         if trust.believes_as(&before) && ca == CaStatus::of(&before) {
             return;
         }
-        info!("the CA was loaded again, for all that the reload failed");
+        if !trust.believes_as(&before) {
+            info!("the CA was loaded again although the reload failed");
+        }
         let worth = self.prober.replace(trust).await;
         self.agent.trust(ca, worth).await;
         self.remember_ca().await;
