@@ -34,6 +34,7 @@ pub mod fuzz;
 mod identity;
 pub mod inspect;
 pub mod keyring;
+pub mod keys;
 mod life;
 mod lives;
 mod outbox;
