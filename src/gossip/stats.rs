@@ -43,6 +43,14 @@ pub enum DropReason {
     Endpoint,
     /// A direct message about a member that gossip does not know so.
     Direct,
+    /// Traffic of the core, which this node has no key for.
+    NotCore,
+    /// A signed item whose key is not in the keyring.
+    UnknownSigner,
+    /// A signed item whose signature does not verify.
+    Forged,
+    /// A question from an address that has shown nothing yet, above what is answered.
+    Limited,
     /// A queue inside this process was full.
     Congested,
     /// The socket refused to send.
@@ -53,7 +61,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [DropReason; 22] = [
+    pub const ALL: [DropReason; 26] = [
         DropReason::Short,
         DropReason::Oversized,
         DropReason::Version,
@@ -73,6 +81,10 @@ impl DropReason {
         DropReason::FutureRecord,
         DropReason::Endpoint,
         DropReason::Direct,
+        DropReason::NotCore,
+        DropReason::UnknownSigner,
+        DropReason::Forged,
+        DropReason::Limited,
         DropReason::Congested,
         DropReason::Send,
         DropReason::Receive,
@@ -100,6 +112,10 @@ impl DropReason {
             DropReason::FutureRecord => "future-record",
             DropReason::Endpoint => "endpoint",
             DropReason::Direct => "direct",
+            DropReason::NotCore => "not-core",
+            DropReason::UnknownSigner => "unknown-signer",
+            DropReason::Forged => "forged",
+            DropReason::Limited => "limited",
             DropReason::Congested => "congested",
             DropReason::Send => "send",
             DropReason::Receive => "receive",
