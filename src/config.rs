@@ -124,6 +124,11 @@ impl Config {
         Ok(Loaded { config, effective, warnings, missing })
     }
 
+    /// Whether this node is a core member of gossip: it runs an apiserver, so it signs a record of its own.
+    pub fn is_core(&self) -> bool {
+        !self.apiservers.is_empty()
+    }
+
     /// Whether the machine has no name yet, and no other was given: this node cannot be told from others.
     pub fn unnamed(&self) -> bool {
         parse::is_placeholder(&self.node)

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use prismesh::config::Setting;
+use prismesh::gossip::keys::{KeyId, Keyring};
 use tempfile::TempDir;
 
 /// A directory with a keyring `k`, a CA `ca.pem` and a client certificate, in which commands run.
@@ -87,7 +88,7 @@ fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
         ("--cluster a", "keyring: not set, and gossip needs its keys; "),
         ("--cluster a --keyring open", "flag --keyring: open is open to others (mode 0644); chmod 600 open"),
         ("--cluster a --keyring link", "flag --keyring: link is open to others (mode 0644); chmod 600 link"),
-        ("--cluster a --keyring junk", "flag --keyring: junk is not a keyring: "),
+        ("--cluster a --keyring junk", "flag --keyring: junk is not a keyring that this node can use: "),
         ("--cluster a --keyring k --external lb:0", "flag --external: port 0 cannot be dialled; "),
         ("--cluster a --keyring k --endpoint 127.0.0.1:7445", "flag --endpoint: 127.0.0.1:7445 is our own proxy listener; "),
         ("--cluster a --keyring k --allow 10.0.0.0/99", "flag --allow: \"10.0.0.0/99\" is not a network; "),
@@ -216,34 +217,84 @@ fn a_keyring_is_made_for_its_owner_only_and_never_overwritten() {
     let before = fs::read(place.path("k")).unwrap();
     assert!(complaint(&place.run("keygen k"), 1).contains("is there already"));
     assert_eq!(fs::read(place.path("k")).unwrap(), before);
-    let printed = place.run("keygen");
-    place.write("printed", &out(&printed));
-    fs::set_permissions(place.path("printed"), fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(place.run("config check --cluster a --ca ca.pem --keyring printed").status.success());
+    let printed = Keyring::parse(&place.run("keygen").stdout).unwrap();
+    assert!(printed.is_full());
+    assert_ne!(printed.key_ids(), Keyring::parse(&before).unwrap().key_ids());
+}
+
+#[test]
+fn the_reader_keyring_is_printed_from_the_full_one() {
+    let place = Place::new();
+    let full = Keyring::parse(&fs::read(place.path("k")).unwrap()).unwrap();
+    let printed = out(&place.run("key public k"));
+    let reader = Keyring::parse(printed.as_bytes()).unwrap();
+    assert!(full.is_full() && !reader.is_full());
+    assert_eq!(reader.key_ids(), full.key_ids());
+    place.write("reader", &printed);
+    assert_eq!(out(&place.run("key public reader")), printed);
+    assert!(complaint(&place.run("key public none"), 1).contains("cannot read none"));
+    assert!(complaint(&place.run("key public ca.pem"), 1).contains("ca.pem is not a keyring: line 1: "));
+    assert!(complaint(&place.run("key add reader"), 1).contains("`prismesh key add`, and replace this file"));
+    assert!(complaint(&place.run("key promote reader"), 1).contains("the only key"));
 }
 
 #[test]
 fn keys_are_rotated_in_three_steps_each_naming_the_next() {
     let place = Place::new();
     symlink("k", place.path("link")).unwrap();
-    let keys = || {
-        let text = fs::read_to_string(place.path("k")).unwrap();
-        text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let old = keys();
-    for (step, next) in
-        [("add", "prismesh key promote link"), ("promote", "prismesh key retire link"), ("retire", "rotation is complete")]
-    {
-        let told = place.run(&format!("key {step} link"));
-        assert!(told.status.success() && out(&told).contains(next), "{step}: {told:?}");
-        assert_eq!(keys().len(), if step == "retire" { 1 } else { 2 });
+    let keys = || Keyring::parse(&fs::read(place.path("k")).unwrap()).unwrap().key_ids();
+    let step = |line: &str| {
+        let told = place.run(line);
+        assert!(told.status.success(), "{line}: {told:?}");
         assert_eq!(mode(&place.path("k")), 0o600);
-    }
-    assert_ne!(keys(), old);
+        let ids: Vec<String> = keys().iter().map(KeyId::to_string).collect();
+        let told = out(&told);
+        assert!(told.contains(&format!("the one in use first: {}\n", ids.join(", "))), "{told}");
+        told
+    };
+    let old = keys()[0];
+    let told = step("key add link");
+    let new = keys()[1];
+    let next = format!("key promote {new} link");
+    assert!(told.contains(&next), "{told}");
+    let told = step(&next);
+    assert_eq!(keys(), [new, old]);
+    let next = format!("key remove {old} link");
+    assert!(told.contains(&next), "{told}");
+    assert!(step(&next).contains("the rotation is complete"));
+    assert_eq!(keys(), [new]);
     assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink(), "the link's target was changed, not the link");
-    assert!(complaint(&place.run("key retire k"), 1).contains("key"));
+}
+
+#[test]
+fn a_key_that_cannot_be_changed_leaves_the_keyring_as_it_was() {
+    let place = Place::new();
+    let before = fs::read_to_string(place.path("k")).unwrap();
+    let only = Keyring::parse(before.as_bytes()).unwrap().key_ids()[0];
+    let unknown = KeyId(only.0.map(|byte| !byte));
+    for line in ["key promote k".to_owned(), format!("key remove {only} k")] {
+        assert!(complaint(&place.run(&line), 1).contains("k was not changed: the only key in this file"), "{line}");
+    }
+    let refused = complaint(&place.run(&format!("key remove {unknown} k")), 1);
+    assert!(refused.ends_with(&format!("no key {unknown} in this file; it has {only}")), "{refused}");
     assert!(complaint(&place.run("key add none"), 1).contains("none"));
     assert!(complaint(&place.run("key add ca.pem"), 1).contains("ca.pem was not changed"));
+    let wrong = place.run("key remove first k");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("not a key id; expected 8 hexadecimal digits"));
+    assert_eq!(fs::read_to_string(place.path("k")).unwrap(), before);
+}
+
+#[test]
+fn without_an_id_the_last_key_is_promoted() {
+    let place = Place::new();
+    let keys = || Keyring::parse(&fs::read(place.path("k")).unwrap()).unwrap().key_ids();
+    for _ in 0..2 {
+        assert!(place.run("key add k").status.success());
+    }
+    let before = keys();
+    assert!(place.run("key promote k").status.success());
+    assert_eq!(keys(), [before[2], before[0], before[1]]);
 }
 
 /// Answers one request with this body, in the background, as an agent's admin port would.

@@ -146,8 +146,6 @@ pub struct GossipMetrics {
     pub since_heard: Option<Duration>,
     /// Another machine uses this node's name.
     pub name_conflict: bool,
-    /// The digest's size in the last message that held one.
-    pub digest_bytes: u64,
     /// Starts of the gossip task after its first.
     pub restarts: u64,
 }
@@ -245,7 +243,6 @@ impl Page<'_> {
         let heard = gossip.since_heard.map(|heard| (vec![], heard.as_secs_f64()));
         self.seconds("gossip_last_heard", "Time since another member was heard", heard);
         self.gauge("gossip_name_conflict", "1 if another machine uses this node's name", flag(gossip.name_conflict));
-        self.register("gossip_digest", "Size of the last digest", Unit::Bytes, [(vec![], number(gossip.digest_bytes))]);
         self.count("gossip_restarts", "Starts of the gossip task after its first", gossip.restarts);
     }
 

@@ -16,7 +16,7 @@ use super::measures::Tally;
 use crate::config::Config;
 use crate::engine::event::{Notice, Outcome, OwnReport, ProbeOrder, Probed, Reverified, Saw, Verdict};
 use crate::engine::{Effect, Endpoint, Event, Explained, Routing, Source};
-use crate::gossip::keyring::Keyring;
+use crate::gossip::keys::Keyring;
 use crate::gossip::{self, Gossip, Heard, Say};
 use crate::names::Resolved;
 use crate::proxy::Proxy;
@@ -155,6 +155,7 @@ impl Driver {
             let settings = gossip::Settings {
                 cluster: config.cluster.clone(),
                 name: config.node.clone(),
+                core: config.is_core(),
                 socket,
                 advertise: config.gossip.as_ref().and_then(|gossip| gossip.advertise),
                 apiservers: config.apiservers.clone(),

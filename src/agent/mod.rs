@@ -17,7 +17,7 @@ use crate::admin;
 use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, OwnReport, Reverified, Role};
 use crate::engine::{Endpoint, Engine, Identity, Routing, policy};
-use crate::gossip::keyring::Keyring;
+use crate::gossip::keys::Keyring;
 use crate::gossip::{Gossip, Say};
 use crate::names::Names;
 use crate::proxy::{self, Proxy};

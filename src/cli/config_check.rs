@@ -9,7 +9,7 @@ use super::output::{Failure, print, say};
 use super::settings::Settings;
 use crate::agent::process::StartError;
 use crate::config::{Config, ConfigError, Loaded, Setting, Sources};
-use crate::gossip::keyring::Keyring;
+use crate::gossip::keys::Keyring;
 use crate::probe::{Before, Trust};
 use crate::world::{Store, real};
 
@@ -42,10 +42,10 @@ pub(super) async fn load(sources: &Sources, store: &dyn Store) -> Result<Loaded,
         return Ok(loaded);
     }
     let read = store.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| error.to_string());
-    match read.and_then(|text| Keyring::parse(&text).map_err(|error| error.to_string())) {
+    match read.and_then(|text| Keyring::parse_for(&text, loaded.config.is_core()).map_err(|error| error.to_string())) {
         Ok(_) => Ok(loaded),
         Err(error) => {
-            let what = format!("{} is not a keyring: {error}", gossip.keyring.display());
+            let what = format!("{} is not a keyring that this node can use: {error}", gossip.keyring.display());
             Err(loaded.effective.complaint(Setting::Keyring, what, "make one with `prismesh keygen FILE`"))
         }
     }

@@ -48,9 +48,9 @@ enum Command {
     Peers(peers::Peers),
     /// Show, for each endpoint, why it stands where it stands.
     Explain(explain::Explain),
-    /// Make a new keyring for gossip.
+    /// Make a new full keyring for gossip.
     Keygen(keygen::Keygen),
-    /// Change the keys of gossip while it runs, in three steps: add, promote, retire.
+    /// Print the reader keyring, or change the keys of gossip while it runs in three steps: add, promote, remove.
     #[command(subcommand)]
     Key(key::Key),
     /// Look at the configuration.

@@ -38,6 +38,8 @@ const KEYS: usize = 8;
 pub struct Report {
     /// Who reports.
     pub node: NodeId,
+    /// It is a core member that looks for the others: nothing is held of it.
+    pub core: bool,
     /// Which start of its gossip.
     pub generation: u64,
     /// Grows with each Report.
@@ -233,6 +235,7 @@ mod tests {
         };
         Report {
             node: NodeId::of("worker-1"),
+            core: false,
             generation: 1_800_000_000_000,
             sequence: 100_000,
             next_within_s: 5,

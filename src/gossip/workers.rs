@@ -271,6 +271,7 @@ mod tests {
     fn report(name: &str, generation: u64, sequence: u32, seen: &[Observation]) -> Report {
         Report {
             node: NodeId::of(name),
+            core: false,
             generation,
             sequence,
             next_within_s: 5,

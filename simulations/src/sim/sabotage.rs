@@ -235,7 +235,7 @@ pub const ALL: &[Sabotage] = &[
     spoils("probes-thrice", 10, ("calm", 1), "each probe is made twelve times", || Box::new(Multiplies)),
     spoils("alone", 10, ("many-see-one-fail", 1), "each node thinks that it is alone, and probes as if it were", || {
         Box::new(Events(|event| match event {
-            Event::Members(members) => members.clear(),
+            Event::ClusterSize(nodes) => *nodes = 1,
             Event::Cached { cluster_size, .. } => *cluster_size = 1,
             _ => {}
         }))
@@ -263,10 +263,10 @@ pub const ALL: &[Sabotage] = &[
 
 /// No sabotage in earnest: what nodes say of others' endpoints is not heard, to see what it is worth.
 pub const WITHOUT_REPORTS: Sabotage = spoils("without-reports", 0, ("calm", 1), "what members measured is not heard", || {
-    Box::new(Events(|event| {
-        if let Event::Record(record) = event {
-            record.observations.clear();
-        }
+    Box::new(Events(|event| match event {
+        Event::PeerReports { failing } => failing.clear(),
+        Event::Priors(priors) => priors.clear(),
+        _ => {}
     }))
 });
 

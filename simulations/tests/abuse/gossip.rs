@@ -223,7 +223,8 @@ async fn what_was_caught_on_its_way_and_is_sent_again_changes_nothing() -> Resul
     sleep(secs(1)).await;
     let after = (peers(&scene.worker).await?, scene.worker.metric("prismesh_gossip_dropped_total").await?);
     ensure!(after.0 == before.0, "{after:?} after {before:?}");
-    ensure!(after.1 - before.1 >= 700.0, "what was changed is dropped and counted: {after:?} after {before:?}");
+    // What is genuine may be answered again, as often as any question from an address that has shown nothing.
+    ensure!(after.1 - before.1 >= 600.0, "what was changed is dropped and counted: {after:?} after {before:?}");
     scene.serves().await?;
     scene.worker.blames_nobody().await
 }

@@ -139,7 +139,7 @@ impl Exchange {
         for item in &report.items {
             self.offer(now, item);
         }
-        if !self.me.core {
+        if !self.me.core || report.core {
             return Ok(());
         }
         match self.workers.take(now, from, report, opened.key) {

@@ -42,9 +42,14 @@ impl Exchange {
         let digest = self.catalog.digest();
         let mut holds = if question.agreed == Some(digest) { Vec::new() } else { self.catalog.tags() };
         holds.truncate(TAGS);
-        let items: Vec<Vec<u8>> = question.items.iter().map(|item| item.to_vec()).collect();
+        let mut items: Vec<Vec<u8>> = question.items.iter().map(|item| item.to_vec()).collect();
+        if self.me.core {
+            // Whoever is asked for the core learns of this one.
+            items.extend(self.catalog.own().map(|own| own.bytes.to_vec()));
+        }
         let mut report = Report {
             node: self.me.node,
+            core: self.me.core,
             generation: self.generation,
             sequence: self.sequence,
             next_within_s: question.next_within_s,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::super::keyring::Keyring;
+use super::super::keys::Keyring;
 use super::super::testing::{Lan, Machine, Node};
 use super::super::{Gossip, Settings};
 use crate::engine::event::Role;

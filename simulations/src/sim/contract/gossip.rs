@@ -73,6 +73,7 @@ async fn traffic(places: Vec<Place>, span: Duration) -> Traffic {
         let settings = Settings {
             cluster: "contract".to_owned(),
             name: format!("node-{number}"),
+            core: control_plane,
             socket: socket.into(),
             advertise: Some(at[number]),
             apiservers: endpoints.clone(),
@@ -88,9 +89,13 @@ async fn traffic(places: Vec<Place>, span: Duration) -> Traffic {
         let listening = tokio::spawn(async move { while heard.recv().await.is_some() {} });
         members.push(Member { gossip, _listening: tokio_util::task::AbortOnDropHandle::new(listening) });
     }
-    let knows_all = |member: &Member| member.gossip.members().iter().filter(|other| other.alive).count() == MEMBERS - 1;
+    // A core member hears all, a worker the core.
+    let knows_all = |(number, member): (usize, &Member)| {
+        let others = if number < CONTROL_PLANES { MEMBERS - 1 } else { CONTROL_PLANES };
+        member.gossip.members().iter().filter(|other| other.alive).count() == others
+    };
     let begun = Instant::now();
-    while !members.iter().all(knows_all) {
+    while !members.iter().enumerate().all(knows_all) {
         assert!(begun.elapsed() < CONVERGED, "they do not find one another");
         sleep(Duration::from_millis(50)).await;
     }

@@ -28,6 +28,7 @@ fn forged_update(items: Vec<Vec<u8>>, view: Vec<u8>) -> Update {
 fn report(host: usize, generation: u64) -> Report {
     Report {
         node: node(host),
+        core: false,
         generation,
         sequence: 1,
         next_within_s: 5,
