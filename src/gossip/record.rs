@@ -9,7 +9,6 @@
 //! into, and a round trip that wavers then mostly leaves the record as it was.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,9 +16,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::codec;
+use super::codes::{
+    agent_code, agent_of, apiserver_code, apiserver_of, role_code, role_of, rtt_code, rtt_of, verdict_code, verdict_of,
+};
 use super::stats::{DropReason, Stats};
 use crate::engine::endpoint::{Endpoint, EndpointTag, NodeId};
-use crate::engine::event::{AgentState, ApiserverState, MemberRecord, Observation, OwnReport, Role, Verdict};
+use crate::engine::event::{AgentState, MemberRecord, Observation, OwnReport, Role};
 use crate::engine::policy;
 
 /// The format that this build writes.
@@ -222,29 +224,11 @@ pub(crate) fn addressable(addr: SocketAddr, loopback: bool) -> bool {
     addr.port() != 0 && !refused && !ip.is_multicast() && (loopback || !ip.is_loopback())
 }
 
-/// The shortest round trip that is told apart from none.
-const RTT_LEAST: Duration = Duration::from_micros(10);
-/// Ratio of two neighbouring steps: 254 of them reach from 10 µs to 27 s.
-const RTT_STEP: f64 = 1.06;
-const NO_RTT: u8 = 255;
-
-fn quantise(rtt: Option<Duration>) -> u8 {
-    let Some(rtt) = rtt else { return NO_RTT };
-    let steps = (rtt.max(RTT_LEAST).as_secs_f64() / RTT_LEAST.as_secs_f64()).log(RTT_STEP).round();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=254 just before")]
-    let code = steps.clamp(0.0, f64::from(NO_RTT - 1)) as u8;
-    code
-}
-
-fn unquantise(code: u8) -> Option<Duration> {
-    (code != NO_RTT).then(|| RTT_LEAST.mul_f64(RTT_STEP.powi(i32::from(code))))
-}
-
 impl From<&Observation> for WireObservation {
     fn from(saw: &Observation) -> WireObservation {
         WireObservation {
             endpoint: saw.endpoint.0.to_be_bytes(),
-            rtt: quantise(saw.rtt),
+            rtt: rtt_code(saw.rtt),
             verdict: verdict_code(saw.verdict),
             connections: saw.connections,
         }
@@ -257,69 +241,21 @@ impl TryFrom<WireObservation> for Observation {
     fn try_from(wire: WireObservation) -> Result<Observation, RecordError> {
         Ok(Observation {
             endpoint: EndpointTag(u32::from_be_bytes(wire.endpoint)),
-            rtt: unquantise(wire.rtt),
+            rtt: rtt_of(wire.rtt),
             verdict: verdict_of(wire.verdict).ok_or(RecordError::Malformed)?,
             connections: wire.connections,
         })
     }
 }
 
-fn role_code(role: Role) -> u8 {
-    match role {
-        Role::ControlPlane => 1,
-        Role::Worker => 2,
-    }
-}
-
-fn role_of(code: u8) -> Option<Role> {
-    [Role::ControlPlane, Role::Worker].into_iter().find(|role| role_code(*role) == code)
-}
-
-fn agent_code(agent: AgentState) -> u8 {
-    match agent {
-        AgentState::Running => 1,
-        AgentState::Leaving => 2,
-    }
-}
-
-fn agent_of(code: u8) -> Option<AgentState> {
-    [AgentState::Running, AgentState::Leaving].into_iter().find(|agent| agent_code(*agent) == code)
-}
-
-fn apiserver_code(state: Option<ApiserverState>) -> u8 {
-    match state {
-        None => 0,
-        Some(ApiserverState::Ready) => 1,
-        Some(ApiserverState::Draining) => 2,
-        Some(ApiserverState::Down) => 3,
-    }
-}
-
-fn apiserver_of(code: u8) -> Option<Option<ApiserverState>> {
-    let all = [None, Some(ApiserverState::Ready), Some(ApiserverState::Draining), Some(ApiserverState::Down)];
-    all.into_iter().find(|state| apiserver_code(*state) == code)
-}
-
-fn verdict_code(verdict: Verdict) -> u8 {
-    match verdict {
-        Verdict::Ready => 1,
-        Verdict::Draining => 2,
-        Verdict::Unproven => 3,
-        Verdict::Suspect => 4,
-        Verdict::Down => 5,
-    }
-}
-
-fn verdict_of(code: u8) -> Option<Verdict> {
-    let all = [Verdict::Ready, Verdict::Draining, Verdict::Unproven, Verdict::Suspect, Verdict::Down];
-    all.into_iter().find(|verdict| verdict_code(*verdict) == code)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::event::{ApiserverState, Verdict};
 
     fn endpoint(text: &str) -> Endpoint {
         Endpoint::from(text.parse::<SocketAddr>().unwrap())
@@ -436,12 +372,12 @@ mod tests {
     fn a_round_trip_is_told_within_three_per_cent() {
         for micros in [10_u64, 37, 250, 1_000, 12_345, 100_000, 2_000_000] {
             let rtt = Duration::from_micros(micros);
-            let back = unquantise(quantise(Some(rtt))).unwrap();
+            let back = rtt_of(rtt_code(Some(rtt))).unwrap();
             let error = (back.as_secs_f64() / rtt.as_secs_f64() - 1.0).abs();
             assert!(error < 0.03, "{rtt:?} came back as {back:?}");
         }
-        assert_eq!(unquantise(quantise(None)), None);
-        assert!(unquantise(quantise(Some(Duration::from_secs(3600)))).is_some());
+        assert_eq!(rtt_of(rtt_code(None)), None);
+        assert!(rtt_of(rtt_code(Some(Duration::from_secs(3600)))).is_some());
     }
 
     proptest! {
