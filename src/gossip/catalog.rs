@@ -1,10 +1,10 @@
-//! Everything signed that this node holds, merged in one place, whoever brought it: chitchat, an exchange, a push, the cache
-//! or a worker.
+//! All signed items that this node holds. They are merged here and nowhere else, whether they came from chitchat, an exchange, a
+//! push, the cache or a worker.
 //!
 //! | offered | what happens |
 //! |---|---|
 //! | newer than what is held, by (generation, version) | it replaces it |
-//! | older | what is held is handed back to whoever offered it |
+//! | older | the held item is returned to the sender |
 //! | the same version with other content | the greater hash wins, and it is a conflict |
 //! | a higher generation at another address, while the lower one is live | both are kept, and it is a conflict |
 //! | up to the generation of a removal | it is refused |
@@ -308,7 +308,7 @@ impl Catalog {
         self.others_views(now, node).any(|view| view.live.iter().any(|(live, _)| *live == node))
     }
 
-    /// Nobody's own view says whether it is live.
+    /// The fresh views of other nodes: a node's own view is no evidence that the node is live.
     fn others_views(&self, now: Instant, node: NodeId) -> impl Iterator<Item = &View> {
         self.fresh_views(now).filter(move |view| view.author != Some(node))
     }
@@ -376,7 +376,7 @@ impl Catalog {
         hash[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte))
     }
 
-    /// Items that whoever holds these does not hold so.
+    /// Items that a node with these short names lacks, or holds with other content.
     pub fn lacking(&self, theirs: &[Tag]) -> Vec<&SignedItem> {
         self.tagged().filter(|(tag, _)| !theirs.contains(tag)).map(|(_, signed)| signed).collect()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::engine::event::{AgentState, ApiserverState, Role, Verdict};
 
 /// The shortest round trip that is told apart from none.
-const RTT_LEAST: Duration = Duration::from_micros(10);
+const MIN_RTT: Duration = Duration::from_micros(10);
 /// Ratio of two neighbouring steps: 254 of them reach from 10 µs to 27 s.
 const RTT_STEP: f64 = 1.06;
 const NO_RTT: u8 = 255;
@@ -14,7 +14,7 @@ const NO_RTT: u8 = 255;
 /// which wavers mostly stays the same.
 pub(super) fn rtt_code(rtt: Option<Duration>) -> u8 {
     let Some(rtt) = rtt else { return NO_RTT };
-    let steps = (rtt.max(RTT_LEAST).as_secs_f64() / RTT_LEAST.as_secs_f64()).log(RTT_STEP).round();
+    let steps = (rtt.max(MIN_RTT).as_secs_f64() / MIN_RTT.as_secs_f64()).log(RTT_STEP).round();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=254 just before")]
     let code = steps.clamp(0.0, f64::from(NO_RTT - 1)) as u8;
     code
@@ -22,7 +22,7 @@ pub(super) fn rtt_code(rtt: Option<Duration>) -> u8 {
 
 /// What [`rtt_code`] stands for.
 pub(super) fn rtt_of(code: u8) -> Option<Duration> {
-    (code != NO_RTT).then(|| RTT_LEAST.mul_f64(RTT_STEP.powi(i32::from(code))))
+    (code != NO_RTT).then(|| MIN_RTT.mul_f64(RTT_STEP.powi(i32::from(code))))
 }
 
 pub(super) fn role_code(role: Role) -> u8 {
