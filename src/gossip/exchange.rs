@@ -87,7 +87,7 @@ pub enum Change {
     OwnRemoval(u64),
     /// This node's own record is known above what it signed: it is to go on above this generation.
     GoOnAbove(Record),
-    /// Core members hold this node at this higher generation.
+    /// Core members have heard more from this node than it sent: it is to go on above this generation.
     HeardAbove(u64),
     /// Two statements that cannot both be right.
     Conflict(Conflict),

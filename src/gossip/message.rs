@@ -103,7 +103,7 @@ pub struct Update {
     pub digest: u64,
     /// The receiver's address as it is seen from there.
     pub seen: SocketAddr,
-    /// The receiver has been heard at this higher generation; 0: it has not.
+    /// The receiver has been heard at this generation, with more than it asks with; 0: it has not.
     pub above: u64,
     /// Where another node is heard that has the receiver's name.
     pub namesake: Option<SocketAddr>,

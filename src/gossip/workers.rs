@@ -26,6 +26,8 @@ const LONGEST: Duration = Duration::from_secs(40);
 const REPORTERS: usize = 2;
 /// Between two samples for one node, at first and at most.
 const SAMPLES_APART: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3_600));
+/// Who counts further than this below its own last Report runs from a snapshot: no network reorders that many.
+const REORDERED: u32 = 16;
 /// Nodes whose round trips make a prior.
 const NEIGHBOURS: usize = 5;
 
@@ -66,7 +68,7 @@ pub enum Taken {
     },
     /// Not above the last from there: seen already, or replayed.
     Stale,
-    /// The node is held at this higher generation.
+    /// The node is held at this generation, with a Report that is far above this one.
     Above(u64),
     /// It is held now, and another node of its name is heard at this address.
     Namesake(SocketAddr),
@@ -91,7 +93,7 @@ impl Workers {
         let edition = (report.generation, report.sequence);
         let before = self.entries.get(&place);
         if let Some(before) = before {
-            if report.generation < before.edition.0 {
+            if (report.generation, report.sequence.saturating_add(REORDERED)) < before.edition {
                 return Taken::Above(before.edition.0);
             }
             if edition <= before.edition {
@@ -299,6 +301,14 @@ mod tests {
         assert_eq!(workers.take(now, addr(1, 1), &report("w", 5, 8, &[]), KEY), Taken::Stale);
         assert_eq!(workers.take(now, addr(1, 1), &report("w", 4, 99, &[]), KEY), Taken::Above(5));
         assert_eq!(workers.take(now, addr(1, 1), &report("w", 6, 1, &[]), KEY), Taken::Held { new: false });
+    }
+
+    #[test]
+    fn who_runs_from_a_snapshot_is_told_to_begin_another_generation() {
+        let (now, mut workers) = (Instant::now(), Workers::default());
+        workers.take(now, addr(1, 1), &report("w", 5, 100, &[]), KEY);
+        assert_eq!(workers.take(now, addr(1, 1), &report("w", 5, 83, &[]), KEY), Taken::Above(5));
+        assert_eq!(workers.take(now, addr(1, 1), &report("w", 5, 84, &[]), KEY), Taken::Stale, "it may be late");
     }
 
     #[test]

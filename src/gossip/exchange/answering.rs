@@ -70,6 +70,10 @@ impl Exchange {
         let mut most = PLAINTEXT;
         if valid {
             self.take_valid(now, from, &report, opened, &mut update)?;
+            if update.above > 0 {
+                // It may be an old Report that another sends again, for its answer to go where it does not belong.
+                most = opened.plaintext.len();
+            }
         } else if self.answering.admits(now, from.ip()) {
             most = opened.plaintext.len().min(len);
         } else {
@@ -80,7 +84,7 @@ impl Exchange {
             update.wanted = self.catalog.unknown(&report.holds);
             update.wanted.truncate(TAGS);
         }
-        if valid && (report.introduction.is_some() || self.workers.sample_is_due(now, from, report.node)) {
+        if valid && update.above == 0 && (report.introduction.is_some() || self.workers.sample_is_due(now, from, report.node)) {
             update.priors = self
                 .workers
                 .priors(from, self.core_observations())

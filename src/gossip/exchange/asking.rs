@@ -123,7 +123,7 @@ impl Exchange {
         self.changes.extend(update.namesake.map(super::Change::Namesake));
         // A core member's generations are told by what it signed itself. No start is so far ahead as to be forged.
         let plausible = update.above.saturating_sub(self.generation) < AHEAD && !self.me.core && asked.is_some();
-        if update.above > self.generation && plausible {
+        if update.above > 0 && update.above >= self.generation && plausible {
             self.changes.push(super::Change::HeardAbove(update.above));
         }
         self.add_leads(update.sample.iter().copied().chain([from]));

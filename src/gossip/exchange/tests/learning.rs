@@ -108,3 +108,12 @@ fn an_idle_worker_sends_at_most_140_bytes_a_second() {
     let rate = (net.nodes[&4].sent - before) as f64 / 600.0;
     assert!(rate <= 140.0, "{rate}");
 }
+
+#[test]
+fn a_worker_that_runs_from_a_snapshot_hears_so_within_a_second() {
+    let mut net = Net::cluster(3, 1);
+    net.run(ms(60_000));
+    net.start_worker(4, 1, &[1]);
+    let heard = net.run_until(ms(1_000), |net| net.nodes[&4].changes.contains(&Change::HeardAbove(1)));
+    assert!(heard.is_some());
+}
