@@ -211,7 +211,9 @@ impl Node {
     pub(super) fn heard_above(&mut self, generation: u64) {
         if self.identity.begun().is_some_and(|(own, _)| own <= generation) {
             self.identity.floor = self.identity.floor.max(generation);
-            self.begin_again("core members have heard more from this node than it sent: its clock went back, or it runs from a snapshot");
+            self.begin_again(
+                "core members have heard more from this node than it sent: its clock went back, or it runs from a snapshot",
+            );
         }
     }
 
