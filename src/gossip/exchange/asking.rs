@@ -112,7 +112,7 @@ impl Exchange {
         let wanted = !back.is_empty() || update.more || differs;
         // A push is unasked and may be an old one: it is worth a Report only where it brought something signed and new.
         if if push { news } else { wanted } {
-            self.reporter.acknowledge(now, update.node, back);
+            self.reporter.acknowledge(now, update.node, back, news);
         }
         self.summarise(now);
         Ok(())

@@ -117,3 +117,16 @@ fn a_worker_that_runs_from_a_snapshot_hears_so_within_a_second() {
     let heard = net.run_until(ms(1_000), |net| net.nodes[&4].changes.contains(&Change::HeardAbove(1)));
     assert!(heard.is_some());
 }
+
+#[test]
+fn two_that_cannot_agree_do_not_ask_without_end() {
+    let mut net = Net::cluster(3, 1);
+    net.run(ms(10_000));
+    // It runs from an old disk, and here nothing makes it go on above what the others hold of it.
+    net.start_core(3, 0, &[]);
+    net.chitchat();
+    let before = net.nodes[&4].sent;
+    net.run(ms(10_000));
+    let rate = (net.nodes[&4].sent - before) / 10;
+    assert!(rate < 3_000, "{rate} bytes a second");
+}
