@@ -44,8 +44,11 @@ struct Translator {
     keyring: Keyring,
     own: String,
     /// Parts of messages of which the last one has not been sent yet.
-    waiting: Mutex<BTreeMap<(SocketAddr, u32), Vec<Vec<u8>>>>,
+    waiting: Mutex<Waiting>,
 }
+
+/// Parts by receiver and message.
+type Waiting = BTreeMap<(SocketAddr, u32), Vec<Vec<u8>>>;
 
 impl Newer {
     pub(super) fn new(host: Host, name: &str, keyring: &Keyring) -> Newer {
