@@ -146,6 +146,8 @@ pub struct GossipMetrics {
     pub since_heard: Option<Duration>,
     /// Another machine uses this node's name.
     pub name_conflict: bool,
+    /// Nobody answers this node.
+    pub isolated: bool,
     /// Starts of the gossip task after its first.
     pub restarts: u64,
 }
@@ -243,6 +245,7 @@ impl Page<'_> {
         let heard = gossip.since_heard.map(|heard| (vec![], heard.as_secs_f64()));
         self.seconds("gossip_last_heard", "Time since another member was heard", heard);
         self.gauge("gossip_name_conflict", "1 if another machine uses this node's name", flag(gossip.name_conflict));
+        self.gauge("gossip_isolated", "1 if no core member answers this node", flag(gossip.isolated));
         self.count("gossip_restarts", "Starts of the gossip task after its first", gossip.restarts);
     }
 

@@ -28,6 +28,8 @@ pub struct Status {
     pub admin: SocketAddr,
     /// Where gossip is received; [`None`] when it is off.
     pub gossip: Option<SocketAddr>,
+    /// The seeds of the configuration.
+    pub seeds: Vec<String>,
     /// Seconds since the agent started.
     pub started_s_ago: f64,
     /// All endpoints that it knows, in rank order.

@@ -89,6 +89,7 @@ fn a_status() -> Status {
         listen: vec!["127.0.0.1:7445".parse().unwrap(), "[::1]:7445".parse().unwrap()],
         admin: address(),
         gossip: None,
+        seeds: Vec::new(),
         started_s_ago: 1.5,
         upstreams: vec![UpstreamStatus {
             endpoint: endpoint(),

@@ -1,7 +1,6 @@
 //! The engine's driver: one task that brings it events in order and carries out its effects.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -67,7 +66,7 @@ pub(super) struct Driver {
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) tally: Arc<Tally>,
     pub(super) say: Say,
-    pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
+    pub(super) seeds: watch::Sender<gossip::Seeds>,
     pub(super) connections: BTreeMap<Endpoint, u32>,
 }
 
@@ -169,8 +168,9 @@ impl Driver {
     }
 
     fn configured(&mut self, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
-        let seeds = self.config.gossip.iter().flat_map(|gossip| &gossip.seeds);
-        let seeds: Vec<SocketAddr> = seeds.filter_map(|seed| resolved.get(seed)).flatten().copied().collect();
+        let names = self.config.gossip.iter().flat_map(|gossip| &gossip.seeds);
+        let addrs = names.clone().filter_map(|seed| resolved.get(seed)).flatten().copied().collect();
+        let seeds = gossip::Seeds { given: names.count() > 0, addrs };
         self.seeds.send_if_modified(|before| {
             let news = *before != seeds;
             *before = seeds;

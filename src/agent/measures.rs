@@ -186,6 +186,7 @@ fn gossip(gossip: &Gossip) -> GossipMetrics {
         dropped: DropReason::ALL.iter().map(|reason| (reason.as_str(), stats.dropped(*reason))).collect(),
         since_heard: heard.map(std::time::Duration::from_secs_f64),
         name_conflict: stats.name_conflict.get() > 0,
+        isolated: stats.isolated.get() > 0,
         restarts: stats.restarts.get(),
     }
 }

@@ -113,6 +113,7 @@ impl admin::View for View {
             notes.extend(self.tally.notes());
             notes.extend(self.absent_addresses());
             notes.extend(self.state.notes());
+            notes.extend(self.gossip.get().into_iter().flat_map(Gossip::notes));
             let repeated = self.proxy.stats().repeated_hellos;
             if repeated > 0 {
                 notes.push(format!(
@@ -131,6 +132,7 @@ impl admin::View for View {
                 listen: self.addresses.listen.clone(),
                 admin: self.addresses.admin,
                 gossip: self.gossip.get().and_then(Gossip::advertised).or(self.addresses.gossip),
+                seeds: config.gossip.iter().flat_map(|gossip| &gossip.seeds).map(ToString::to_string).collect(),
                 started_s_ago: self.world.clock.now().since(Moment::START).as_secs_f64(),
                 upstreams: knowledge.endpoints.into_iter().map(upstream).collect(),
                 peers: self.gossip.get().into_iter().flat_map(Gossip::members).map(peer).collect(),

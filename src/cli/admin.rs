@@ -50,6 +50,7 @@ pub(super) struct AgentStatus {
     pub(super) listen: Vec<String>,
     pub(super) admin: Option<String>,
     pub(super) gossip: Option<String>,
+    pub(super) seeds: Vec<String>,
     pub(super) upstreams: Vec<Upstream>,
     pub(super) peers: Vec<Peer>,
     pub(super) notes: Vec<String>,
@@ -82,6 +83,17 @@ pub(super) struct Peer {
     pub(super) alive: bool,
     pub(super) rtt_ms: Option<f64>,
     pub(super) last_heard_s: Option<f64>,
+}
+
+impl AgentStatus {
+    /// What to say in place of endpoints where none is known.
+    pub(super) fn no_endpoint(&self) -> &'static str {
+        if self.seeds.is_empty() {
+            "No endpoint is known: give --seed, --external or --endpoint.\n"
+        } else {
+            "No endpoint is known yet: no control plane was heard.\n"
+        }
+    }
 }
 
 /// What was answered: as it came, and as we read it.

@@ -35,6 +35,7 @@ pub(super) fn config(given: &Layer, file: Option<PathBuf>) -> Result<Config, Con
     check_number_of_endpoints(given, &config)?;
     check_own_listeners(given, &config)?;
     check_advertised(given, &config)?;
+    check_reachable(given, &config)?;
     Ok(config)
 }
 
@@ -225,6 +226,25 @@ fn check_advertised(given: &Layer, config: &Config) -> Result<(), ConfigError> {
         return Err(Wrong::new(format!("{} {why}", addr.ip()), right).at(written.origin.of(Setting::Apiserver)));
     }
     Ok(())
+}
+
+/// Who is asked must be able to answer: nobody elsewhere can to a loopback address.
+fn check_reachable(given: &Layer, config: &Config) -> Result<(), ConfigError> {
+    let Some(gossip) = &config.gossip else { return Ok(()) };
+    let elsewhere = gossip.seeds.iter().find_map(|seed| match seed.host {
+        Host::Ip(ip) if !ip.is_loopback() => Some(seed),
+        _ => None,
+    });
+    let (Some(seed), listen) = (elsewhere, gossip.listen.addr) else { return Ok(()) };
+    let advertised = gossip.advertise.map(|addr| (Setting::GossipAdvertise, addr));
+    let ours = [Some((Setting::GossipListen, listen)), advertised];
+    let Some((setting, addr)) = ours.into_iter().flatten().find(|(_, addr)| addr.ip().is_loopback()) else { return Ok(()) };
+    let what = format!("{addr} is a loopback address, to which the seed {seed} on another machine cannot answer");
+    let wrong = Wrong::new(what, "write an address of this machine that other nodes reach, or 0.0.0.0 to listen on all");
+    Err(match given.value(setting) {
+        Some(written) => wrong.at(written.origin.of(setting)),
+        None => wrong.at(setting),
+    })
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

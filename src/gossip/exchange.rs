@@ -338,16 +338,14 @@ impl Exchange {
         self.know_core(now);
     }
 
-    /// A datagram was opened.
-    pub fn receive(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) {
+    /// A datagram was opened. Whose it is, unless it is dropped.
+    pub fn receive(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) -> Option<NodeId> {
         let result = match opened.kind {
             Kind::Report => self.take_report(now, from, opened, len),
             Kind::Update => self.take_update(now, from, &opened.plaintext),
             Kind::Core => Err(DropReason::Malformed),
         };
-        if let Err(reason) = result {
-            self.stats.count_drop(reason);
-        }
+        result.inspect_err(|reason| self.stats.count_drop(*reason)).ok()
     }
 
     /// The time that was asked for has come.
@@ -398,6 +396,17 @@ impl Exchange {
             Some(false) => self.catalog.any_live(now, node) && !self.reporter.told_gone(node),
             None => self.catalog.any_live(now, node),
         }
+    }
+
+    /// Whether a core member answers this worker, or anybody speaks with this core member; and who answered within `recent`.
+    pub fn answered(&self, now: Instant, recent: Duration) -> (bool, Option<SocketAddr>) {
+        let lead = self.reporter.last_answer().filter(|(at, _)| now < *at + recent).map(|(_, by)| by);
+        let answered = if self.me.core {
+            self.live_core().next().is_some() || !self.workers.is_empty() || lead.is_some()
+        } else {
+            !self.reporter.is_searching()
+        };
+        (answered, lead)
     }
 
     /// Where live core members gossip.

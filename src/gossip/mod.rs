@@ -31,6 +31,7 @@ mod fragment;
 #[doc(hidden)]
 pub mod fuzz;
 mod identity;
+mod isolation;
 pub mod item;
 pub mod keys;
 pub mod message;
@@ -47,6 +48,7 @@ mod testing;
 mod tests;
 pub mod workers;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,12 +92,21 @@ pub struct Settings {
     pub apiservers: Vec<SocketAddr>,
     /// The keys.
     pub keyring: Keyring,
-    /// Members to begin with, resolved, as they are at any time.
-    pub seeds: watch::Receiver<Vec<SocketAddr>>,
+    /// Members to begin with, as they are at any time.
+    pub seeds: watch::Receiver<Seeds>,
     /// Endpoints in records must be in one of these; empty: any that a record may name.
     pub allow: Vec<IpNet>,
     /// Where generation and peer cache are kept.
     pub state_dir: PathBuf,
+}
+
+/// Members to begin with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seeds {
+    /// Whether any is configured.
+    pub given: bool,
+    /// The addresses that they have.
+    pub addrs: Vec<SocketAddr>,
 }
 
 /// What this node publishes.
@@ -180,6 +191,8 @@ struct Shared {
     exchange: Mutex<Exchange>,
     /// What gossip is started with again after a panic: keys and networks as of the last reload.
     settings: Mutex<Settings>,
+    /// What people should know, by subject.
+    notes: Mutex<BTreeMap<&'static str, String>>,
     /// What was last to be kept on disk, for the same.
     remembered: Mutex<Option<(Vec<Remembered>, u32)>>,
     task: Supervised,
@@ -201,6 +214,7 @@ impl Gossip {
             said: Mutex::new(first),
             exchange: Mutex::new(exchange),
             settings: Mutex::new(settings),
+            notes: Mutex::default(),
             remembered: Mutex::new(None),
             task: Supervised::new("gossip"),
         });
@@ -241,6 +255,11 @@ impl Gossip {
     /// The counters.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.shared.stats)
+    }
+
+    /// What people should know: that nobody answers and why, that another machine has this node's name, that it was removed.
+    pub fn notes(&self) -> Vec<String> {
+        unpoisoned(&self.shared.notes).values().cloned().collect()
     }
 
     /// How the task that gossips fares.

@@ -5,6 +5,7 @@
 //! it is started again after a pause; what was known stays known.
 
 mod identity;
+mod isolated;
 mod keeping;
 mod look;
 mod speaking;
@@ -27,12 +28,13 @@ use super::core::{self, Fragments, Life};
 use super::envelope::{DATAGRAM, Kind};
 use super::exchange::Change;
 use super::item::Record;
+use super::isolation::Isolation;
 use super::keys::Keyring;
 use super::naming::NamingRule;
 use super::outbox::Outbox;
 use super::starts::Starts;
 use super::stats::DropReason;
-use super::{Command, Heard, INTERVAL, Settings, Shared, unpoisoned};
+use super::{Command, Heard, INTERVAL, Seeds, Settings, Shared, unpoisoned};
 use crate::engine::endpoint::NodeId;
 use crate::supervise::caught;
 use crate::world::{BoxFuture, DatagramSocket, World};
@@ -66,6 +68,7 @@ pub(super) struct Node {
     /// When the heartbeat of each core member advanced last, and to what.
     beats: BTreeMap<NodeId, (u64, Instant)>,
     receive_errors: u32,
+    isolation: Isolation,
     leaving: Option<Leaving>,
     /// Nobody holds a handle any more.
     over: bool,
@@ -78,7 +81,7 @@ struct Fixed {
     advertise: Option<SocketAddr>,
     apiservers: Vec<SocketAddr>,
     bound: Option<SocketAddr>,
-    seeds: watch::Receiver<Vec<SocketAddr>>,
+    seeds: watch::Receiver<Seeds>,
 }
 
 struct Leaving {
@@ -120,6 +123,15 @@ impl Shared {
             #[cfg(test)]
             Command::EndLife => {}
         }
+    }
+
+    /// What people should know of a subject.
+    fn set_note(&self, subject: &'static str, note: Option<String>) {
+        let mut notes = unpoisoned(&self.notes);
+        match note {
+            Some(note) => notes.insert(subject, note),
+            None => notes.remove(subject),
+        };
     }
 
     fn reload(&self, keyring: Keyring, allow: Vec<IpNet>) {
@@ -206,6 +218,7 @@ impl Node {
             published: None,
             beats: BTreeMap::new(),
             receive_errors: 0,
+            isolation: Isolation::new(now),
             leaving: None,
             over: false,
             world,
@@ -258,14 +271,20 @@ impl Node {
             Ok(opened) => opened,
             Err(refused) => {
                 stats.count_drop(refused.reason);
-                return;
+                drop(exchange);
+                return self.refused(now, from, refused);
             }
         };
         if opened.kind != Kind::Core {
-            exchange.receive(now, from, &opened, datagram.len());
+            let sender = exchange.receive(now, from, &opened, datagram.len());
+            drop(exchange);
+            if sender.is_some_and(|sender| sender != self.shared.node) {
+                self.isolation.opened(now, from);
+            }
             return;
         }
         drop(exchange);
+        self.isolation.opened(now, from);
         let taken = self.fragments.take(now, from, &opened.plaintext, stats).and_then(|message| match (message, &self.life) {
             (Some(message), Some(life)) => life.take(from, &message),
             _ => Ok(()),
@@ -295,13 +314,16 @@ impl Node {
         }
     }
 
-    async fn put(&self, to: SocketAddr, datagram: &[u8]) {
+    async fn put(&mut self, to: SocketAddr, datagram: &[u8]) {
         match self.socket.send(to, datagram).await {
             Ok(()) => {
                 self.shared.stats.datagrams_out.add(1);
                 self.shared.stats.bytes_out.add(datagram.len());
             }
-            Err(_) => self.shared.stats.count_drop(DropReason::Send),
+            Err(error) => {
+                self.shared.stats.count_drop(DropReason::Send);
+                self.isolation.unsendable(Instant::now(), &error);
+            }
         }
     }
 
@@ -334,6 +356,7 @@ impl Node {
         self.look().await;
         self.watch_identity(now).await;
         self.watch_address(now);
+        self.watch_isolation(now);
         self.contact(now);
         self.keep(now);
     }
@@ -390,7 +413,7 @@ impl Node {
 
     /// The seeds as they are now.
     fn seeds(&self) -> Vec<SocketAddr> {
-        self.settings.seeds.borrow().clone()
+        self.settings.seeds.borrow().addrs.clone()
     }
 
     fn contact(&mut self, now: Instant) {

@@ -108,6 +108,8 @@ pub struct Reporter {
     pause: Duration,
     /// Whether leads are asked at all.
     searching: bool,
+    /// Who answered last, core member or not, and when.
+    last_answer: Option<(Instant, SocketAddr)>,
 }
 
 /// What an answer was.
@@ -176,6 +178,7 @@ impl Reporter {
             search: now,
             pause: SEARCH.0,
             searching: true,
+            last_answer: None,
         }
     }
 
@@ -366,6 +369,7 @@ impl Reporter {
         if rtt >= ECHO {
             return None;
         }
+        self.last_answer = Some((now, to));
         if self.cookies.len() < KEPT || self.cookies.contains_key(&to) {
             self.cookies.insert(to, cookie);
         }
@@ -387,6 +391,11 @@ impl Reporter {
     /// Whether leads are asked: none of the core answers.
     pub fn is_searching(&self) -> bool {
         self.searching && !self.peers.values().any(Peer::answers)
+    }
+
+    /// Who answered last, core member or not, and when.
+    pub fn last_answer(&self) -> Option<(Instant, SocketAddr)> {
+        self.last_answer
     }
 
     /// Whether to search at all: a core member does as long as it is alone.

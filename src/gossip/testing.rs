@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::keys::Keyring;
-use super::{Gossip, Heard, Say, Settings, unpoisoned};
+use super::{Gossip, Heard, Say, Seeds, Settings, unpoisoned};
 use crate::engine::Event;
 use crate::engine::endpoint::{EndpointTag, NodeId};
 use crate::engine::event::{AgentState, MemberRecord, OwnReport, Role};
@@ -223,7 +223,7 @@ impl Machine {
             advertise: None,
             apiservers: Vec::new(),
             keyring: keyring.clone(),
-            seeds: watch::channel(seeds.to_vec()).1,
+            seeds: watch::channel(Seeds { given: !seeds.is_empty(), addrs: seeds.to_vec() }).1,
             allow: Vec::new(),
             state_dir: PathBuf::from("/state"),
         }

@@ -2,5 +2,6 @@
 
 mod finding;
 mod identity;
+mod isolation;
 mod real;
 mod rotation;

@@ -16,7 +16,7 @@ use super::super::envelope::{Kind, Opened, PLAINTEXT};
 use super::super::message::{self, NONE, PRIORS, Report, SAMPLE, TAGS, Update};
 use super::super::stats::DropReason;
 use super::super::workers::{Taken, same_network};
-use super::{Change, Exchange};
+use super::{Change, Exchange, NodeId};
 
 /// Answers a second to one address that has shown nothing yet.
 const AN_ADDRESS: u32 = 50;
@@ -60,7 +60,7 @@ impl Answering {
 }
 
 impl Exchange {
-    pub(super) fn take_report(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) -> Result<(), DropReason> {
+    pub(super) fn take_report(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) -> Result<NodeId, DropReason> {
         let report = Report::decode(&opened.plaintext).ok_or(DropReason::Malformed)?;
         if report.node == self.me.node && report.generation == self.generation && Some(from) == self.own_addr {
             return Err(DropReason::Own);
@@ -105,7 +105,7 @@ impl Exchange {
         if let Some(datagram) = self.envelopes.seal_with(opened.key, Kind::Update, &plaintext) {
             self.sends.push((from, datagram));
         }
-        Ok(())
+        Ok(report.node)
     }
 
     fn blank(&mut self, now: Instant, from: SocketAddr, report: &Report) -> Update {

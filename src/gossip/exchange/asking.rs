@@ -21,20 +21,16 @@ impl Exchange {
         if self.generation == 0 {
             return;
         }
-        let own = self.own_addr;
-        let records =
-            self.catalog.records().filter(|(node, _)| *node != self.me.node).flat_map(|(_, record)| record.gossip.clone());
-        let leads: BTreeSet<SocketAddr> = self
-            .seeds
-            .iter()
-            .copied()
-            .chain(self.leads.iter().copied())
-            .chain(records)
-            .filter(|addr| Some(*addr) != own)
-            .collect();
+        let leads = self.known_addresses();
         for question in self.reporter.due(now, &leads) {
             self.send_report(&question);
         }
+    }
+
+    /// Where somebody may know the core: seeds, sampled and cached addresses, those in records; never this node's own.
+    pub fn known_addresses(&self) -> BTreeSet<SocketAddr> {
+        let known = self.seeds.iter().chain(&self.leads).copied().chain(self.gossip_addresses());
+        known.filter(|addr| Some(*addr) != self.own_addr).collect()
     }
 
     fn send_report(&mut self, question: &Question) {
@@ -78,7 +74,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn take_update(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn take_update(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<NodeId, DropReason> {
         let update = Update::decode(plaintext).ok_or(DropReason::Malformed)?;
         if update.node == self.me.node {
             return Err(DropReason::Own);
@@ -115,7 +111,7 @@ impl Exchange {
             self.reporter.acknowledge(now, update.node, back, news);
         }
         self.summarise(now);
-        Ok(())
+        Ok(update.node)
     }
 
     /// What only an answer to one's own question can say.

@@ -26,6 +26,10 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// A namesake that is not heard any more for so long is none.
 const OVER: Duration = Duration::from_secs(30);
 
+/// The subjects of its notes.
+const CONFLICT: &str = "conflict";
+const REMOVAL: &str = "removal";
+
 /// See the module.
 pub(super) struct Identity {
     generations: Generations,
@@ -80,6 +84,10 @@ impl Identity {
 
     pub(super) fn addr(&self) -> Option<SocketAddr> {
         self.begun.map(|begun| begun.addr)
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed
     }
 
     pub(super) fn is_ours(&self, generation: u64) -> bool {
@@ -173,7 +181,7 @@ impl Node {
     fn find_address(&self) -> Option<SocketAddr> {
         let Fixed { advertise, apiservers, bound, seeds, .. } = &self.settings;
         let seeds = seeds.borrow();
-        let hints = Hints { flag: *advertise, bound: (*bound)?, apiservers, seeds: &seeds };
+        let hints = Hints { flag: *advertise, bound: (*bound)?, apiservers, seeds: &seeds.addrs };
         address::find(&*self.world.datagram, &hints)
     }
 
@@ -220,9 +228,9 @@ impl Node {
     /// This node was removed by an administrator, up to a generation.
     pub(super) fn removed(&mut self, generation: u64) {
         if self.identity.begun().is_some_and(|(own, _)| own <= generation) {
-            error!(
-                "this node was removed from the cluster by an administrator: it no longer announces itself; start it again to return"
-            );
+            let text = "this node was removed from the cluster by an administrator: it no longer announces itself; start it again to return";
+            error!("{text}");
+            self.shared.set_note(REMOVAL, Some(text.to_owned()));
             self.identity.removed = true;
             self.identity.begun = None;
             self.life = None;
@@ -240,7 +248,10 @@ impl Node {
     }
 
     fn tell_conflict(&mut self, ours: SocketAddr, theirs: SocketAddr) {
-        error!("two machines have the name {}: this one at {ours}, the other at {theirs}; rename one", self.shared.name);
+        let name = &self.shared.name;
+        let text = format!("two machines have the name {name}: this one at {ours}, the other at {theirs}; rename one");
+        error!("{text}");
+        self.shared.set_note(CONFLICT, Some(text));
         self.shared.stats.name_conflict.set(1);
         self.outbox.conflict(Heard::Conflict { ours, theirs });
     }
@@ -248,6 +259,7 @@ impl Node {
     fn conflict_over(&mut self) {
         info!("no other machine has the name {} any more", self.shared.name);
         self.shared.stats.name_conflict.set(0);
+        self.shared.set_note(CONFLICT, None);
         self.outbox.conflict(Heard::ConflictOver);
     }
 
