@@ -232,6 +232,9 @@ fn the_reader_keyring_is_printed_from_the_full_one() {
     assert_eq!(reader.key_ids(), full.key_ids());
     place.write("reader", &printed);
     assert_eq!(out(&place.run("key public reader")), printed);
+    let ids = out(&place.run("key list k"));
+    assert!(ids.len() == "01234567 full\n".len() && ids.ends_with(" full\n"), "{ids}");
+    assert_eq!(out(&place.run("key list reader")), ids.replace("full", "reader"));
     assert!(complaint(&place.run("key public none"), 1).contains("cannot read none"));
     assert!(complaint(&place.run("key public ca.pem"), 1).contains("ca.pem is not a keyring: line 1: "));
     assert!(complaint(&place.run("key add reader"), 1).contains("`prismesh key add`, and replace this file"));

@@ -1,4 +1,4 @@
-//! `prismesh key`: print the reader keyring, and change the keys of a running cluster.
+//! `prismesh key`: print the reader keyring and key ids, and change the keys of a running cluster.
 //!
 //! A rotation is three steps, each done on all nodes before the next: add, promote, remove. Between two steps any node opens and
 //! verifies what any other node seals and signs: every node has the new key before one node seals with it, and the old key is
@@ -20,6 +20,8 @@ use crate::world::real;
 pub(super) enum Key {
     /// Print the reader keyring, for all nodes that are not core members.
     Public(KeyringFile),
+    /// Print the ids of the keys in a keyring, the one in use first.
+    List(KeyringFile),
     /// First step of a rotation: append a new key, which opens and verifies but is not used yet.
     Add(KeyringFile),
     /// Second step: let a key seal and sign; the others still open and verify.
@@ -56,7 +58,12 @@ pub(super) struct Remove {
 impl Key {
     pub(super) fn execute(self) -> Result<(), Failure> {
         match self {
-            Key::Public(KeyringFile { file }) => print(&reader_text(&file)?),
+            Key::Public(KeyringFile { file }) => print(&read(&file)?.reader_text()),
+            Key::List(KeyringFile { file }) => {
+                let keyring = read(&file)?;
+                let kind = if keyring.is_full() { "full" } else { "reader" };
+                print(&keyring.key_ids().iter().map(|id| format!("{id} {kind}\n")).collect::<String>())
+            }
             Key::Add(KeyringFile { file }) => {
                 let Edited { key, left, .. } = rewrite(&file, Keyring::append)?;
                 let then = format!("When all nodes have it: prismesh key promote {key} {}", file.display());
@@ -93,12 +100,11 @@ fn report(path: &Path, done: &str, left: &[KeyId], then: &str) -> Result<(), Fai
     ))
 }
 
-/// The reader keyring of a keyring file.
-fn reader_text(path: &Path) -> anyhow::Result<String> {
+/// The keyring of a file.
+fn read(path: &Path) -> anyhow::Result<Keyring> {
     let file = runtime()?.block_on(real::Files.read(path, KEYRING_MOST));
     let file = file.with_context(|| format!("cannot read {}", path.display()))?;
-    let keyring = Keyring::parse(&file).with_context(|| format!("{} is not a keyring", path.display()))?;
-    Ok(keyring.reader_text())
+    Keyring::parse(&file).with_context(|| format!("{} is not a keyring", path.display()))
 }
 
 /// Replaces a file's content by what `change` makes of it; if anything fails, the old content stays.
