@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use prismesh::engine::Endpoint;
 use prismesh::engine::event::{AgentState, ApiserverState, Observation, OwnReport, ProbeOrder, Probed, Role, Verdict};
 use prismesh::gossip::envelope::{Envelopes, Kind, PLAINTEXT};
-use prismesh::gossip::{Gossip, Heard, Keyring, Say, Settings};
+use prismesh::gossip::{Gossip, Heard, Keyring, Say, Seeds, Settings};
 use prismesh::world::{BoxFuture, Clock, Datagram, Prober, World};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
@@ -177,7 +177,7 @@ impl Liar {
             advertise: Some(at),
             apiservers: say.endpoints.clone(),
             keyring: self.keyring.clone(),
-            seeds: watch::channel(self.seeds.clone()).1,
+            seeds: watch::channel(Seeds { given: true, addrs: self.seeds.clone() }).1,
             allow: Vec::new(),
         };
         let (heard, mut hears) = mpsc::channel::<Heard>(64);

@@ -102,7 +102,14 @@ async fn who_has_another_key_or_another_cluster_learns_nothing_and_tells_nothing
     let _told = rig.apiserver(12).await?;
     let keyless = teller(rig, "keyless", 43, 12).instead("--keyring", rig.dir().join("other")).ready(&[12]).await?;
     let foreign = teller(rig, "foreign", 44, 12).instead("--cluster", "another").ready(&[12]).await?;
-    sleep(secs(4)).await;
+    // Each is asked by those that it asks, for they have the same seeds: what arrives there is what does not open.
+    for (intruder, why) in [(&keyless, "sealed with the key"), (&foreign, "the cluster id there is another")] {
+        intruder.says(&["WARN", "no core member answers", why], secs(18)).await?;
+        ensure!(intruder.status().await?["notes"].to_string().contains(why), "{}", intruder.status().await?);
+        ensure!(intruder.metric("prismesh_gossip_isolated").await? == 1.0, "the gauge says so");
+    }
+    scene.teller.says(&["WARN", &gossip_at(rig, 43).to_string()], SOON).await?;
+    ensure!(scene.teller.metric("prismesh_gossip_isolated").await? == 0.0, "the others are answered");
     for intruder in [&keyless, &foreign] {
         ensure!(intruder.upstream(rig.endpoint(11)).await?.is_none(), "it learns no endpoint: {}", intruder.status().await?);
         ensure!(intruder.status().await?["peers"] == serde_json::json!([]), "nor any member: {}", intruder.status().await?);
@@ -268,6 +275,7 @@ async fn two_machines_with_one_name_are_told_with_both_addresses_and_both_serve_
         agent.says(&["ERROR", "name", &ours, &theirs], secs(40)).await?;
         let gauge = async || agent.metric("prismesh_gossip_name_conflict").await.is_ok_and(|value| value == 1.0);
         until("the gauge says so", SOON, gauge).await?;
+        ensure!(agent.status().await?["notes"].to_string().contains("two machines have the name"), "so does status");
     }
     let peers = peers(&scene.teller).await?;
     second.becomes(rig.endpoint(11), "ready", SOON).await.with_context(|| format!("the teller knows {peers:?}"))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prismesh::engine::event::{AgentState, OwnReport, ProbeOrder, Probed, Role};
-use prismesh::gossip::{Gossip, Heard, INTERVAL, Keyring, Say, Settings};
+use prismesh::gossip::{Gossip, Heard, INTERVAL, Keyring, Say, Seeds, Settings};
 use prismesh::world::real::{Files, RealDatagram, RealNet, SystemClock, SystemResolver};
 use prismesh::world::{BoxFuture, Clock, Prober, World};
 use tokio::sync::{mpsc, watch};
@@ -78,7 +78,7 @@ async fn traffic(places: Vec<Place>, span: Duration) -> Traffic {
             advertise: Some(at[number]),
             apiservers: endpoints.clone(),
             keyring: keyring.clone(),
-            seeds: watch::channel(at[..CONTROL_PLANES].to_vec()).1,
+            seeds: watch::channel(Seeds { given: true, addrs: at[..CONTROL_PLANES].to_vec() }).1,
             allow: Vec::new(),
             state_dir: place.state_dir,
         };
