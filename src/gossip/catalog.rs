@@ -13,6 +13,7 @@
 //! An item is held together with the key that signed it, and goes with that key.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,8 @@ pub struct Catalog {
     conflicts: Vec<Conflict>,
     /// Which rival of each name was told of.
     told: BTreeMap<NodeId, u64>,
+    /// Where another machine with this node's name was said to be last.
+    namesake: Vec<SocketAddr>,
 }
 
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
@@ -145,6 +148,7 @@ impl Catalog {
             fresh: VIEW_IS_FRESH,
             conflicts: Vec::new(),
             told: BTreeMap::new(),
+            namesake: Vec::new(),
         }
     }
 
@@ -215,6 +219,9 @@ impl Catalog {
     }
 
     fn offer_own(&mut self, record: Record) -> Offered {
+        if self.records.get(&self.own).is_some_and(|own| !same_place(&own.content, &record)) {
+            self.namesake.clone_from(&record.gossip);
+        }
         match self.records.get(&self.own) {
             Some(own) if edition(&record) < edition(&own.content) => Offered::Older(Arc::clone(&own.signed.bytes)),
             _ => Offered::OwnAbove(record),
@@ -326,6 +333,13 @@ impl Catalog {
     /// The record of a node.
     pub fn record(&self, node: NodeId) -> Option<&Record> {
         self.records.get(&node).map(|held| &held.content)
+    }
+
+    /// Whether another core member has signed that it gossips at this address.
+    pub fn names_address(&self, addr: SocketAddr) -> bool {
+        let records = self.records.iter().filter(|(node, _)| **node != self.own).map(|(_, held)| held);
+        let all = records.chain(self.rivals.values().map(|(rival, _)| rival));
+        all.flat_map(|held| &held.content.gossip).chain(&self.namesake).any(|named| *named == addr)
     }
 
     /// The last view of a core member.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::fragment::{Assembler, Splitter};
 use super::message::SeenEndpoint;
-use super::packet::Packet;
+use super::packet::{self, Packet};
 use super::stats::{DropReason, Stats};
 use super::{GRACE, INTERVAL, codec};
 use crate::engine::event::Observation;
@@ -44,6 +44,8 @@ const QUEUE: usize = 256;
 const JUST_ASKED: Duration = INTERVAL.checked_div(4).expect("not zero").saturating_mul(3);
 /// Addresses of which it is known when they asked.
 const ASKERS: usize = 256;
+/// What makes the library reply is taken of one member once in this time: who sends again what it has recorded makes little traffic.
+const TAKEN_APART: Duration = Duration::from_millis(50);
 /// What waits too long for its other fragments is swept out this often.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -186,7 +188,7 @@ impl Transport for Carrier {
         Box::pin(async move {
             let messages = messages.ok_or_else(|| anyhow::anyhow!("a start of the library opens its socket once"))?;
             let (outgoing, stats) = (self.outgoing.clone(), Arc::clone(&self.stats));
-            Ok(Box::new(End { outgoing, messages, stats, begun: BTreeMap::new() }) as Box<dyn Socket>)
+            Ok(Box::new(End { outgoing, messages, stats, begun: BTreeMap::new(), replied: BTreeMap::new() }) as Box<dyn Socket>)
         })
     }
 }
@@ -198,6 +200,20 @@ struct End {
     stats: Arc<Stats>,
     /// When each other core member began an exchange with this one last.
     begun: BTreeMap<SocketAddr, Instant>,
+    /// When each answered this one's last.
+    replied: BTreeMap<SocketAddr, Instant>,
+}
+
+/// Whether this comes too soon after the last one from there; if not it is noted.
+fn too_soon(last: &mut BTreeMap<SocketAddr, Instant>, from: SocketAddr) -> bool {
+    if last.get(&from).is_some_and(|last| last.elapsed() < TAKEN_APART) {
+        return true;
+    }
+    if last.len() >= ASKERS {
+        last.clear();
+    }
+    last.insert(from, Instant::now());
+    false
 }
 
 impl Socket for End {
@@ -219,14 +235,18 @@ impl Socket for End {
         'a: 'b,
     {
         Box::pin(async move {
-            let (from, message) = self.messages.recv().await.ok_or_else(|| anyhow::anyhow!("gossip has ended"))?;
-            if matches!(message, ChitchatMessage::Syn { .. }) {
-                if self.begun.len() >= ASKERS {
-                    self.begun.clear();
+            loop {
+                let (from, message) = self.messages.recv().await.ok_or_else(|| anyhow::anyhow!("gossip has ended"))?;
+                let too_soon = match message {
+                    ChitchatMessage::Syn { .. } => too_soon(&mut self.begun, from),
+                    ChitchatMessage::SynAck { .. } => too_soon(&mut self.replied, from),
+                    _ => false,
+                };
+                if !too_soon {
+                    return Ok((from, message));
                 }
-                self.begun.insert(from, Instant::now());
+                self.stats.count_drop(DropReason::Limited);
             }
-            Ok((from, message))
         })
     }
 }
@@ -248,9 +268,9 @@ impl Fragments {
         Fragments { splitter: Splitter::new(), assembler: Assembler::new(), swept: now }
     }
 
-    /// The plaintexts that carry a message.
-    pub(super) fn split(&mut self, message: &ChitchatMessage) -> Option<Vec<Vec<u8>>> {
-        self.splitter.split(&message.serialize_to_vec())
+    /// The plaintexts that carry a message of this node, which others answer at this address.
+    pub(super) fn split(&mut self, own: SocketAddr, message: &ChitchatMessage) -> Option<Vec<Vec<u8>>> {
+        self.splitter.split(&packet::addressed(own, &message.serialize_to_vec()))
     }
 
     /// A whole message, where this plaintext completes one.

@@ -32,6 +32,7 @@ use super::isolation::Isolation;
 use super::keys::Keyring;
 use super::naming::NamingRule;
 use super::outbox::Outbox;
+use super::packet;
 use super::starts::Starts;
 use super::stats::DropReason;
 use super::{Command, Heard, INTERVAL, Seeds, Settings, Shared, unpoisoned};
@@ -285,17 +286,25 @@ impl Node {
         }
         drop(exchange);
         self.isolation.opened(now, from);
-        let taken = self.fragments.take(now, from, &opened.plaintext, stats).and_then(|message| match (message, &self.life) {
-            (Some(message), Some(life)) => life.take(from, &message),
-            _ => Ok(()),
-        });
-        if let Err(reason) = taken {
-            stats.count_drop(reason);
+        if let Err(reason) = self.take_core(now, from, &opened.plaintext) {
+            self.shared.stats.count_drop(reason);
         }
     }
 
+    /// Takes what another core member's library sent. It is answered at the address inside, which must be one that a record names:
+    /// who sends a recorded datagram again cannot have the answer sent elsewhere.
+    fn take_core(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<(), DropReason> {
+        let Some(whole) = self.fragments.take(now, from, plaintext, &self.shared.stats)? else { return Ok(()) };
+        let (sender, message) = packet::sender(&whole).ok_or(DropReason::Malformed)?;
+        if !unpoisoned(&self.shared.exchange).catalog.names_address(sender) {
+            return Err(DropReason::UnknownAddress);
+        }
+        self.life.as_ref().map_or(Ok(()), |life| life.take(sender, message))
+    }
+
     async fn send_core(&mut self, to: SocketAddr, message: &ChitchatMessage) {
-        let Some(parts) = self.fragments.split(message) else {
+        let Some(own) = self.identity.addr() else { return };
+        let Some(parts) = self.fragments.split(own, message) else {
             return self.shared.stats.count_drop(DropReason::Oversized);
         };
         let datagrams: Vec<Vec<u8>> = {
@@ -426,7 +435,9 @@ impl Node {
         self.contacts.remember(now, &known);
         known.insert(own);
         let ask: Vec<SocketAddr> = self.seeds().into_iter().chain(records).collect();
-        for addr in self.contacts.due(now, &ask, &known, alone) {
+        let due = self.contacts.due(now, &ask, &known, alone);
+        unpoisoned(&self.shared.exchange).introduce(now, &due);
+        for addr in due {
             life.contact(addr);
         }
     }

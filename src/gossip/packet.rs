@@ -1,4 +1,7 @@
-//! What a datagram between core members holds once it is open: a message of chitchat, or a fragment of one.
+//! What a datagram between core members holds once it is open: a message of chitchat, or a fragment of one. In front of each
+//! message is the address to which its sender wants the reply.
+
+use std::net::{IpAddr, SocketAddr};
 
 /// A datagram's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,39 @@ pub(crate) const PART_HEAD: usize = 1 + 4 + 1 + 1;
 
 const WHOLE: u8 = 1;
 const PART: u8 = 2;
+
+const V4: u8 = 4;
+const V6: u8 = 6;
+
+/// A message with its sender's address in front.
+pub(crate) fn addressed(sender: SocketAddr, message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 19);
+    match sender.ip() {
+        IpAddr::V4(ip) => {
+            out.push(V4);
+            out.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.push(V6);
+            out.extend(ip.octets());
+        }
+    }
+    out.extend(sender.port().to_be_bytes());
+    out.extend_from_slice(message);
+    out
+}
+
+/// The sender's address, and the message.
+pub(crate) fn sender(bytes: &[u8]) -> Option<(SocketAddr, &[u8])> {
+    let (family, rest) = bytes.split_first()?;
+    let (ip, rest) = match *family {
+        V4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+        V6 => rest.split_first_chunk::<16>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+        _ => return None,
+    };
+    let (port, message) = rest.split_first_chunk::<2>()?;
+    Some((SocketAddr::new(ip, u16::from_be_bytes(*port)), message))
+}
 
 impl Packet<'_> {
     /// Encodes.
@@ -77,10 +113,19 @@ mod tests {
         assert_eq!(Packet::decode(&[99, 1, 2]), None);
     }
 
+    #[test]
+    fn the_senders_address_is_in_front_of_its_message() {
+        for addr in ["10.0.0.1:7447", "[fd00::1]:65535"] {
+            let addr: SocketAddr = addr.parse().unwrap();
+            assert_eq!(sender(&addressed(addr, b"hello")), Some((addr, &b"hello"[..])));
+            assert_eq!(sender(&addressed(addr, b"")[..6]), None);
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_packet_or_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..1200)) {
-            let _ = Packet::decode(&bytes);
+            let _ = (Packet::decode(&bytes), sender(&bytes));
         }
     }
 }

@@ -37,6 +37,8 @@ pub enum DropReason {
     Endpoint,
     /// Traffic of the core, which this node has no key for.
     NotCore,
+    /// Traffic of the core from an address that is in no signed record.
+    UnknownAddress,
     /// A signed item whose key is not in the keyring.
     UnknownSigner,
     /// A signed item whose signature does not verify.
@@ -53,7 +55,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [DropReason; 22] = [
+    pub const ALL: [DropReason; 23] = [
         DropReason::Short,
         DropReason::Oversized,
         DropReason::Version,
@@ -70,6 +72,7 @@ impl DropReason {
         DropReason::FutureRecord,
         DropReason::Endpoint,
         DropReason::NotCore,
+        DropReason::UnknownAddress,
         DropReason::UnknownSigner,
         DropReason::Forged,
         DropReason::Limited,
@@ -97,6 +100,7 @@ impl DropReason {
             DropReason::FutureRecord => "future-record",
             DropReason::Endpoint => "endpoint",
             DropReason::NotCore => "not-core",
+            DropReason::UnknownAddress => "unknown-address",
             DropReason::UnknownSigner => "unknown-signer",
             DropReason::Forged => "forged",
             DropReason::Limited => "limited",

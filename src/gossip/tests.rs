@@ -4,4 +4,5 @@ mod finding;
 mod identity;
 mod isolation;
 mod real;
+mod recorded;
 mod rotation;

@@ -104,7 +104,7 @@ impl Translator {
             (Kind::Update, _) => self.raised_update(&plaintext),
             (Kind::Report, _) => self.raised_report(&plaintext),
             (Kind::Core, Some(&WHOLE)) => {
-                raised_message(&plaintext[1..], &self.own).map(|message| [&[WHOLE], message.as_slice()].concat())
+                raised_after_sender(&plaintext[1..], &self.own).map(|message| [&[WHOLE], message.as_slice()].concat())
             }
             (Kind::Core, Some(&PART)) => return self.part(to, plaintext),
             _ => None,
@@ -157,12 +157,19 @@ impl Translator {
     fn raised_parts(&self, parts: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
         let compressed: Vec<u8> = parts.iter().flat_map(|plaintext| &plaintext[PART_HEAD..]).copied().collect();
         let message = zstd::bulk::decompress(&compressed, MESSAGE).ok()?;
-        let raised = zstd::bulk::compress(&raised_message(&message, &self.own)?, 1).ok()?;
+        let raised = zstd::bulk::compress(&raised_after_sender(&message, &self.own)?, 1).ok()?;
         let each = raised.len().div_ceil(parts.len());
         let fits = each <= PLAINTEXT - PART_HEAD && raised.len().div_ceil(each) == parts.len();
         let heads = parts.iter().map(|plaintext| &plaintext[..PART_HEAD]);
         fits.then(|| heads.zip(raised.chunks(each)).map(|(head, bytes)| [head, bytes].concat()).collect())
     }
+}
+
+/// The same behind the sender's address.
+fn raised_after_sender(message: &[u8], own: &str) -> Option<Vec<u8>> {
+    let sender = if *message.first()? == 4 { 1 + 4 + 2 } else { 1 + 16 + 2 };
+    let (sender, message) = message.split_at_checked(sender)?;
+    Some([sender, &raised_message(message, own)?].concat())
 }
 
 /// A message of gossip's library in which our own record, if it is there, is of the later format.
