@@ -203,6 +203,7 @@ async fn the_status_is_json_with_the_promised_names() {
         "notes",
         "peers",
         "role",
+        "seeds",
         "started_s_ago",
         "upstreams",
         "version",

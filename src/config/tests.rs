@@ -259,7 +259,9 @@ fn what_is_told_to_others_is_of_use_to_others() {
     good("--apiserver 127.0.0.1:6443 --gossip-advertise 127.0.0.1:7447");
     good("--apiserver 127.0.0.1:6443 --gossip-listen off");
     for ours in ["--gossip-listen 127.0.0.1:7447", "--gossip-listen [::1]:7447", "--gossip-advertise 127.0.0.1:7447"] {
-        assert!(refused(&format!("{ours} --seed 10.0.0.1")).contains("the seed 10.0.0.1:7447 on another machine cannot answer"));
+        assert!(
+            refused(&format!("{ours} --seed 10.0.0.1:7447")).contains("the seed 10.0.0.1:7447 on another machine cannot answer")
+        );
         good(&format!("{ours} --seed 127.0.0.1:7448"));
         good(&format!("{ours} --seed localhost:7448"));
     }

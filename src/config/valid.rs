@@ -231,10 +231,7 @@ fn check_advertised(given: &Layer, config: &Config) -> Result<(), ConfigError> {
 /// Who is asked must be able to answer: nobody elsewhere can to a loopback address.
 fn check_reachable(given: &Layer, config: &Config) -> Result<(), ConfigError> {
     let Some(gossip) = &config.gossip else { return Ok(()) };
-    let elsewhere = gossip.seeds.iter().find_map(|seed| match seed.host {
-        Host::Ip(ip) if !ip.is_loopback() => Some(seed),
-        _ => None,
-    });
+    let elsewhere = gossip.seeds.iter().find(|seed| matches!(seed.host, Host::Ip(ip) if !ip.is_loopback()));
     let (Some(seed), listen) = (elsewhere, gossip.listen.addr) else { return Ok(()) };
     let advertised = gossip.advertise.map(|addr| (Setting::GossipAdvertise, addr));
     let ours = [Some((Setting::GossipListen, listen)), advertised];

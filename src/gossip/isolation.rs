@@ -120,9 +120,10 @@ impl Isolation {
             return None;
         }
         let cause = self.cause(now, situation);
-        let same = self.told.as_ref().is_some_and(|(at, told, _)| {
-            std::mem::discriminant(told) == std::mem::discriminant(&cause) || now < *at + PATIENCE
-        });
+        let same = self
+            .told
+            .as_ref()
+            .is_some_and(|(at, told, _)| std::mem::discriminant(told) == std::mem::discriminant(&cause) || now < *at + PATIENCE);
         if same {
             return None;
         }

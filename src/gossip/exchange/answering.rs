@@ -60,7 +60,13 @@ impl Answering {
 }
 
 impl Exchange {
-    pub(super) fn take_report(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) -> Result<NodeId, DropReason> {
+    pub(super) fn take_report(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        opened: &Opened,
+        len: usize,
+    ) -> Result<NodeId, DropReason> {
         let report = Report::decode(&opened.plaintext).ok_or(DropReason::Malformed)?;
         if report.node == self.me.node && report.generation == self.generation && Some(from) == self.own_addr {
             return Err(DropReason::Own);
