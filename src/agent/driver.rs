@@ -14,6 +14,7 @@ use super::endpoints::{self, Own};
 use super::measures::Tally;
 use crate::config::Config;
 use crate::engine::event::{Notice, Outcome, OwnReport, ProbeOrder, Probed, Reverified, Saw, Verdict};
+use crate::engine::policy;
 use crate::engine::{Effect, Endpoint, Event, Explained, Routing, Source};
 use crate::gossip::keys::Keyring;
 use crate::gossip::{self, Gossip, Heard, Say};
@@ -73,7 +74,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Runs until all who could ask are gone.
     pub(super) async fn run(mut self, mut ears: Ears) {
-        let (probed, mut probes) = mpsc::channel::<Probed>(crate::engine::policy::ENDPOINTS);
+        let (probed, mut probes) = mpsc::channel::<Probed>(policy::ENDPOINTS);
         let mut held = self.proxy.held();
         // The proxy accepts already: who is held since before this task began must be heard of too.
         held.mark_changed();
@@ -151,16 +152,19 @@ impl Driver {
     pub(super) fn gossip(&mut self, socket: Arc<dyn DatagramSocket>, keyring: Keyring) {
         self.gossip.get_or_init(|| {
             let config = &self.config;
+            let given = config.gossip.as_ref();
             let settings = gossip::Settings {
                 cluster: config.cluster.clone(),
                 name: config.node.clone(),
                 core: config.is_core(),
                 socket,
-                advertise: config.gossip.as_ref().and_then(|gossip| gossip.advertise),
+                advertise: given.and_then(|gossip| gossip.advertise),
                 apiservers: config.apiservers.clone(),
                 keyring,
                 seeds: self.seeds.subscribe(),
                 allow: config.allow.clone(),
+                allow_reports: given.map(|gossip| gossip.allow.clone()).unwrap_or_default(),
+                names_per_address: given.map_or(policy::NAMES_PER_ADDRESS, |gossip| gossip.names_per_address),
                 state_dir: config.state_dir.clone(),
             };
             Gossip::start(&self.world, settings, self.say.clone(), self.heard.clone())

@@ -120,7 +120,17 @@ fn gossip(given: &Layer) -> Result<Option<GossipConfig>, ConfigError> {
         ConfigError::new(Setting::Keyring, "not set, and gossip needs its keys", right)
     })?;
     let listen = Listen { addr, written: given.written(Setting::GossipListen) };
-    Ok(Some(GossipConfig { listen, advertise, seeds, keyring }))
+    let core = one(given, Setting::GossipCore, parse::truth)?;
+    let control_plane = given.value(Setting::Apiserver).is_some();
+    if let (Some(false), true, Some(written)) = (core, control_plane, given.value(Setting::GossipCore)) {
+        let wrong = Wrong::new("a node with an apiserver is a core member of gossip", "leave it out, or write true");
+        return Err(wrong.at(written.origin.of(Setting::GossipCore)));
+    }
+    let allow = all(given, Setting::GossipAllowCidr, parse::network)?;
+    let names = one(given, Setting::GossipNamesPerAddress, parse::names)?;
+    let names_per_address = names.unwrap_or(policy::NAMES_PER_ADDRESS);
+    let core = core.unwrap_or(control_plane);
+    Ok(Some(GossipConfig { listen, advertise, seeds, keyring, core, allow, names_per_address }))
 }
 
 fn apiservers(given: &Layer) -> Result<Vec<SocketAddr>, ConfigError> {

@@ -178,6 +178,10 @@ pub const CACHED_GONE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// An endpoint that has to go gets no new connections, and is known for so much longer: a dial that had begun ([`DIAL_STAY`],
 /// [`FIRST_BYTE_MOST`]) may still become a connection, which is told within a second.
 pub const DEPARTURE: Duration = Duration::from_secs(5);
+/// Nodes at one address that count for the cluster's size, unless the configuration says otherwise.
+pub const NAMES_PER_ADDRESS: usize = 4;
+/// Nodes at one address that a core member holds at most.
+pub const NODES_OF_AN_ADDRESS: usize = 256;
 /// Endpoints a member may name.
 pub const ENDPOINTS_A_MEMBER: usize = 8;
 /// Endpoints in all.

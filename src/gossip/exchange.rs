@@ -21,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::Instant;
 
 use self::answering::Answering;
@@ -36,13 +37,12 @@ use super::stats::{DropReason, Stats};
 use super::workers::Workers;
 use crate::engine::endpoint::{EndpointTag, NodeId};
 use crate::engine::event::Observation;
+use crate::engine::policy;
 
 /// A view is made at most this often.
 const VIEWS_APART: Duration = Duration::from_secs(1);
 /// A view is fresh for twice the period and this.
 const VIEW_SLACK: Duration = Duration::from_secs(6);
-/// Names of one address that count for the cluster's size.
-const NAMES_PER_ADDRESS: usize = 4;
 /// Addresses of nodes that were sampled or cached, at most.
 const LEADS: usize = 64;
 
@@ -160,6 +160,9 @@ pub struct Exchange {
     priors: BTreeMap<EndpointTag, Duration>,
     sends: Vec<(SocketAddr, Vec<u8>)>,
     changes: Vec<Change>,
+    names_per_address: usize,
+    /// Networks whose Reports count; empty: any.
+    allow: Vec<IpNet>,
     stats: Arc<Stats>,
 }
 
@@ -192,8 +195,19 @@ impl Exchange {
             priors: BTreeMap::new(),
             sends: Vec::new(),
             changes: Vec::new(),
+            names_per_address: policy::NAMES_PER_ADDRESS,
+            allow: Vec::new(),
             stats,
         }
+    }
+
+    /// Which Reports count: so many names of one address, and from these networks only unless there are none.
+    pub fn count_only(&mut self, names_per_address: usize, allow: Vec<IpNet>) {
+        (self.names_per_address, self.allow) = (names_per_address, allow);
+    }
+
+    fn counts(&self, from: IpAddr) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|net| net.contains(&from.to_canonical()))
     }
 
     /// Takes in what was kept on disk.
@@ -465,7 +479,7 @@ impl Exchange {
 
     fn count(&self) -> u32 {
         let core = 1 + self.core.values().filter(|member| member.live).count();
-        u32::try_from(core + self.workers.count(NAMES_PER_ADDRESS)).unwrap_or(u32::MAX)
+        u32::try_from(core + self.workers.count(self.names_per_address)).unwrap_or(u32::MAX)
     }
 
     fn sum_loads(&self) -> BTreeMap<EndpointTag, u32> {

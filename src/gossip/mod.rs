@@ -96,6 +96,10 @@ pub struct Settings {
     pub seeds: watch::Receiver<Seeds>,
     /// Endpoints in records must be in one of these; empty: any that a record may name.
     pub allow: Vec<IpNet>,
+    /// Networks whose Reports count on a core member; empty: any.
+    pub allow_reports: Vec<IpNet>,
+    /// Nodes at one address that count for the cluster's size on a core member.
+    pub names_per_address: usize,
     /// Where generation and peer cache are kept.
     pub state_dir: PathBuf,
 }
@@ -205,7 +209,8 @@ impl Gossip {
         let stats: Arc<Stats> = Arc::default();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let me = Me { node, name: settings.name.clone(), core: settings.core, version };
-        let exchange = Exchange::new(Instant::now(), me, settings.keyring.clone(), &settings.cluster, Arc::clone(&stats));
+        let mut exchange = Exchange::new(Instant::now(), me, settings.keyring.clone(), &settings.cluster, Arc::clone(&stats));
+        exchange.count_only(settings.names_per_address, settings.allow_reports.clone());
         let shared = Arc::new(Shared {
             node,
             name: settings.name.clone(),

@@ -69,6 +69,8 @@ pub(super) struct Node {
     /// When the heartbeat of each core member advanced last, and to what.
     beats: BTreeMap<NodeId, (u64, Instant)>,
     receive_errors: u32,
+    /// The largest number of core members that was told of as too large.
+    core_told: usize,
     isolation: Isolation,
     leaving: Option<Leaving>,
     /// Nobody holds a handle any more.
@@ -195,7 +197,7 @@ impl Node {
 
     async fn prepare(world: World, shared: Arc<Shared>) -> Node {
         let settings = unpoisoned(&shared.settings).clone();
-        let Settings { cluster, name: _, core, socket, advertise, apiservers, keyring, seeds, allow, state_dir } = settings;
+        let Settings { cluster, name: _, core, socket, advertise, apiservers, keyring, seeds, allow, state_dir, .. } = settings;
         let now = Instant::now();
         let cache = cache::load(&*world.store, &state_dir, &keyring, &cluster, &shared.stats).await;
         let mut outbox = Outbox::default();
@@ -219,6 +221,7 @@ impl Node {
             published: None,
             beats: BTreeMap::new(),
             receive_errors: 0,
+            core_told: 0,
             isolation: Isolation::new(now),
             leaving: None,
             over: false,

@@ -39,6 +39,8 @@ pub enum DropReason {
     NotCore,
     /// Traffic of the core from an address that is in no signed record.
     UnknownAddress,
+    /// A Report from a network whose Reports do not count.
+    NotAllowed,
     /// A signed item whose key is not in the keyring.
     UnknownSigner,
     /// A signed item whose signature does not verify.
@@ -55,7 +57,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [DropReason; 23] = [
+    pub const ALL: [DropReason; 24] = [
         DropReason::Short,
         DropReason::Oversized,
         DropReason::Version,
@@ -73,6 +75,7 @@ impl DropReason {
         DropReason::Endpoint,
         DropReason::NotCore,
         DropReason::UnknownAddress,
+        DropReason::NotAllowed,
         DropReason::UnknownSigner,
         DropReason::Forged,
         DropReason::Limited,
@@ -101,6 +104,7 @@ impl DropReason {
             DropReason::Endpoint => "endpoint",
             DropReason::NotCore => "not-core",
             DropReason::UnknownAddress => "unknown-address",
+            DropReason::NotAllowed => "not-allowed",
             DropReason::UnknownSigner => "unknown-signer",
             DropReason::Forged => "forged",
             DropReason::Limited => "limited",

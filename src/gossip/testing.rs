@@ -225,6 +225,8 @@ impl Machine {
             keyring: keyring.clone(),
             seeds: watch::channel(Seeds { given: !seeds.is_empty(), addrs: seeds.to_vec() }).1,
             allow: Vec::new(),
+            allow_reports: Vec::new(),
+            names_per_address: 4,
             state_dir: PathBuf::from("/state"),
         }
     }

@@ -13,11 +13,12 @@ use super::keys::KeyId;
 use super::message::{Introduction, PRIORS, Report};
 use crate::engine::endpoint::{EndpointTag, NodeId};
 use crate::engine::event::{Observation, Verdict};
+use crate::engine::policy;
 
 /// Entries at most: those inside stay, newcomers are answered and not held.
 pub const WORKERS: usize = 16_384;
 /// Entries of one address at most: so many nodes may share one behind a NAT.
-pub const OF_AN_ADDRESS: usize = 256;
+const OF_AN_ADDRESS: usize = policy::NODES_OF_AN_ADDRESS;
 /// An entry outlives twice the announced time by this.
 const SLACK: Duration = Duration::from_secs(6);
 /// The longest time in which a next Report may be announced.

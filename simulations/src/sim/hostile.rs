@@ -170,6 +170,8 @@ impl Liar {
         };
         let settings = Settings {
             cluster: CLUSTER.to_owned(),
+            allow_reports: Vec::new(),
+            names_per_address: 4,
             state_dir: format!("/var/lib/{name}").into(),
             core: say.role == Role::ControlPlane,
             name,

@@ -152,6 +152,10 @@ impl Exchange {
         if !self.me.core || report.core {
             return Ok(());
         }
+        if !self.counts(from.ip()) {
+            self.stats.count_drop(DropReason::NotAllowed);
+            return Ok(());
+        }
         match self.workers.take(now, from, report, opened.key) {
             Taken::Stale => return Err(DropReason::Replayed),
             Taken::Above(generation) => update.above = generation,

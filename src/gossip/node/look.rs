@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use chitchat::{Chitchat, ChitchatId};
 use tokio::time::Instant;
+use tracing::{error, warn};
 
 use super::super::core::{self, OBSERVATIONS, RECORD};
 use super::super::exchange::CoreMember;
@@ -11,6 +12,9 @@ use super::super::identity::Namesake;
 use super::super::unpoisoned;
 use super::Node;
 use crate::engine::endpoint::NodeId;
+
+/// More core members than this are worth a warning, and an error.
+const MANY: [usize; 2] = [16, 32];
 
 /// One id as the library holds it.
 struct Seen {
@@ -76,6 +80,7 @@ impl Node {
             }
             member.heard = Some(beat.1);
         }
+        let core_members = 1 + members.values().filter(|(_, member)| member.live).count();
         exchange.set_core(
             now,
             members.into_iter().map(|(node, (_, member))| (node, member)).collect(),
@@ -83,6 +88,19 @@ impl Node {
         );
         drop(exchange);
         self.identity.see(namesakes);
+        self.judge_size(core_members);
+    }
+
+    /// Every core member exchanges datagrams with all others and with all workers, and can sign anything: too many are told of.
+    fn judge_size(&mut self, core_members: usize) {
+        let limit = MANY.into_iter().rev().find(|limit| core_members > *limit).unwrap_or(0);
+        if limit <= self.core_told {
+            return;
+        }
+        self.core_told = limit;
+        let text =
+            format!("{core_members} core members gossip; more than {limit} make every exchange and every key theft dearer");
+        if limit == MANY[0] { warn!("{text}") } else { error!("{text}") }
     }
 }
 

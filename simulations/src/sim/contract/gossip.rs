@@ -80,6 +80,8 @@ async fn traffic(places: Vec<Place>, span: Duration) -> Traffic {
             keyring: keyring.clone(),
             seeds: watch::channel(Seeds { given: true, addrs: at[..CONTROL_PLANES].to_vec() }).1,
             allow: Vec::new(),
+            allow_reports: Vec::new(),
+            names_per_address: 4,
             state_dir: place.state_dir,
         };
         let role = if control_plane { Role::ControlPlane } else { Role::Worker };
