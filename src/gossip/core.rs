@@ -14,14 +14,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{
     Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig, ListenerHandle,
-    Serializable, spawn_chitchat,
+    spawn_chitchat,
 };
 use tokio::sync::{MutexGuard, Notify, mpsc};
 use tokio::time::Instant;
 
 use super::fragment::{Assembler, Splitter};
 use super::message::SeenEndpoint;
-use super::packet::{self, Packet};
+use super::packet::{Letter, Packet};
 use super::stats::{DropReason, Stats};
 use super::{GRACE, INTERVAL, codec};
 use crate::engine::event::Observation;
@@ -268,9 +268,9 @@ impl Fragments {
         Fragments { splitter: Splitter::new(), assembler: Assembler::new(), swept: now }
     }
 
-    /// The plaintexts that carry a message of this node, which others answer at this address.
-    pub(super) fn split(&mut self, own: SocketAddr, message: &ChitchatMessage) -> Option<Vec<Vec<u8>>> {
-        self.splitter.split(&packet::addressed(own, &message.serialize_to_vec()))
+    /// The plaintexts that carry it.
+    pub(super) fn split(&mut self, letter: &Letter<'_>) -> Option<Vec<Vec<u8>>> {
+        self.splitter.split(&letter.encode()?)
     }
 
     /// A whole message, where this plaintext completes one.

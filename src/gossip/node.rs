@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chitchat::ChitchatMessage;
+use chitchat::{ChitchatMessage, Serializable as _};
 use ipnet::IpNet;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
@@ -32,7 +32,7 @@ use super::item::Record;
 use super::keys::Keyring;
 use super::naming::NamingRule;
 use super::outbox::Outbox;
-use super::packet;
+use super::packet::Letter;
 use super::starts::Starts;
 use super::stats::DropReason;
 use super::{Command, Heard, INTERVAL, Seeds, Settings, Shared, unpoisoned};
@@ -298,16 +298,29 @@ impl Node {
     /// who sends a recorded datagram again cannot have the answer sent elsewhere.
     fn take_core(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<(), DropReason> {
         let Some(whole) = self.fragments.take(now, from, plaintext, &self.shared.stats)? else { return Ok(()) };
-        let (sender, message) = packet::sender(&whole).ok_or(DropReason::Malformed)?;
-        if !unpoisoned(&self.shared.exchange).catalog.names_address(sender) {
+        let Letter { sender, record, message } = Letter::decode(&whole).ok_or(DropReason::Malformed)?;
+        let mut exchange = unpoisoned(&self.shared.exchange);
+        if !record.is_empty() {
+            // Where a newer one is held, chitchat tells.
+            let _ = exchange.offer(now, record);
+        }
+        if !exchange.catalog.names_address(sender) {
             return Err(DropReason::UnknownAddress);
         }
+        drop(exchange);
         self.life.as_ref().map_or(Ok(()), |life| life.take(sender, message))
     }
 
     async fn send_core(&mut self, to: SocketAddr, message: &ChitchatMessage) {
-        let Some(own) = self.identity.addr() else { return };
-        let Some(parts) = self.fragments.split(own, message) else {
+        let Some(sender) = self.identity.addr() else { return };
+        // Who is not live yet may not hold this node's record.
+        let record = {
+            let exchange = unpoisoned(&self.shared.exchange);
+            let own = exchange.catalog.own().map(|own| Arc::clone(&own.bytes));
+            if exchange.live_core().any(|addr| addr == to) { None } else { own }
+        };
+        let letter = Letter { sender, record: record.as_deref().unwrap_or_default(), message: &message.serialize_to_vec() };
+        let Some(parts) = self.fragments.split(&letter) else {
             return self.shared.stats.count_drop(DropReason::Oversized);
         };
         let datagrams: Vec<Vec<u8>> = {
@@ -438,9 +451,7 @@ impl Node {
         self.contacts.remember(now, &known);
         known.insert(own);
         let ask: Vec<SocketAddr> = self.seeds().into_iter().chain(records).collect();
-        let due = self.contacts.due(now, &ask, &known, alone);
-        unpoisoned(&self.shared.exchange).introduce(now, &due);
-        for addr in due {
+        for addr in self.contacts.due(now, &ask, &known, alone) {
             life.contact(addr);
         }
     }

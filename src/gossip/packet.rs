@@ -1,5 +1,5 @@
-//! What a datagram between core members holds once it is open: a message of chitchat, or a fragment of one. In front of each
-//! message is the address to which its sender wants the reply.
+//! What a datagram between core members holds once it is open: a message of chitchat, or a fragment of one. Each message
+//! comes with the address to which its sender wants the reply.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -33,34 +33,52 @@ const PART: u8 = 2;
 const V4: u8 = 4;
 const V6: u8 = 6;
 
-/// A message with its sender's address in front.
-pub(crate) fn addressed(sender: SocketAddr, message: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(message.len() + 19);
-    match sender.ip() {
-        IpAddr::V4(ip) => {
-            out.push(V4);
-            out.extend(ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out.push(V6);
-            out.extend(ip.octets());
-        }
-    }
-    out.extend(sender.port().to_be_bytes());
-    out.extend_from_slice(message);
-    out
+/// A message of chitchat, and who sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Letter<'a> {
+    /// Where the sender wants the reply.
+    pub(crate) sender: SocketAddr,
+    /// The sender's signed record, where the receiver may not hold it; else empty.
+    pub(crate) record: &'a [u8],
+    pub(crate) message: &'a [u8],
 }
 
-/// The sender's address, and the message.
-pub(crate) fn sender(bytes: &[u8]) -> Option<(SocketAddr, &[u8])> {
-    let (family, rest) = bytes.split_first()?;
-    let (ip, rest) = match *family {
-        V4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
-        V6 => rest.split_first_chunk::<16>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
-        _ => return None,
-    };
-    let (port, message) = rest.split_first_chunk::<2>()?;
-    Some((SocketAddr::new(ip, u16::from_be_bytes(*port)), message))
+impl Letter<'_> {
+    /// Encodes.
+    pub(crate) fn encode(&self) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(1 + 16 + 2 + 2 + self.record.len() + self.message.len());
+        match self.sender.ip() {
+            IpAddr::V4(ip) => {
+                out.push(V4);
+                out.extend(ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                out.push(V6);
+                out.extend(ip.octets());
+            }
+        }
+        out.extend(self.sender.port().to_be_bytes());
+        out.extend(u16::try_from(self.record.len()).ok()?.to_be_bytes());
+        out.extend_from_slice(self.record);
+        out.extend_from_slice(self.message);
+        Some(out)
+    }
+}
+
+impl<'a> Letter<'a> {
+    /// Decodes.
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Letter<'a>> {
+        let (family, rest) = bytes.split_first()?;
+        let (ip, rest) = match *family {
+            V4 => rest.split_first_chunk::<4>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+            V6 => rest.split_first_chunk::<16>().map(|(ip, rest)| (IpAddr::from(*ip), rest))?,
+            _ => return None,
+        };
+        let (port, rest) = rest.split_first_chunk::<2>()?;
+        let (len, rest) = rest.split_first_chunk::<2>()?;
+        let (record, message) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        Some(Letter { sender: SocketAddr::new(ip, u16::from_be_bytes(*port)), record, message })
+    }
 }
 
 impl Packet<'_> {
@@ -114,18 +132,19 @@ mod tests {
     }
 
     #[test]
-    fn the_senders_address_is_in_front_of_its_message() {
-        for addr in ["10.0.0.1:7447", "[fd00::1]:65535"] {
-            let addr: SocketAddr = addr.parse().unwrap();
-            assert_eq!(sender(&addressed(addr, b"hello")), Some((addr, &b"hello"[..])));
-            assert_eq!(sender(&addressed(addr, b"")[..6]), None);
+    fn a_letter_survives_its_encoding_and_is_nothing_when_cut_off() {
+        for sender in ["10.0.0.1:7447", "[fd00::1]:65535"] {
+            let letter = Letter { sender: sender.parse().unwrap(), record: b"signed", message: b"hello" };
+            let bytes = letter.encode().unwrap();
+            assert_eq!(Letter::decode(&bytes), Some(letter));
+            assert_eq!(Letter::decode(&bytes[..bytes.len() - 6]), None);
         }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_a_packet_or_nothing(bytes in proptest::collection::vec(any::<u8>(), 0..1200)) {
-            let _ = (Packet::decode(&bytes), sender(&bytes));
+            let _ = (Packet::decode(&bytes), Letter::decode(&bytes));
         }
     }
 }

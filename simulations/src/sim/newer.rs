@@ -104,7 +104,7 @@ impl Translator {
             (Kind::Update, _) => self.raised_update(&plaintext),
             (Kind::Report, _) => self.raised_report(&plaintext),
             (Kind::Core, Some(&WHOLE)) => {
-                raised_after_sender(&plaintext[1..], &self.own).map(|message| [&[WHOLE], message.as_slice()].concat())
+                self.raised_letter(&plaintext[1..]).map(|letter| [&[WHOLE], letter.as_slice()].concat())
             }
             (Kind::Core, Some(&PART)) => return self.part(to, plaintext),
             _ => None,
@@ -129,6 +129,18 @@ impl Translator {
         let mut report = Report::decode(plaintext)?;
         report.items.iter_mut().for_each(|item| self.raise(item));
         report.encode()
+    }
+
+    /// The same of what core members send one another.
+    fn raised_letter(&self, letter: &[u8]) -> Option<Vec<u8>> {
+        let (head, message) = letter.split_at_checked(message_at(letter)?)?;
+        let mut head = head.to_vec();
+        let record = if head[0] == 4 { 1 + 4 + 4 } else { 1 + 16 + 4 };
+        let own = head.len() > record;
+        self.raise(&mut head[record..]);
+        let raised = raised_message(message, &self.own);
+        let message = raised.as_deref().or(own.then_some(message))?;
+        Some([&head, message].concat())
     }
 
     fn raise(&self, item: &mut [u8]) {
@@ -156,8 +168,8 @@ impl Translator {
     /// The same message in as many parts; [`None`] if it has no record of ours, or does not fit any more.
     fn raised_parts(&self, parts: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
         let compressed: Vec<u8> = parts.iter().flat_map(|plaintext| &plaintext[PART_HEAD..]).copied().collect();
-        let message = zstd::bulk::decompress(&compressed, MESSAGE).ok()?;
-        let raised = zstd::bulk::compress(&raised_after_sender(&message, &self.own)?, 1).ok()?;
+        let letter = zstd::bulk::decompress(&compressed, MESSAGE).ok()?;
+        let raised = zstd::bulk::compress(&self.raised_letter(&letter)?, 1).ok()?;
         let each = raised.len().div_ceil(parts.len());
         let fits = each <= PLAINTEXT - PART_HEAD && raised.len().div_ceil(each) == parts.len();
         let heads = parts.iter().map(|plaintext| &plaintext[..PART_HEAD]);
@@ -165,11 +177,11 @@ impl Translator {
     }
 }
 
-/// The same behind the sender's address.
-fn raised_after_sender(message: &[u8], own: &str) -> Option<Vec<u8>> {
-    let sender = if *message.first()? == 4 { 1 + 4 + 2 } else { 1 + 16 + 2 };
-    let (sender, message) = message.split_at_checked(sender)?;
-    Some([sender, &raised_message(message, own)?].concat())
+/// Where a message of gossip's library begins: behind its sender's address and record.
+fn message_at(letter: &[u8]) -> Option<usize> {
+    let at = if *letter.first()? == 4 { 1 + 4 + 2 } else { 1 + 16 + 2 };
+    let len = letter.get(at..at + 2)?;
+    Some(at + 2 + usize::from(u16::from_be_bytes([len[0], len[1]])))
 }
 
 /// A message of gossip's library in which our own record, if it is there, is of the later format.

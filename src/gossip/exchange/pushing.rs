@@ -112,14 +112,9 @@ impl Round {
 impl Exchange {
     /// The other core members are told of this one's record at once, beside chitchat, which would tell them a round later.
     pub(super) fn tell_core(&mut self, now: Instant) {
-        let core: Vec<SocketAddr> = self.live_core().collect();
-        self.introduce(now, &core);
-    }
-
-    /// Core members are told of this one's record: they answer nobody in the core whose record they do not hold.
-    pub fn introduce(&mut self, now: Instant, core: &[SocketAddr]) {
         let Some(own) = self.catalog.own().map(|own| own.bytes.to_vec()) else { return };
-        for to in core.iter().copied() {
+        let core: Vec<SocketAddr> = self.live_core().collect();
+        for to in core {
             let pushed = self.pushed(now, to, std::slice::from_ref(&own));
             let datagram = pushed.and_then(|plaintext| self.envelopes.seal(Kind::Update, &plaintext));
             self.sends.extend(datagram.map(|datagram| (to, datagram)));

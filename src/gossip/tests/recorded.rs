@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::super::envelope::{Envelopes, Kind};
+use super::super::item::{Item, Removal};
 use super::super::keys::Keyring;
 use super::super::stats::DropReason;
 use super::super::testing::{CLUSTER, Lan, LanSocket, Machine, at};
+use super::super::unpoisoned;
 use crate::engine::event::Role;
 use crate::world::DatagramSocket;
 
@@ -36,10 +38,6 @@ async fn a_recorded_question_is_answered_at_the_signed_address_alone() {
     let mut asker = Machine::new(&lan, 2, Role::ControlPlane).start(&ring, &[at(66)]);
     let recorded = next_of_the_core(&elsewhere, &ring).await.unwrap();
     let mut asked = Machine::new(&lan, 1, Role::ControlPlane).start(&ring, &[]);
-    asked.idle(SECOND).await;
-    lan.inject(at(66), at(1), &recorded);
-    asked.idle(SECOND).await;
-    assert_eq!(asked.gossip.stats().dropped(DropReason::UnknownAddress), 1, "no record names the asker's address yet");
     let third = Machine::new(&lan, 3, Role::ControlPlane).start(&ring, &[at(1), at(2)]);
     for node in [&mut asker, &mut asked] {
         node.until(5 * SECOND, "both are live", |node| node.sees("node-1") && node.sees("node-2")).await;
@@ -54,4 +52,10 @@ async fn a_recorded_question_is_answered_at_the_signed_address_alone() {
     let limited = asked.gossip.stats().dropped(DropReason::Limited);
     assert!(limited >= 9, "ten in one instant are answered once: {limited}");
     drop(third);
+    let removal = Item::Removal(Removal { name: "node-2".to_owned(), generation: u64::MAX / 2 }).sign(&ring, CLUSTER).unwrap();
+    unpoisoned(&asked.gossip.shared.exchange).offer(Instant::now(), &removal.bytes);
+    let before = asked.gossip.stats().dropped(DropReason::UnknownAddress);
+    lan.inject(at(66), at(1), &recorded);
+    asked.idle(SECOND).await;
+    assert!(asked.gossip.stats().dropped(DropReason::UnknownAddress) > before, "nobody answers a member that was removed");
 }
