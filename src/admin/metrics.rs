@@ -148,6 +148,8 @@ pub struct GossipMetrics {
     pub name_conflict: bool,
     /// Starts of the gossip task after its first.
     pub restarts: u64,
+    /// Workers that hold the full keyring; [`None`] on a worker.
+    pub workers_with_full_keyring: Option<u64>,
 }
 
 /// Writes all numbers as text.
@@ -244,6 +246,8 @@ impl Page<'_> {
         self.seconds("gossip_last_heard", "Time since another member was heard", heard);
         self.gauge("gossip_name_conflict", "1 if another machine uses this node's name", flag(gossip.name_conflict));
         self.count("gossip_restarts", "Starts of the gossip task after its first", gossip.restarts);
+        let holders = gossip.workers_with_full_keyring.map(|holders| (vec![], number(holders)));
+        self.gauges("gossip_workers_with_full_keyring", "Workers that hold the full keyring, which they do not need", holders);
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {

@@ -187,5 +187,6 @@ fn gossip(gossip: &Gossip) -> GossipMetrics {
         since_heard: heard.map(std::time::Duration::from_secs_f64),
         name_conflict: stats.name_conflict.get() > 0,
         restarts: stats.restarts.get(),
+        workers_with_full_keyring: gossip.workers_with_full_keyring().map(|holders| holders as u64),
     }
 }

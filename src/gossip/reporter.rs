@@ -282,6 +282,18 @@ impl Reporter {
         peer.due = if peer.prompts.1 <= PROMPTS.0 { now } else { peer.due.min(peer.prompts.0 + PROMPTS.1) };
     }
 
+    /// A signed item is to be brought to the core now: to the nearest core member that answers, or to all where none is known to.
+    pub fn bring(&mut self, now: Instant, item: &Arc<[u8]>) {
+        let answering = self.peers.iter().filter(|(_, peer)| peer.answers());
+        let nearest = answering.min_by_key(|(_, peer)| peer.rtt).map(|(node, _)| *node);
+        for (node, peer) in &mut self.peers {
+            if nearest.is_none_or(|nearest| nearest == *node) && !peer.items.contains(item) {
+                peer.items.push(Arc::clone(item));
+                (peer.due, peer.tries) = (now, 0);
+            }
+        }
+    }
+
     /// The questions that are to be sent now. `leads` are addresses at which somebody may know the core; `period` of a core
     /// member is none: it only searches.
     pub fn due(&mut self, now: Instant, leads: &BTreeSet<SocketAddr>) -> Vec<Question> {

@@ -3,4 +3,5 @@
 mod finding;
 mod identity;
 mod real;
+mod removal;
 mod rotation;

@@ -3,6 +3,7 @@
 mod hostile;
 mod learning;
 mod pushes;
+mod removals;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

@@ -20,6 +20,7 @@ struct Seen {
     live: bool,
     record: Option<String>,
     observations: Option<String>,
+    removals: Vec<(NodeId, u64, String)>,
 }
 
 impl Node {
@@ -34,6 +35,12 @@ impl Node {
         for seen in &all {
             if let Some(record) = seen.record.as_deref().and_then(core::bytes) {
                 exchange.offer(now, &record);
+            }
+            for (node, generation, removal) in &seen.removals {
+                let news = exchange.catalog.removed_up_to(*node).is_none_or(|held| held < *generation);
+                if let Some(removal) = core::bytes(removal).filter(|_| news) {
+                    exchange.offer(now, &removal);
+                }
             }
         }
         let mut members: BTreeMap<NodeId, (u64, CoreMember)> = BTreeMap::new();
@@ -70,11 +77,12 @@ impl Node {
             }
         }
         for (node, (heartbeat, member)) in &mut members {
-            let beat = self.beats.entry(*node).or_insert((*heartbeat, now));
+            // Of one that was dead when it was first told of, nothing has been heard yet.
+            let beat = self.beats.entry(*node).or_insert((*heartbeat, member.live.then_some(now)));
             if *heartbeat != beat.0 {
-                *beat = (*heartbeat, now);
+                *beat = (*heartbeat, Some(now));
             }
-            member.heard = Some(beat.1);
+            member.heard = beat.1;
         }
         exchange.set_core(
             now,
@@ -99,6 +107,10 @@ fn read(library: &Chitchat) -> Vec<Seen> {
                 live: live.contains(id),
                 record: state.get(RECORD).filter(|_| id != own).map(str::to_owned),
                 observations: state.get(OBSERVATIONS).map(str::to_owned),
+                removals: core::removals(state)
+                    .filter(|_| id != own)
+                    .map(|(node, up_to, text)| (node, up_to, text.to_owned()))
+                    .collect(),
             })
         })
         .collect()
