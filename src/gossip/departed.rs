@@ -45,9 +45,9 @@ impl Departed {
         }
     }
 
-    /// A worker is here.
-    pub fn is_here(&mut self, node: NodeId) {
-        self.0.remove(&node);
+    /// A worker is here. What it had said of itself, if it is the same start of its gossip: it does not say that again.
+    pub fn is_here(&mut self, node: NodeId, generation: u64) -> Option<Introduction> {
+        self.0.remove(&node).filter(|gone| gone.generation == generation)?.introduction
     }
 
     /// Those that went within the last hour.

@@ -378,6 +378,8 @@ impl Reporter {
         if rtt >= ECHO {
             return None;
         }
+        // Another cookie than before is what a core member gives that was started again, and holds nothing of this node.
+        let known_there = self.cookies.get(&to) == Some(&cookie);
         if self.cookies.len() < KEPT || self.cookies.contains_key(&to) {
             self.cookies.insert(to, cookie);
         }
@@ -388,7 +390,7 @@ impl Reporter {
             }
             // Smoothed as TCP does (RFC 6298).
             peer.rtt = Some(peer.rtt.map_or(rtt, |smooth| (smooth * 7 + rtt) / 8));
-            (peer.tries, peer.unreachable, peer.introduced) = (0, false, true);
+            (peer.tries, peer.unreachable, peer.introduced) = (0, false, known_there);
             (peer.answered, peer.agreed) = (Some(now), Some(digest));
             peer.due = now + spread(period);
             self.pause = SEARCH.0;

@@ -106,7 +106,9 @@ impl Workers {
         } else if self.entries.len() >= WORKERS || self.of_address.get(&from.ip()).is_some_and(|of_it| *of_it >= OF_AN_ADDRESS) {
             return Taken::Crowded;
         }
-        let introduction = report.introduction.clone().or_else(|| before.and_then(|before| before.introduction.clone()));
+        let former = self.departed.is_here(report.node, report.generation);
+        let held = || before.and_then(|before| before.introduction.clone());
+        let introduction = report.introduction.clone().or_else(held).or(former);
         let announced = Duration::from_secs(report.next_within_s.into()).min(LONGEST);
         let new = before.is_none();
         if new {
@@ -132,7 +134,6 @@ impl Workers {
                 left: report.next_within_s == 0,
             },
         );
-        self.departed.is_here(report.node);
         match self.namesake(report.node, from, since) {
             Some(theirs) => Taken::Namesake(theirs),
             None => Taken::Held { new },

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod learning;
+mod members;
 mod pushes;
 mod removals;
 
