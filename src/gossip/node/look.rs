@@ -6,7 +6,7 @@ use chitchat::{Chitchat, ChitchatId};
 use tokio::time::Instant;
 
 use super::super::core::{self, OBSERVATIONS, RECORD};
-use super::super::exchange::CoreMember;
+use super::super::exchange::{CoreMember, Exchange};
 use super::super::identity::Namesake;
 use super::super::unpoisoned;
 use super::Node;
@@ -33,15 +33,7 @@ impl Node {
         let now = Instant::now();
         let mut exchange = unpoisoned(&self.shared.exchange);
         for seen in &all {
-            if let Some(record) = seen.record.as_deref().and_then(core::bytes) {
-                exchange.offer(now, &record);
-            }
-            for (node, generation, removal) in &seen.removals {
-                let news = exchange.catalog.removed_up_to(*node).is_none_or(|held| held < *generation);
-                if let Some(removal) = core::bytes(removal).filter(|_| news) {
-                    exchange.offer(now, &removal);
-                }
-            }
+            offer(&mut exchange, now, seen);
         }
         let mut members: BTreeMap<NodeId, (u64, CoreMember)> = BTreeMap::new();
         let mut namesakes = Vec::new();
@@ -91,6 +83,19 @@ impl Node {
         );
         drop(exchange);
         self.identity.see(namesakes);
+    }
+}
+
+/// Merges the signed items that a core member publishes.
+fn offer(exchange: &mut Exchange, now: Instant, seen: &Seen) {
+    if let Some(record) = seen.record.as_deref().and_then(core::bytes) {
+        exchange.offer(now, &record);
+    }
+    for (node, generation, removal) in &seen.removals {
+        let news = exchange.catalog.removed_up_to(*node).is_none_or(|held| held < *generation);
+        if let Some(removal) = core::bytes(removal).filter(|_| news) {
+            exchange.offer(now, &removal);
+        }
     }
 }
 
