@@ -13,7 +13,7 @@ use prismesh::config::Setting;
 use prismesh::gossip::keys::{KeyId, Keyring};
 use tempfile::TempDir;
 
-/// A directory with a keyring `k`, a CA `ca.pem` and a client certificate, in which commands run.
+/// A directory with a full keyring `k`, its reader keyring `r`, a CA `ca.pem` and a client certificate, in which commands run.
 struct Place(TempDir);
 
 impl Place {
@@ -23,6 +23,8 @@ impl Place {
         place.write("ca.pem", &made.cert.pem());
         place.write("key.pem", &made.signing_key.serialize_pem());
         assert!(place.run("keygen k").status.success());
+        place.write("r", &out(&place.run("key public k")));
+        fs::set_permissions(place.path("r"), fs::Permissions::from_mode(0o600)).unwrap();
         place
     }
 
@@ -68,9 +70,9 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
     let place = Place::new();
-    place.write("unknown.yaml", "cluster: a\nkeyring: k\nseeds: [a:1]\n");
-    place.write("type.yaml", "cluster: a\nkeyring: k\nlisten: 127.0.0.1:7445\n");
-    place.write("port.yaml", "cluster: a\nkeyring: k\nlisten:\n  - 127.0.0.1:70000\n");
+    place.write("unknown.yaml", "cluster: a\nkeyring: r\nseeds: [a:1]\n");
+    place.write("type.yaml", "cluster: a\nkeyring: r\nlisten: 127.0.0.1:7445\n");
+    place.write("port.yaml", "cluster: a\nkeyring: r\nlisten:\n  - 127.0.0.1:70000\n");
     place.write("syntax.yaml", "cluster: a\nnode: \"b\n");
     place.write("open", &fs::read_to_string(place.path("k")).unwrap());
     place.write("junk", "junk");
@@ -89,11 +91,11 @@ fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
         ("--cluster a --keyring open", "flag --keyring: open is open to others (mode 0644); chmod 600 open"),
         ("--cluster a --keyring link", "flag --keyring: link is open to others (mode 0644); chmod 600 link"),
         ("--cluster a --keyring junk", "flag --keyring: junk is not a keyring that this node can use: "),
-        ("--cluster a --keyring k --external lb:0", "flag --external: port 0 cannot be dialled; "),
-        ("--cluster a --keyring k --endpoint 127.0.0.1:7445", "flag --endpoint: 127.0.0.1:7445 is our own proxy listener; "),
-        ("--cluster a --keyring k --allow 10.0.0.0/99", "flag --allow: \"10.0.0.0/99\" is not a network; "),
-        ("--cluster a --keyring k --ca k", "flag --ca: k holds no certificate in PEM; "),
-        ("--cluster a --keyring k --log prismesh=loud", "flag --log: \"prismesh=loud\" is not a log filter; "),
+        ("--cluster a --keyring r --external lb:0", "flag --external: port 0 cannot be dialled; "),
+        ("--cluster a --keyring r --endpoint 127.0.0.1:7445", "flag --endpoint: 127.0.0.1:7445 is our own proxy listener; "),
+        ("--cluster a --keyring r --allow 10.0.0.0/99", "flag --allow: \"10.0.0.0/99\" is not a network; "),
+        ("--cluster a --keyring r --ca k", "flag --ca: k holds no certificate in PEM; "),
+        ("--cluster a --keyring r --log prismesh=loud", "flag --log: \"prismesh=loud\" is not a log filter; "),
     ] {
         for subcommand in ["run --state-dir state", "config check --state-dir state"] {
             let complaint = place.refused(&format!("{subcommand} {line}"));
@@ -110,7 +112,7 @@ fn a_check_refuses_what_is_missing_for_which_a_run_would_wait() {
     for (line, start) in [
         ("--config none.yaml", "none.yaml: the configuration file (--config, PRISMESH_CONFIG) does not exist; "),
         ("--cluster a --keyring none", "flag --keyring: none does not exist; "),
-        ("--cluster a --keyring k --ca ca.pem --probe-token-file none", "flag --probe-token-file: none does not exist; "),
+        ("--cluster a --keyring r --ca ca.pem --probe-token-file none", "flag --probe-token-file: none does not exist; "),
     ] {
         let complaint = place.refused(&format!("config check --state-dir state {line}"));
         assert!(complaint.starts_with(start), "{line}\n{complaint}");
@@ -121,8 +123,8 @@ fn a_check_refuses_what_is_missing_for_which_a_run_would_wait() {
 fn a_check_looks_at_the_ca_and_the_probe_key_as_a_run_does() {
     let place = Place::new();
     place.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    let check = "config check --state-dir state --cluster a --keyring k --ca";
-    let run = "run --state-dir state --cluster a --keyring k --ca";
+    let check = "config check --state-dir state --cluster a --keyring r --ca";
+    let run = "run --state-dir state --cluster a --keyring r --ca";
     for subcommand in [check, run] {
         assert!(place.refused(&format!("{subcommand} garbage.pem")).contains("the CA file garbage.pem: "), "{subcommand}");
     }
@@ -142,7 +144,7 @@ fn a_check_looks_at_the_ca_and_the_probe_key_as_a_run_does() {
 fn a_name_that_every_machine_has_is_refused_as_a_nodes_name() {
     let place = Place::new();
     for name in ["localhost", "LocalHost.localdomain", "localhost6"] {
-        let complaint = place.refused(&format!("config check --cluster a --keyring k --node {name}"));
+        let complaint = place.refused(&format!("config check --cluster a --keyring r --node {name}"));
         assert!(complaint.starts_with(&format!("flag --node: {name} is the name of every machine; ")), "{complaint}");
     }
 }
@@ -150,7 +152,7 @@ fn a_name_that_every_machine_has_is_refused_as_a_nodes_name() {
 #[test]
 fn a_record_that_cannot_be_written_exits_2_and_a_wrong_configuration_leaves_an_old_one_alone() {
     let place = Place::new();
-    let run = "run --cluster a --keyring k --ca ca.pem --state-dir state --record";
+    let run = "run --cluster a --keyring r --ca ca.pem --state-dir state --record";
     assert!(place.refused(&format!("{run} none/events")).starts_with("flag --record: cannot write none/events: "));
     place.write("events", "of yesterday");
     place.refused(&format!("{run} events --max-connections none"));
@@ -168,7 +170,7 @@ fn an_unknown_flag_or_command_exits_2() {
 #[test]
 fn config_check_shows_each_value_with_its_origin_and_is_a_file_that_says_the_same() {
     let place = Place::new();
-    place.write("c.yaml", "cluster: prod\nkeyring: k\nca: ca.pem\nlog: warn\nexternal: [\"lb:6443,server-name=api\"]\n");
+    place.write("c.yaml", "cluster: prod\nkeyring: r\nca: ca.pem\nlog: warn\nexternal: [\"lb:6443,server-name=api\"]\n");
     let check = |file: &str| {
         let mut command = place.command("config check --node me");
         command
@@ -199,9 +201,22 @@ fn config_check_shows_each_value_with_its_origin_and_is_a_file_that_says_the_sam
 }
 
 #[test]
+fn a_full_keyring_on_a_worker_is_a_warning_and_on_a_control_plane_none() {
+    let place = Place::new();
+    for (line, warned) in [("--keyring k", true), ("--keyring r", false), ("--keyring k --apiserver 10.0.0.1:6443", false)] {
+        let output = place.run(&format!("config check --cluster a --ca ca.pem --state-dir state {line}"));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success() && text.contains("warning: k is a full keyring, and this node is a worker") == warned,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_is_odd_but_no_error_is_a_warning() {
     let place = Place::new();
-    let output = place.command("config check --cluster a --keyring k").env("PRISMESH_CLUSTRE", "b").output().unwrap();
+    let output = place.command("config check --cluster a --keyring r").env("PRISMESH_CLUSTRE", "b").output().unwrap();
     assert!(output.status.success());
     let warnings = String::from_utf8(output.stderr).unwrap();
     assert!(warnings.contains("warning: environment PRISMESH_CLUSTRE: no setting of this name"), "{warnings}");
@@ -344,9 +359,9 @@ note     no CA
 fn peers_shows_the_mesh() {
     let shown = out(&Place::new().run(&format!("peers --admin {}", admin("200 OK", STATUS))));
     let expected = "\
-NAME  ID        ROLE           ALIVE  AGENT    APISERVER  ADDRESS         ROUND TRIP  HEARD
-cp1   abcdefgh  control-plane  yes    running  ready      10.0.0.11:7447  0.31 ms     0.2 s ago
-w2    zzzzzzzz  worker         no     leaving  -          10.0.0.21:7447  -           -
+NAME  KIND           ADDRESS         STATE  VERSION  KEYS  ROUND TRIP  HEARD      CONNECTIONS
+cp1   control plane  10.0.0.11:7447  ready  -        -     0.31 ms     0.2 s ago  -
+w2    worker         10.0.0.21:7447  left   -        -     -           -          -
 ";
     assert_eq!(shown, expected);
 }
@@ -405,7 +420,7 @@ fn an_agent_that_does_not_answer_as_one_exits_1() {
 #[test]
 fn a_closed_pipe_is_no_failure() {
     let place = Place::new();
-    for line in ["completions bash", "--help", "run --help", "--version", "config check --cluster a --keyring k --ca ca.pem"] {
+    for line in ["completions bash", "--help", "run --help", "--version", "config check --cluster a --keyring r --ca ca.pem"] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = place.command(line).stdout(writer).output().unwrap();
@@ -451,7 +466,9 @@ fn the_configuration_pages_examples_are_configurations() {
     let place = Place::new();
     let examples: Vec<&str> = PAGE.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     for example in &examples {
-        let here = example.replace("/etc/prismesh/keyring", "k").replace("/etc/kubernetes/pki/ca.crt", "ca.pem");
+        let core = example.lines().any(|line| line.starts_with("apiserver:"));
+        let keyring = if core { "k" } else { "r" };
+        let here = example.replace("/etc/prismesh/keyring", keyring).replace("/etc/kubernetes/pki/ca.crt", "ca.pem");
         place.write("c.yaml", &here.replace("/etc/prismesh/probe.crt", "ca.pem").replace("/etc/prismesh/probe.key", "key.pem"));
         let output = place.run("config check --config c.yaml");
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}\n{example}");

@@ -150,6 +150,8 @@ pub struct GossipMetrics {
     pub isolated: bool,
     /// Starts of the gossip task after its first.
     pub restarts: u64,
+    /// Workers that hold the full keyring; [`None`] on a worker.
+    pub workers_with_full_keyring: Option<u64>,
 }
 
 /// Writes all numbers as text.
@@ -247,6 +249,8 @@ impl Page<'_> {
         self.gauge("gossip_name_conflict", "1 if another machine uses this node's name", flag(gossip.name_conflict));
         self.gauge("gossip_isolated", "1 if no core member answers this node", flag(gossip.isolated));
         self.count("gossip_restarts", "Starts of the gossip task after its first", gossip.restarts);
+        let holders = gossip.workers_with_full_keyring.map(|holders| (vec![], number(holders)));
+        self.gauges("gossip_workers_with_full_keyring", "Workers that hold the full keyring, which they do not need", holders);
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {

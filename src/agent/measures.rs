@@ -188,5 +188,6 @@ fn gossip(gossip: &Gossip) -> GossipMetrics {
         name_conflict: stats.name_conflict.get() > 0,
         isolated: stats.isolated.get() > 0,
         restarts: stats.restarts.get(),
+        workers_with_full_keyring: gossip.workers_with_full_keyring().map(|holders| holders as u64),
     }
 }

@@ -13,10 +13,10 @@ use super::driver::{Knowledge, Order};
 use super::measures::Tally;
 use super::state::WatchedStore;
 use crate::admin::status::{PeerStatus, Status, UpstreamStatus};
-use crate::admin::{self, Metrics};
+use crate::admin::{self, Metrics, Refused};
 use crate::config::Config;
 use crate::engine::{Explained, Moment, Routing};
-use crate::gossip::{Gossip, MemberStatus};
+use crate::gossip::{ForgetError, Forgotten, Gossip, MemberStatus};
 use crate::log;
 use crate::names;
 use crate::proxy::Proxy;
@@ -145,6 +145,18 @@ impl admin::View for View {
         Box::pin(async { Ok(self.measure(&self.knowledge().await?)) })
     }
 
+    fn forget(&self, removal: Vec<u8>) -> BoxFuture<'_, Result<String, Refused>> {
+        Box::pin(async move {
+            let gossip = self.gossip.get().ok_or_else(|| Refused::Unavailable(ForgetError::NotRunning.to_string()))?;
+            match gossip.forget(removal).await {
+                Ok(Forgotten { name, generation, new: true }) => Ok(format!("{name} is removed up to generation {generation}")),
+                Ok(Forgotten { name, .. }) => Ok(format!("{name} was removed already")),
+                Err(error @ ForgetError::NotRunning) => Err(Refused::Unavailable(error.to_string())),
+                Err(error) => Err(Refused::Forbidden(error.to_string())),
+            }
+        })
+    }
+
     fn node(&self) -> String {
         self.config.load().node.clone()
     }
@@ -183,5 +195,12 @@ fn peer(member: MemberStatus) -> PeerStatus {
         alive: member.alive,
         rtt_ms: member.rtt_ms,
         last_heard_s: member.last_heard_s,
+        generation: member.generation,
+        endpoints: member.endpoints,
+        version: member.version,
+        keys: member.keys.iter().map(ToString::to_string).collect(),
+        full_keyring: member.full_keyring,
+        connections: member.connections,
+        away_s: member.away_s,
     }
 }

@@ -1,7 +1,7 @@
 //! chitchat between core members: one start of the library after another, and how its messages travel.
 //!
-//! Nothing reaches the library that was not sealed with the core key. A core member publishes two values: its signed record,
-//! and what it sees of endpoints. Who is live, chitchat alone tells.
+//! Nothing reaches the library that was not sealed with the core key. A core member publishes its signed record,
+//! what it sees of endpoints, and the removals that it holds. Who is live, chitchat alone tells.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{
     Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig, ListenerHandle,
-    spawn_chitchat,
+    NodeState, spawn_chitchat,
 };
 use tokio::sync::{MutexGuard, Notify, mpsc};
 use tokio::time::Instant;
@@ -24,11 +24,14 @@ use super::message::SeenEndpoint;
 use super::packet::{Letter, Packet};
 use super::stats::{DropReason, Stats};
 use super::{GRACE, INTERVAL, codec};
+use crate::engine::endpoint::NodeId;
 use crate::engine::event::Observation;
 use crate::world::BoxFuture;
 
 /// The key of the signed record.
 pub(super) const RECORD: &str = "r";
+/// The keys of removals begin so.
+const REMOVAL: &str = "x";
 /// The key of what a core member sees of endpoints.
 pub(super) const OBSERVATIONS: &str = "o";
 /// Elapsed time over the mean interval, above which a member counts as dead: at 250 ms a crash is seen in 1.1 to 1.8 s, and at 30%
@@ -55,7 +58,7 @@ pub(super) struct Life {
     library: Arc<tokio::sync::Mutex<Chitchat>>,
     changed: Arc<Notify>,
     inbox: mpsc::Sender<Addressed>,
-    _listener: ListenerHandle,
+    _listeners: [ListenerHandle; 2],
 }
 
 impl Life {
@@ -73,10 +76,15 @@ impl Life {
         let handle = spawn_chitchat(config(cluster, id), first, &carrier).await?;
         let library = handle.chitchat();
         let changed = Arc::new(Notify::new());
-        let notify = Arc::clone(&changed);
-        // Called under the library's lock: it only rings a bell.
-        let listener = library.lock().await.subscribe_event(RECORD, move |_| notify.notify_one());
-        Ok(Life { handle, library, changed, inbox, _listener: listener })
+        let _listeners = {
+            let library = library.lock().await;
+            [RECORD, REMOVAL].map(|key| {
+                let notify = Arc::clone(&changed);
+                // Called under the library's lock: it only rings a bell.
+                library.subscribe_event(key, move |_| notify.notify_one())
+            })
+        };
+        Ok(Life { handle, library, changed, inbox, _listeners })
     }
 
     /// Rings when a record has changed.
@@ -110,6 +118,20 @@ impl Life {
         }
     }
 
+    /// Publishes these removals and no others.
+    pub(super) async fn publish_removals(&self, texts: &BTreeMap<String, String>) {
+        let mut library = self.library().await;
+        let own = library.self_node_state();
+        let published = own.iter_prefix(REMOVAL).map(|(key, _)| key.to_owned());
+        let gone: Vec<String> = published.filter(|key| !texts.contains_key(key)).collect();
+        for key in gone {
+            own.delete(&key);
+        }
+        for (key, text) in texts {
+            own.set(key, text);
+        }
+    }
+
     /// Asks whoever is at an address.
     pub(super) fn contact(&self, addr: SocketAddr) {
         // Fails only when the library's task has ended, which is noticed elsewhere.
@@ -133,7 +155,21 @@ impl Drop for Life {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+/// The key of a removal. It says whom it removes, and up to which generation, so that a known one need not be read.
+pub(super) fn removal_key(node: NodeId, generation: u64) -> String {
+    format!("{REMOVAL}{node}.{generation}")
+}
+
+/// The removals that a core member publishes: of whom, up to which generation as it says, and the item as a text.
+pub(super) fn removals(state: &NodeState) -> impl Iterator<Item = (NodeId, u64, &str)> {
+    state.iter_prefix(REMOVAL).filter_map(|(key, value)| {
+        let (node, generation) = key.strip_prefix(REMOVAL)?.split_once('.')?;
+        Some((node.parse().ok()?, generation.parse().ok()?, value.value.as_str()))
+    })
+}
+
+/// Bytes as a published value.
+pub(super) fn text(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 

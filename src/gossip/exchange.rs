@@ -11,6 +11,7 @@
 
 mod answering;
 mod asking;
+mod forgetting;
 mod members;
 mod pushing;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use self::answering::Answering;
+pub use self::forgetting::{ForgetError, Forgotten};
 use self::pushing::Pushing;
 use super::catalog::{Catalog, Conflict, Offered};
 use super::cookie::Cookies;
@@ -82,7 +84,12 @@ pub enum Change {
     /// A node's record is gone with its key.
     Gone(NodeId),
     /// A node was removed by an administrator.
-    Removed(NodeId),
+    Removed {
+        /// Which.
+        node: NodeId,
+        /// Its record was held until now.
+        dropped: bool,
+    },
     /// This node was removed, up to this generation.
     OwnRemoval(u64),
     /// This node's own record is known above what it signed: it is to go on above this generation.
@@ -144,6 +151,8 @@ pub struct Exchange {
     /// What this node sees of endpoints.
     observations: Vec<Observation>,
     core: BTreeMap<NodeId, CoreMember>,
+    /// When each core member was heard last by chitchat, which forgets the dead.
+    core_heard: BTreeMap<NodeId, Instant>,
     view: Option<(Instant, View, Arc<[u8]>)>,
     views: u64,
     /// The number of the first view that lists the core members which are live now.
@@ -182,6 +191,7 @@ impl Exchange {
             pushing: Pushing::default(),
             observations: Vec::new(),
             core: BTreeMap::new(),
+            core_heard: BTreeMap::new(),
             view: None,
             views: 0,
             live_since: 0,
@@ -231,6 +241,12 @@ impl Exchange {
         self.summarise(now);
     }
 
+    /// This node does not announce itself any more.
+    pub fn withdraw(&mut self) {
+        (self.generation, self.view) = (0, None);
+        self.core.clear();
+    }
+
     /// The seeds, as they are now.
     pub fn set_seeds(&mut self, seeds: impl IntoIterator<Item = SocketAddr>) {
         self.seeds = seeds.into_iter().collect();
@@ -261,7 +277,7 @@ impl Exchange {
         self.catalog.set_own(signed);
         self.view = None;
         self.pushing.begin(now, self.me.node);
-        self.tell_core(now);
+        self.tell_core(now, &bytes);
         Some(bytes)
     }
 
@@ -288,10 +304,7 @@ impl Exchange {
                 self.know_core(now);
                 self.relay(now, node);
             }
-            Offered::Removal(node) => {
-                self.changes.push(Change::Removed(node));
-                self.know_core(now);
-            }
+            Offered::Removal { node, dropped } => self.removed(now, node, dropped),
             Offered::OwnAbove(record) => self.changes.push(Change::GoOnAbove(record)),
             Offered::OwnRemoval(generation) => self.changes.push(Change::OwnRemoval(generation)),
             Offered::Older(bytes) => return Some(bytes),
@@ -320,6 +333,8 @@ impl Exchange {
             core.iter().filter(|(_, member)| member.live).map(|(node, member)| (*node, member.generation)).collect()
         };
         let (before, after) = (live(&self.core), live(&core));
+        self.core_heard.extend(core.iter().filter_map(|(node, member)| Some((*node, member.heard?))));
+        self.core_heard.retain(|node, _| self.catalog.record(*node).is_some());
         self.core = core;
         self.catalog.set_live(after.clone());
         self.reporter.search_if(now, after.is_empty());
@@ -451,7 +466,7 @@ impl Exchange {
 
     /// This core member's view, made anew where the last one is a second old.
     fn view(&mut self, now: Instant) -> Option<Arc<[u8]>> {
-        if !self.me.core {
+        if !self.me.core || self.generation == 0 {
             return None;
         }
         if let Some((made, _, bytes)) = &self.view

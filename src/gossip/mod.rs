@@ -25,6 +25,7 @@ mod codes;
 mod contacts;
 mod cookie;
 mod core;
+pub mod departed;
 pub mod envelope;
 pub mod exchange;
 mod fragment;
@@ -55,12 +56,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::exchange::{Exchange, Me};
-pub use self::keys::{Keyring, KeyringError};
+pub use self::exchange::{ForgetError, Forgotten};
+pub use self::keys::{KeyId, Keyring, KeyringError};
 pub use self::stats::{DropReason, Stats};
 use crate::engine::Event;
 use crate::engine::endpoint::{Endpoint, NodeId};
@@ -144,7 +145,7 @@ pub enum Heard {
 }
 
 /// Another member, for people.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MemberStatus {
     /// Its node id.
     pub node: NodeId,
@@ -154,7 +155,7 @@ pub struct MemberStatus {
     pub role: Role,
     /// Its agent's state.
     pub agent: AgentState,
-    /// What it says of its apiserver.
+    /// What it says of its apiserver; [`None`] unless it is live.
     pub apiserver: Option<ApiserverState>,
     /// Its gossip address.
     pub address: SocketAddr,
@@ -166,6 +167,18 @@ pub struct MemberStatus {
     pub rtt_ms: Option<f64>,
     /// Seconds since its heartbeat was last seen to advance; [`None`] while only others told of it.
     pub last_heard_s: Option<f64>,
+    /// Which start of its gossip.
+    pub generation: u64,
+    /// Its agent's version, of a worker that has said it.
+    pub version: Option<String>,
+    /// The ids of its keys, the one that seals first, of a worker that has said them.
+    pub keys: Vec<KeyId>,
+    /// Whether a worker holds the full keyring, which it does not need.
+    pub full_keyring: Option<bool>,
+    /// Its connections to all endpoints, as it reports them.
+    pub connections: Option<u32>,
+    /// Seconds since it was heard last, of one that is not live.
+    pub away_s: Option<f64>,
 }
 
 /// A handle on gossip, cheap to clone. Gossip ends when the last one is dropped.
@@ -180,6 +193,7 @@ enum Command {
     Say(Say, bool),
     Remember(Vec<Remembered>, u32),
     Reload(Keyring, Vec<IpNet>),
+    Forget(Vec<u8>, oneshot::Sender<Result<Forgotten, ForgetError>>),
     Leave(oneshot::Sender<()>),
     #[cfg(test)]
     EndLife,
@@ -245,6 +259,13 @@ impl Gossip {
         self.order(Command::Reload(keyring, allow));
     }
 
+    /// Takes a removal that an administrator has signed, and tells all others of it.
+    pub async fn forget(&self, item: Vec<u8>) -> Result<Forgotten, ForgetError> {
+        let (done, answer) = oneshot::channel();
+        self.order(Command::Forget(item, done));
+        answer.await.unwrap_or(Err(ForgetError::NotRunning))
+    }
+
     /// Publishes that this agent is leaving, waits two intervals so that it is heard, and ends gossip.
     pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
@@ -255,6 +276,11 @@ impl Gossip {
     /// The other nodes, for people: on a core member all that are heard, on a worker the core members.
     pub fn members(&self) -> Vec<MemberStatus> {
         unpoisoned(&self.shared.exchange).members(Instant::now())
+    }
+
+    /// Workers that hold the full keyring without need; [`None`] on a worker, to which none reports.
+    pub fn workers_with_full_keyring(&self) -> Option<usize> {
+        unpoisoned(&self.shared.exchange).workers_with_full_keyring()
     }
 
     /// The counters.

@@ -8,6 +8,7 @@ mod identity;
 mod isolated;
 mod keeping;
 mod look;
+mod removing;
 mod speaking;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,8 +67,10 @@ pub(super) struct Node {
     rule: NamingRule,
     /// This core member's record as it was published last.
     published: Option<Record>,
+    /// The removals that chitchat was given last: of whom, and up to which generation.
+    removals: BTreeSet<(NodeId, u64)>,
     /// When the heartbeat of each core member advanced last, and to what.
-    beats: BTreeMap<NodeId, (u64, Instant)>,
+    beats: BTreeMap<NodeId, (u64, Option<Instant>)>,
     receive_errors: u32,
     /// The largest number of core members that was told of as too large.
     core_told: usize,
@@ -122,7 +125,8 @@ impl Shared {
             Command::Say(say, _) => *unpoisoned(&self.said) = say,
             Command::Remember(endpoints, cluster_size) => *unpoisoned(&self.remembered) = Some((endpoints, cluster_size)),
             Command::Reload(keyring, allow) => self.reload(keyring, allow),
-            Command::Leave(_) => {}
+            // Whoever asks is told that gossip does not run.
+            Command::Forget(..) | Command::Leave(_) => {}
             #[cfg(test)]
             Command::EndLife => {}
         }
@@ -219,6 +223,7 @@ impl Node {
             starts: Starts::new(now),
             life: None,
             published: None,
+            removals: BTreeSet::new(),
             beats: BTreeMap::new(),
             receive_errors: 0,
             core_told: 0,
@@ -235,6 +240,8 @@ impl Node {
             outbox,
         };
         node.tell_all();
+        // What was on disk may say that this node was removed: it begins above that.
+        node.take_changes();
         let remembered = unpoisoned(&node.shared.remembered).take();
         if let Some((endpoints, cluster_size)) = remembered {
             node.remember(endpoints, cluster_size);
@@ -357,6 +364,7 @@ impl Node {
             Command::Say(say, urgent) => self.say(say, urgent).await,
             Command::Remember(endpoints, cluster_size) => self.remember(endpoints, cluster_size),
             Command::Reload(keyring, allow) => self.reload(keyring, allow).await,
+            Command::Forget(item, done) => self.forget(&item, done),
             Command::Leave(done) => self.leave(done).await,
             #[cfg(test)]
             Command::EndLife => self.life_failed("a test ends it"),
@@ -378,6 +386,7 @@ impl Node {
         if !self.identity.has_begun() && self.starts.due(now) {
             self.begin(now).await;
         }
+        self.publish_removals().await;
         self.look().await;
         self.watch_identity(now).await;
         self.watch_address(now);
@@ -398,7 +407,7 @@ impl Node {
         match change {
             Change::Record(node) => self.tell_record(node),
             Change::Gone(node) => self.outbox.forgotten(node),
-            Change::Removed(node) => self.outbox.removed(node),
+            Change::Removed { node, dropped } => self.take_removal(node, dropped),
             Change::Summary => {
                 let exchange = unpoisoned(&self.shared.exchange);
                 self.outbox.summary(exchange.summary());
@@ -425,12 +434,14 @@ impl Node {
     }
 
     fn tell_all(&mut self) {
-        let nodes: Vec<NodeId> = unpoisoned(&self.shared.exchange).catalog.records().map(|(node, _)| node).collect();
+        let exchange = unpoisoned(&self.shared.exchange);
+        let nodes: Vec<NodeId> = exchange.catalog.records().map(|(node, _)| node).collect();
+        let removed = exchange.catalog.removals().map(|(node, ..)| node).filter(|node| exchange.catalog.record(*node).is_none());
+        let removed: Vec<NodeId> = removed.collect();
+        drop(exchange);
         for node in nodes {
             self.tell_record(node);
         }
-        let removed: Vec<NodeId> =
-            unpoisoned(&self.shared.exchange).catalog.removals().map(|removal| NodeId::of(&removal.name)).collect();
         for node in removed {
             self.outbox.removed(node);
         }

@@ -285,6 +285,18 @@ impl Reporter {
         peer.due = if peer.prompts.1 <= PROMPTS.0 { now } else { peer.due.min(peer.prompts.0 + PROMPTS.1) };
     }
 
+    /// A signed item is to be brought to the core now: to the nearest core member that answers, or to all where none is known to.
+    pub fn bring(&mut self, now: Instant, item: &Arc<[u8]>) {
+        let answering = self.peers.iter().filter(|(_, peer)| peer.answers());
+        let nearest = answering.min_by_key(|(_, peer)| peer.rtt).map(|(node, _)| *node);
+        for (node, peer) in &mut self.peers {
+            if nearest.is_none_or(|nearest| nearest == *node) && !peer.items.contains(item) {
+                peer.items.push(Arc::clone(item));
+                (peer.due, peer.tries) = (now, 0);
+            }
+        }
+    }
+
     /// The questions that are to be sent now. `leads` are addresses at which somebody may know the core; `period` of a core
     /// member is none: it only searches.
     pub fn due(&mut self, now: Instant, leads: &BTreeSet<SocketAddr>) -> Vec<Question> {
@@ -370,6 +382,8 @@ impl Reporter {
             return None;
         }
         self.last_answer = Some((now, to));
+        // Another cookie than before is what a core member gives that was started again, and holds nothing of this node.
+        let known_there = self.cookies.get(&to) == Some(&cookie);
         if self.cookies.len() < KEPT || self.cookies.contains_key(&to) {
             self.cookies.insert(to, cookie);
         }
@@ -380,7 +394,7 @@ impl Reporter {
             }
             // Smoothed as TCP does (RFC 6298).
             peer.rtt = Some(peer.rtt.map_or(rtt, |smooth| (smooth * 7 + rtt) / 8));
-            (peer.tries, peer.unreachable, peer.introduced) = (0, false, true);
+            (peer.tries, peer.unreachable, peer.introduced) = (0, false, known_there);
             (peer.answered, peer.agreed) = (Some(now), Some(digest));
             peer.due = now + spread(period);
             self.pause = SEARCH.0;

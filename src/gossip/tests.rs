@@ -5,4 +5,5 @@ mod identity;
 mod isolation;
 mod real;
 mod recorded;
+mod removal;
 mod rotation;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::departed::{Departed, Gone};
 use super::keys::KeyId;
 use super::message::{Introduction, PRIORS, Report};
 use crate::engine::endpoint::{EndpointTag, NodeId};
@@ -57,6 +58,8 @@ pub struct Worker {
     pub introduction: Option<Introduction>,
     /// The key that its last Report was sealed with.
     pub key: KeyId,
+    /// It has said that this Report was its last.
+    pub left: bool,
 }
 
 /// What came of a Report.
@@ -85,6 +88,7 @@ pub struct Workers {
     of_address: BTreeMap<IpAddr, usize>,
     /// The next look for entries whose time is over: at most once a second, for each passes over all of them.
     expiry: Option<Instant>,
+    departed: Departed,
 }
 
 impl Workers {
@@ -103,7 +107,9 @@ impl Workers {
         } else if self.entries.len() >= WORKERS || self.of_address.get(&from.ip()).is_some_and(|of_it| *of_it >= OF_AN_ADDRESS) {
             return Taken::Crowded;
         }
-        let introduction = report.introduction.clone().or_else(|| before.and_then(|before| before.introduction.clone()));
+        let former = self.departed.is_here(report.node, report.generation);
+        let held = || before.and_then(|before| before.introduction.clone());
+        let introduction = report.introduction.clone().or_else(held).or(former);
         let announced = Duration::from_secs(report.next_within_s.into()).min(LONGEST);
         let new = before.is_none();
         if new {
@@ -126,6 +132,7 @@ impl Workers {
                 view: report.view,
                 introduction,
                 key,
+                left: report.next_within_s == 0,
             },
         );
         match self.namesake(report.node, from, since) {
@@ -158,7 +165,9 @@ impl Workers {
             return false;
         }
         let before = self.entries.len();
-        self.entries.retain(|_, worker| now < worker.expires);
+        for ((node, addr), worker) in self.entries.extract_if(.., |_, worker| now >= worker.expires) {
+            self.departed.note(node, addr, worker);
+        }
         self.of_address.clear();
         for (_, addr) in self.entries.keys() {
             *self.of_address.entry(addr.ip()).or_default() += 1;
@@ -171,6 +180,13 @@ impl Workers {
     /// When [`Workers::expire`] may forget somebody, to the second.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.expiry
+    }
+
+    /// Workers that went within the last hour and have not come back, here or at another address.
+    pub fn departed(&self, now: Instant) -> impl Iterator<Item = (NodeId, &Gone)> {
+        let anywhere = |node: NodeId| (node, SocketAddr::from(([0, 0, 0, 0], 0)))..;
+        let held = move |node: NodeId| self.entries.range(anywhere(node)).next().is_some_and(|((named, _), _)| *named == node);
+        self.departed.iter(now).filter(move |(node, _)| !held(*node))
     }
 
     /// The entries.
@@ -333,6 +349,38 @@ mod tests {
         let forever = Report { next_within_s: 255, ..report("w", 5, 10, &[]) };
         workers.take(now, addr(1, 1), &forever, KEY);
         assert!(workers.expire(now + Duration::from_secs(86)));
+    }
+
+    #[test]
+    fn who_went_is_remembered_for_an_hour_or_until_it_is_back() {
+        let (now, mut workers) = (Instant::now(), Workers::default());
+        let seconds = Duration::from_secs;
+        workers.take(now, addr(1, 1), &report("away", 5, 1, &[]), KEY);
+        workers.take(now, addr(2, 1), &Report { next_within_s: 0, ..report("left", 5, 1, &[]) }, KEY);
+        assert_eq!(workers.departed(now).count(), 0);
+        assert!(workers.expire(now + seconds(16)));
+        let gone = |workers: &Workers, at: Instant| {
+            workers.departed(at).map(|(node, gone)| (node, gone.left)).collect::<BTreeMap<_, _>>()
+        };
+        let both = BTreeMap::from([(NodeId::of("away"), false), (NodeId::of("left"), true)]);
+        assert_eq!(gone(&workers, now + seconds(3_599)), both);
+        assert!(gone(&workers, now + seconds(3_600)).is_empty());
+        workers.take(now + seconds(20), addr(3, 1), &report("away", 6, 1, &[]), KEY);
+        assert_eq!(gone(&workers, now + seconds(20)).len(), 1, "it is back at another address");
+    }
+
+    #[test]
+    fn of_very_many_that_went_the_last_are_remembered() {
+        let (now, mut workers) = (Instant::now(), Workers::default());
+        for n in 0..2_000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let from = SocketAddr::from(([10, 1, high, low], 7447));
+            workers.take(now + Duration::from_millis(n.into()), from, &report(&format!("w-{n}"), 1, 1, &[]), KEY);
+        }
+        let later = now + Duration::from_secs(60);
+        workers.expire(later);
+        let oldest = workers.departed(later).map(|(_, gone)| gone.heard).min().unwrap();
+        assert_eq!((workers.departed(later).count(), oldest), (1_024, now + Duration::from_millis(2_000 - 1_024)));
     }
 
     #[test]

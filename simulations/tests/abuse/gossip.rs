@@ -57,8 +57,8 @@ pub(crate) fn teller<'r>(rig: &'r Rig, name: &str, host: u8, apiserver: u8) -> P
 pub(crate) struct Scene {
     pub(crate) rig: Rig,
     pub(crate) apiserver: Process,
-    teller: Agent,
-    worker: Agent,
+    pub(crate) teller: Agent,
+    pub(crate) worker: Agent,
 }
 
 impl Scene {

@@ -101,7 +101,7 @@ impl Exchange {
             update.sample = self.sample(now, from);
         }
         update.view = self.view(now).map(|view| view.to_vec()).unwrap_or_default();
-        let lacking = if report.digest == update.digest { Vec::new() } else { self.catalog.lacking(&report.holds) };
+        let lacking = if report.digest == update.digest { Vec::new() } else { self.catalog.lacking(&report.holds, TAGS) };
         let items: Vec<Vec<u8>> = lacking.into_iter().map(|item| item.bytes.to_vec()).collect();
         if update.encode().is_none_or(|bytes| bytes.len() > most) {
             // The cookie at least, with which it asks again.
@@ -147,7 +147,7 @@ impl Exchange {
             return Ok(());
         }
         for item in &report.items {
-            self.offer(now, item);
+            self.offer_from_worker(now, item);
         }
         if !self.me.core || report.core {
             return Ok(());

@@ -36,8 +36,7 @@ impl Exchange {
     fn send_report(&mut self, question: &Question) {
         self.sequence = self.sequence.saturating_add(1);
         let digest = self.catalog.digest();
-        let mut holds = if question.agreed == Some(digest) { Vec::new() } else { self.catalog.tags() };
-        holds.truncate(TAGS);
+        let holds = if question.agreed == Some(digest) { Vec::new() } else { self.catalog.tags(TAGS) };
         let mut items: Vec<Vec<u8>> = question.items.iter().map(|item| item.to_vec()).collect();
         if self.me.core {
             // Whoever is asked for the core learns of this one.
@@ -90,7 +89,7 @@ impl Exchange {
         for item in &update.items {
             match self.catalog.offer(now, item) {
                 Ok(offered) => {
-                    news |= matches!(offered, Offered::Record(_) | Offered::Removal(_));
+                    news |= matches!(offered, Offered::Record(_) | Offered::Removal { .. });
                     back.extend(self.offered(now, offered));
                 }
                 Err(error) => self.stats.count_drop(error.reason()),

@@ -2,7 +2,9 @@
 
 mod hostile;
 mod learning;
+mod members;
 mod pushes;
+mod removals;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

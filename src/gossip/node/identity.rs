@@ -26,9 +26,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// A namesake that is not heard any more for so long is none.
 const OVER: Duration = Duration::from_secs(30);
 
-/// The subjects of its notes.
+/// The subject of its note.
 const CONFLICT: &str = "conflict";
-const REMOVAL: &str = "removal";
 
 /// See the module.
 pub(super) struct Identity {
@@ -104,6 +103,17 @@ impl Identity {
         self.seen = namesakes;
     }
 
+    /// An administrator has removed this node up to a generation: whether that ends what it goes by now.
+    pub(super) fn remove(&mut self, generation: u64) -> bool {
+        self.floor = self.floor.max(generation);
+        let ends = self.begun.is_some_and(|begun| begun.generation <= generation);
+        if ends {
+            self.removed = true;
+            self.begun = None;
+        }
+        ends
+    }
+
     /// Whether something is to be kept again.
     pub(super) fn keeping_is_due(&mut self, now: Instant, apart: Duration) -> bool {
         let due = now >= *self.kept.get_or_insert(now + apart);
@@ -155,6 +165,7 @@ impl Node {
         let id = ChitchatId::new(self.shared.node.as_str(), generation, addr);
         let (cluster, outgoing) = (self.settings.cluster.clone(), self.to_socket.clone());
         self.life = Some(Life::begin(cluster, id, &record, outgoing, Arc::clone(&self.shared.stats)).await?);
+        self.removals.clear();
         self.identity.namesakes.begin_life();
         self.contacts.begin_life();
         Ok(())
@@ -223,19 +234,6 @@ impl Node {
                 "core members have heard more from this node than it sent: its clock went back, or it runs from a snapshot",
             );
         }
-    }
-
-    /// This node was removed by an administrator, up to a generation.
-    pub(super) fn removed(&mut self, generation: u64) {
-        if self.identity.begun().is_some_and(|(own, _)| own <= generation) {
-            let text = "this node was removed from the cluster by an administrator: it no longer announces itself; start it again to return";
-            error!("{text}");
-            self.shared.set_note(REMOVAL, Some(text.to_owned()));
-            self.identity.removed = true;
-            self.identity.begun = None;
-            self.life = None;
-        }
-        self.identity.floor = self.identity.floor.max(generation);
     }
 
     /// A node elsewhere has our name.

@@ -31,9 +31,14 @@ impl Node {
     /// Keeps what gossip knows now, from time to time.
     pub(super) fn keep(&mut self, now: Instant) {
         if self.identity.keeping_is_due(now, APART) {
-            let cache = (*self.keeper.cache()).clone();
-            self.write(cache);
+            self.keep_now();
         }
+    }
+
+    /// Keeps what gossip knows now.
+    pub(super) fn keep_now(&self) {
+        let cache = (*self.keeper.cache()).clone();
+        self.write(cache);
     }
 
     fn write(&self, mut cache: Cache) {

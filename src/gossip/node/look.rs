@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::super::core::{self, OBSERVATIONS, RECORD};
-use super::super::exchange::CoreMember;
+use super::super::exchange::{CoreMember, Exchange};
 use super::super::identity::Namesake;
 use super::super::unpoisoned;
 use super::Node;
@@ -24,6 +24,7 @@ struct Seen {
     live: bool,
     record: Option<String>,
     observations: Option<String>,
+    removals: Vec<(NodeId, u64, String)>,
 }
 
 impl Node {
@@ -36,9 +37,7 @@ impl Node {
         let now = Instant::now();
         let mut exchange = unpoisoned(&self.shared.exchange);
         for seen in &all {
-            if let Some(record) = seen.record.as_deref().and_then(core::bytes) {
-                exchange.offer(now, &record);
-            }
+            offer(&mut exchange, now, seen);
         }
         let mut members: BTreeMap<NodeId, (u64, CoreMember)> = BTreeMap::new();
         let mut namesakes = Vec::new();
@@ -74,11 +73,12 @@ impl Node {
             }
         }
         for (node, (heartbeat, member)) in &mut members {
-            let beat = self.beats.entry(*node).or_insert((*heartbeat, now));
+            // Of one that was dead when it was first told of, nothing has been heard yet.
+            let beat = self.beats.entry(*node).or_insert((*heartbeat, member.live.then_some(now)));
             if *heartbeat != beat.0 {
-                *beat = (*heartbeat, now);
+                *beat = (*heartbeat, Some(now));
             }
-            member.heard = Some(beat.1);
+            member.heard = beat.1;
         }
         let core_members = 1 + members.values().filter(|(_, member)| member.live).count();
         exchange.set_core(
@@ -104,6 +104,19 @@ impl Node {
     }
 }
 
+/// Merges the signed items that a core member publishes.
+fn offer(exchange: &mut Exchange, now: Instant, seen: &Seen) {
+    if let Some(record) = seen.record.as_deref().and_then(core::bytes) {
+        exchange.offer(now, &record);
+    }
+    for (node, generation, removal) in &seen.removals {
+        let news = exchange.catalog.removed_up_to(*node).is_none_or(|held| held < *generation);
+        if let Some(removal) = core::bytes(removal).filter(|_| news) {
+            exchange.offer(now, &removal);
+        }
+    }
+}
+
 fn read(library: &Chitchat) -> Vec<Seen> {
     let live: HashSet<&ChitchatId> = library.live_nodes().collect();
     let own = library.self_chitchat_id();
@@ -117,6 +130,10 @@ fn read(library: &Chitchat) -> Vec<Seen> {
                 live: live.contains(id),
                 record: state.get(RECORD).filter(|_| id != own).map(str::to_owned),
                 observations: state.get(OBSERVATIONS).map(str::to_owned),
+                removals: core::removals(state)
+                    .filter(|_| id != own)
+                    .map(|(node, up_to, text)| (node, up_to, text.to_owned()))
+                    .collect(),
             })
         })
         .collect()

@@ -72,7 +72,7 @@ fn a_removal_reaches_every_node_and_the_record_does_not_come_back() {
     assert!(net.run_until(ms(20_000), gone).is_some(), "handed on by a worker, to the core, to the other workers");
     net.run(ms(60_000));
     assert!(gone(&net));
-    assert!(net.nodes[&1].changes.contains(&Change::Removed(node(3))));
+    assert!(net.nodes[&1].changes.contains(&Change::Removed { node: node(3), dropped: true }));
 }
 
 #[test]
