@@ -245,11 +245,17 @@ impl Bench {
     async fn crash(&mut self, measured: &mut Measured) -> Result<()> {
         let index = self.core.saturating_sub(2);
         let (name, others) = self.all_but(index)?;
+        let (core, workers) = others.split_at(self.core - 1);
         let agent = self.cluster.nodes[index].agent()?;
         let began = Instant::now();
         agent.kill();
-        let last = known_to_all(others, move |status| status.gone_or(&name, |_| false)).await?;
-        measured.insert(Figure::Crash, millis(last - began));
+        let gone = move |status: &Status| status.gone_or(&name, |_| false);
+        let (core, workers) = tokio::join!(known_to_all(core.to_vec(), gone.clone()), known_to_all(workers.to_vec(), gone));
+        let (core, workers) = (core?, workers?);
+        if self.core > 1 {
+            measured.insert(Figure::CrashCore, millis(core - began));
+        }
+        measured.insert(Figure::Crash, millis(core.max(workers) - began));
         self.back(index).await
     }
 

@@ -4,11 +4,11 @@
 //! namespace's kernel does, all protocols together, since serf also exchanges its whole state over TCP each 30 s or more. News are
 //! read from the members' logs, which are files here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -33,12 +33,13 @@ pub(super) async fn measure(options: &Options, measured: &mut Measured, check: &
     let mut ring = Ring::new()?;
     let nodes = usize::from(options.nodes);
     while ring.members.len() < nodes {
-        let batch = ring.members.len()..nodes.min(ring.members.len() + BATCH);
-        for _ in batch {
+        // The first one alone: others end if it does not listen yet.
+        let batch = if ring.members.is_empty() { 1 } else { BATCH.min(nodes - ring.members.len()) };
+        for _ in 0..batch {
             ring.start()?;
         }
         let known = ring.members.len();
-        ring.known(&ring.everybody(), LOOK, |log| joined(log) >= known).await.context("they join")?;
+        ring.known(&ring.logs(), LOOK, |log| joined(log) >= known).await.context("they join")?;
     }
     sleep(Duration::from_millis(options.settle)).await;
     ring.idle(options.measured_for(), measured, check).await.context("while idle")?;
@@ -156,26 +157,26 @@ impl Ring {
     /// When the last of a sample of the members logged this event of a member.
     async fn event(&self, event: &str, name: &str) -> Result<Instant> {
         let line = format!("{event}: {name} ");
-        self.known(
-            &sample(&self.members.iter().collect::<Vec<_>>(), SAMPLE).iter().map(|member| member.log.clone()).collect::<Vec<_>>(),
-            LOOK,
-            |log| log.contains(&line),
-        )
-        .await
+        let logs = self.logs();
+        let sampled: Vec<&PathBuf> = sample(&logs.iter().collect::<Vec<_>>(), SAMPLE);
+        self.known(&sampled, LOOK, |log| log.contains(&line)).await
     }
 
-    fn everybody(&self) -> Vec<PathBuf> {
+    fn logs(&self) -> Vec<PathBuf> {
         self.members.iter().map(|member| member.log.clone()).collect()
     }
 
     /// When the last of these logs showed it.
-    async fn known(&self, logs: &[PathBuf], every: Duration, shows: impl Fn(&str) -> bool) -> Result<Instant> {
+    async fn known(&self, logs: &[impl AsRef<Path>], every: Duration, shows: impl Fn(&str) -> bool) -> Result<Instant> {
         let deadline = Instant::now() + PATIENCE;
-        let mut waiting = logs.to_vec();
+        let mut waiting: Vec<&Path> = logs.iter().map(AsRef::as_ref).collect();
         loop {
             waiting.retain(|log| !shows(&std::fs::read_to_string(log).unwrap_or_default()));
             let Some(log) = waiting.first() else { return Ok(Instant::now()) };
-            ensure!(Instant::now() < deadline, "{} does not show it after {PATIENCE:?}", log.display());
+            if Instant::now() > deadline {
+                let said = std::fs::read_to_string(log).unwrap_or_default();
+                bail!("{} does not show it after {PATIENCE:?}:\n{said}", log.display());
+            }
             sleep(every).await;
         }
     }
