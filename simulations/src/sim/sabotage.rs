@@ -130,7 +130,7 @@ pub const ALL: &[Sabotage] = &[
         Box::new(ResetsAtRandom::default())
     }),
     spoils("resets-suspects", 4, ("apiserver-pauses", 1), "whatever is suspected is reset at once", || Box::new(ResetsSuspects)),
-    spoils("late-is-hung", 4, ("readyz-late", 8), "an answer of /readyz that comes too late is told as a hang", || {
+    spoils("late-is-hung", 4, ("readyz-late", 5), "an answer of /readyz that comes too late is told as a hang", || {
         Box::new(Events(weak::late_is_hung))
     }),
     spoils("refused-is-hung", 4, ("apiserver-closes-its-port", 3), "a refusal is told as a hang", || {
@@ -142,7 +142,7 @@ pub const ALL: &[Sabotage] = &[
     spoils(
         "resets-what-hears",
         4,
-        ("apiserver-without-descriptors", 1),
+        ("apiserver-without-descriptors", 2),
         "for a hang all is reset, whatever has received something",
         || Box::new(ResetsWhatHears),
     ),
