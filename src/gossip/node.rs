@@ -1,5 +1,5 @@
 //! The task that holds gossip together: it owns the socket, and moves what arrives, what is said and the time through the
-//! [`Exchange`] and, on a core member, through chitchat.
+//! [`Exchange`](super::exchange::Exchange) and, on a core member, through chitchat.
 //!
 //! It waits for nobody but the socket and, when it begins a generation, for the disk, for two seconds at most. When it panics
 //! it is started again after a pause; what was known stays known.
