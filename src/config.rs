@@ -124,6 +124,11 @@ impl Config {
         Ok(Loaded { config, effective, warnings, missing })
     }
 
+    /// Whether this node is a core member of gossip, which signs a record of its own: it runs an apiserver, or was told to be one.
+    pub fn is_core(&self) -> bool {
+        self.gossip.as_ref().map_or(!self.apiservers.is_empty(), |gossip| gossip.core)
+    }
+
     /// Whether the machine has no name yet, and no other was given: this node cannot be told from others.
     pub fn unnamed(&self) -> bool {
         parse::is_placeholder(&self.node)
@@ -161,6 +166,12 @@ pub struct GossipConfig {
     pub seeds: Vec<HostPort>,
     /// The keys.
     pub keyring: PathBuf,
+    /// A core member even without an apiserver.
+    pub core: bool,
+    /// Networks whose Reports count; empty: any.
+    pub allow: Vec<IpNet>,
+    /// Nodes at one address that count for the cluster's size.
+    pub names_per_address: usize,
 }
 
 /// A host, by name or address, and a port other than 0.

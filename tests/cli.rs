@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use prismesh::config::Setting;
+use prismesh::gossip::keys::{KeyId, Keyring};
 use tempfile::TempDir;
 
-/// A directory with a keyring `k`, a CA `ca.pem` and a client certificate, in which commands run.
+/// A directory with a full keyring `k`, its reader keyring `r`, a CA `ca.pem` and a client certificate, in which commands run.
 struct Place(TempDir);
 
 impl Place {
@@ -22,6 +23,8 @@ impl Place {
         place.write("ca.pem", &made.cert.pem());
         place.write("key.pem", &made.signing_key.serialize_pem());
         assert!(place.run("keygen k").status.success());
+        place.write("r", &out(&place.run("key public k")));
+        fs::set_permissions(place.path("r"), fs::Permissions::from_mode(0o600)).unwrap();
         place
     }
 
@@ -67,9 +70,9 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
     let place = Place::new();
-    place.write("unknown.yaml", "cluster: a\nkeyring: k\nseeds: [a:1]\n");
-    place.write("type.yaml", "cluster: a\nkeyring: k\nlisten: 127.0.0.1:7445\n");
-    place.write("port.yaml", "cluster: a\nkeyring: k\nlisten:\n  - 127.0.0.1:70000\n");
+    place.write("unknown.yaml", "cluster: a\nkeyring: r\nseeds: [a:1]\n");
+    place.write("type.yaml", "cluster: a\nkeyring: r\nlisten: 127.0.0.1:7445\n");
+    place.write("port.yaml", "cluster: a\nkeyring: r\nlisten:\n  - 127.0.0.1:70000\n");
     place.write("syntax.yaml", "cluster: a\nnode: \"b\n");
     place.write("open", &fs::read_to_string(place.path("k")).unwrap());
     place.write("junk", "junk");
@@ -87,12 +90,12 @@ fn a_wrong_configuration_exits_2_with_one_line_and_leaves_nothing_behind() {
         ("--cluster a", "keyring: not set, and gossip needs its keys; "),
         ("--cluster a --keyring open", "flag --keyring: open is open to others (mode 0644); chmod 600 open"),
         ("--cluster a --keyring link", "flag --keyring: link is open to others (mode 0644); chmod 600 link"),
-        ("--cluster a --keyring junk", "flag --keyring: junk is not a keyring: "),
-        ("--cluster a --keyring k --external lb:0", "flag --external: port 0 cannot be dialled; "),
-        ("--cluster a --keyring k --endpoint 127.0.0.1:7445", "flag --endpoint: 127.0.0.1:7445 is our own proxy listener; "),
-        ("--cluster a --keyring k --allow 10.0.0.0/99", "flag --allow: \"10.0.0.0/99\" is not a network; "),
-        ("--cluster a --keyring k --ca k", "flag --ca: k holds no certificate in PEM; "),
-        ("--cluster a --keyring k --log prismesh=loud", "flag --log: \"prismesh=loud\" is not a log filter; "),
+        ("--cluster a --keyring junk", "flag --keyring: junk is not a keyring that this node can use: "),
+        ("--cluster a --keyring r --external lb:0", "flag --external: port 0 cannot be dialled; "),
+        ("--cluster a --keyring r --endpoint 127.0.0.1:7445", "flag --endpoint: 127.0.0.1:7445 is our own proxy listener; "),
+        ("--cluster a --keyring r --allow 10.0.0.0/99", "flag --allow: \"10.0.0.0/99\" is not a network; "),
+        ("--cluster a --keyring r --ca k", "flag --ca: k holds no certificate in PEM; "),
+        ("--cluster a --keyring r --log prismesh=loud", "flag --log: \"prismesh=loud\" is not a log filter; "),
     ] {
         for subcommand in ["run --state-dir state", "config check --state-dir state"] {
             let complaint = place.refused(&format!("{subcommand} {line}"));
@@ -109,7 +112,7 @@ fn a_check_refuses_what_is_missing_for_which_a_run_would_wait() {
     for (line, start) in [
         ("--config none.yaml", "none.yaml: the configuration file (--config, PRISMESH_CONFIG) does not exist; "),
         ("--cluster a --keyring none", "flag --keyring: none does not exist; "),
-        ("--cluster a --keyring k --ca ca.pem --probe-token-file none", "flag --probe-token-file: none does not exist; "),
+        ("--cluster a --keyring r --ca ca.pem --probe-token-file none", "flag --probe-token-file: none does not exist; "),
     ] {
         let complaint = place.refused(&format!("config check --state-dir state {line}"));
         assert!(complaint.starts_with(start), "{line}\n{complaint}");
@@ -120,8 +123,8 @@ fn a_check_refuses_what_is_missing_for_which_a_run_would_wait() {
 fn a_check_looks_at_the_ca_and_the_probe_key_as_a_run_does() {
     let place = Place::new();
     place.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    let check = "config check --state-dir state --cluster a --keyring k --ca";
-    let run = "run --state-dir state --cluster a --keyring k --ca";
+    let check = "config check --state-dir state --cluster a --keyring r --ca";
+    let run = "run --state-dir state --cluster a --keyring r --ca";
     for subcommand in [check, run] {
         assert!(place.refused(&format!("{subcommand} garbage.pem")).contains("the CA file garbage.pem: "), "{subcommand}");
     }
@@ -141,7 +144,7 @@ fn a_check_looks_at_the_ca_and_the_probe_key_as_a_run_does() {
 fn a_name_that_every_machine_has_is_refused_as_a_nodes_name() {
     let place = Place::new();
     for name in ["localhost", "LocalHost.localdomain", "localhost6"] {
-        let complaint = place.refused(&format!("config check --cluster a --keyring k --node {name}"));
+        let complaint = place.refused(&format!("config check --cluster a --keyring r --node {name}"));
         assert!(complaint.starts_with(&format!("flag --node: {name} is the name of every machine; ")), "{complaint}");
     }
 }
@@ -149,7 +152,7 @@ fn a_name_that_every_machine_has_is_refused_as_a_nodes_name() {
 #[test]
 fn a_record_that_cannot_be_written_exits_2_and_a_wrong_configuration_leaves_an_old_one_alone() {
     let place = Place::new();
-    let run = "run --cluster a --keyring k --ca ca.pem --state-dir state --record";
+    let run = "run --cluster a --keyring r --ca ca.pem --state-dir state --record";
     assert!(place.refused(&format!("{run} none/events")).starts_with("flag --record: cannot write none/events: "));
     place.write("events", "of yesterday");
     place.refused(&format!("{run} events --max-connections none"));
@@ -167,7 +170,7 @@ fn an_unknown_flag_or_command_exits_2() {
 #[test]
 fn config_check_shows_each_value_with_its_origin_and_is_a_file_that_says_the_same() {
     let place = Place::new();
-    place.write("c.yaml", "cluster: prod\nkeyring: k\nca: ca.pem\nlog: warn\nexternal: [\"lb:6443,server-name=api\"]\n");
+    place.write("c.yaml", "cluster: prod\nkeyring: r\nca: ca.pem\nlog: warn\nexternal: [\"lb:6443,server-name=api\"]\n");
     let check = |file: &str| {
         let mut command = place.command("config check --node me");
         command
@@ -198,9 +201,22 @@ fn config_check_shows_each_value_with_its_origin_and_is_a_file_that_says_the_sam
 }
 
 #[test]
+fn a_full_keyring_on_a_worker_is_a_warning_and_on_a_control_plane_none() {
+    let place = Place::new();
+    for (line, warned) in [("--keyring k", true), ("--keyring r", false), ("--keyring k --apiserver 10.0.0.1:6443", false)] {
+        let output = place.run(&format!("config check --cluster a --ca ca.pem --state-dir state {line}"));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success() && text.contains("warning: k is a full keyring, and this node is a worker") == warned,
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn what_is_odd_but_no_error_is_a_warning() {
     let place = Place::new();
-    let output = place.command("config check --cluster a --keyring k").env("PRISMESH_CLUSTRE", "b").output().unwrap();
+    let output = place.command("config check --cluster a --keyring r").env("PRISMESH_CLUSTRE", "b").output().unwrap();
     assert!(output.status.success());
     let warnings = String::from_utf8(output.stderr).unwrap();
     assert!(warnings.contains("warning: environment PRISMESH_CLUSTRE: no setting of this name"), "{warnings}");
@@ -216,34 +232,87 @@ fn a_keyring_is_made_for_its_owner_only_and_never_overwritten() {
     let before = fs::read(place.path("k")).unwrap();
     assert!(complaint(&place.run("keygen k"), 1).contains("is there already"));
     assert_eq!(fs::read(place.path("k")).unwrap(), before);
-    let printed = place.run("keygen");
-    place.write("printed", &out(&printed));
-    fs::set_permissions(place.path("printed"), fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(place.run("config check --cluster a --ca ca.pem --keyring printed").status.success());
+    let printed = Keyring::parse(&place.run("keygen").stdout).unwrap();
+    assert!(printed.is_full());
+    assert_ne!(printed.key_ids(), Keyring::parse(&before).unwrap().key_ids());
+}
+
+#[test]
+fn the_reader_keyring_is_printed_from_the_full_one() {
+    let place = Place::new();
+    let full = Keyring::parse(&fs::read(place.path("k")).unwrap()).unwrap();
+    let printed = out(&place.run("key public k"));
+    let reader = Keyring::parse(printed.as_bytes()).unwrap();
+    assert!(full.is_full() && !reader.is_full());
+    assert_eq!(reader.key_ids(), full.key_ids());
+    place.write("reader", &printed);
+    assert_eq!(out(&place.run("key public reader")), printed);
+    let ids = out(&place.run("key list k"));
+    assert!(ids.len() == "01234567 full\n".len() && ids.ends_with(" full\n"), "{ids}");
+    assert_eq!(out(&place.run("key list reader")), ids.replace("full", "reader"));
+    assert!(complaint(&place.run("key public none"), 1).contains("cannot read none"));
+    assert!(complaint(&place.run("key public ca.pem"), 1).contains("ca.pem is not a keyring: line 1: "));
+    assert!(complaint(&place.run("key add reader"), 1).contains("`prismesh key add`, and replace this file"));
+    assert!(complaint(&place.run("key promote reader"), 1).contains("the only key"));
 }
 
 #[test]
 fn keys_are_rotated_in_three_steps_each_naming_the_next() {
     let place = Place::new();
     symlink("k", place.path("link")).unwrap();
-    let keys = || {
-        let text = fs::read_to_string(place.path("k")).unwrap();
-        text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let old = keys();
-    for (step, next) in
-        [("add", "prismesh key promote link"), ("promote", "prismesh key retire link"), ("retire", "rotation is complete")]
-    {
-        let told = place.run(&format!("key {step} link"));
-        assert!(told.status.success() && out(&told).contains(next), "{step}: {told:?}");
-        assert_eq!(keys().len(), if step == "retire" { 1 } else { 2 });
+    let keys = || Keyring::parse(&fs::read(place.path("k")).unwrap()).unwrap().key_ids();
+    let step = |line: &str| {
+        let told = place.run(line);
+        assert!(told.status.success(), "{line}: {told:?}");
         assert_eq!(mode(&place.path("k")), 0o600);
-    }
-    assert_ne!(keys(), old);
+        let ids: Vec<String> = keys().iter().map(KeyId::to_string).collect();
+        let told = out(&told);
+        assert!(told.contains(&format!("the one in use first: {}\n", ids.join(", "))), "{told}");
+        told
+    };
+    let old = keys()[0];
+    let told = step("key add link");
+    let new = keys()[1];
+    let next = format!("key promote {new} link");
+    assert!(told.contains(&next), "{told}");
+    let told = step(&next);
+    assert_eq!(keys(), [new, old]);
+    let next = format!("key remove {old} link");
+    assert!(told.contains(&next), "{told}");
+    assert!(step(&next).contains("the rotation is complete"));
+    assert_eq!(keys(), [new]);
     assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink(), "the link's target was changed, not the link");
-    assert!(complaint(&place.run("key retire k"), 1).contains("key"));
+}
+
+#[test]
+fn a_key_that_cannot_be_changed_leaves_the_keyring_as_it_was() {
+    let place = Place::new();
+    let before = fs::read_to_string(place.path("k")).unwrap();
+    let only = Keyring::parse(before.as_bytes()).unwrap().key_ids()[0];
+    let unknown = KeyId(only.0.map(|byte| !byte));
+    for line in ["key promote k".to_owned(), format!("key remove {only} k")] {
+        assert!(complaint(&place.run(&line), 1).contains("k was not changed: the only key in this file"), "{line}");
+    }
+    let refused = complaint(&place.run(&format!("key remove {unknown} k")), 1);
+    assert!(refused.ends_with(&format!("no key {unknown} in this file; it has {only}")), "{refused}");
     assert!(complaint(&place.run("key add none"), 1).contains("none"));
     assert!(complaint(&place.run("key add ca.pem"), 1).contains("ca.pem was not changed"));
+    let wrong = place.run("key remove first k");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("not a key id; expected 8 hexadecimal digits"));
+    assert_eq!(fs::read_to_string(place.path("k")).unwrap(), before);
+}
+
+#[test]
+fn without_an_id_the_last_key_is_promoted() {
+    let place = Place::new();
+    let keys = || Keyring::parse(&fs::read(place.path("k")).unwrap()).unwrap().key_ids();
+    for _ in 0..2 {
+        assert!(place.run("key add k").status.success());
+    }
+    let before = keys();
+    assert!(place.run("key promote k").status.success());
+    assert_eq!(keys(), [before[2], before[0], before[1]]);
 }
 
 /// Answers one request with this body, in the background, as an agent's admin port would.
@@ -290,9 +359,9 @@ note     no CA
 fn peers_shows_the_mesh() {
     let shown = out(&Place::new().run(&format!("peers --admin {}", admin("200 OK", STATUS))));
     let expected = "\
-NAME  ID        ROLE           ALIVE  AGENT    APISERVER  ADDRESS         ROUND TRIP  HEARD
-cp1   abcdefgh  control-plane  yes    running  ready      10.0.0.11:7447  0.31 ms     0.2 s ago
-w2    zzzzzzzz  worker         no     leaving  -          10.0.0.21:7447  -           -
+NAME  KIND           ADDRESS         STATE  VERSION  KEYS  ROUND TRIP  HEARD      CONNECTIONS
+cp1   control plane  10.0.0.11:7447  ready  -        -     0.31 ms     0.2 s ago  -
+w2    worker         10.0.0.21:7447  left   -        -     -           -          -
 ";
     assert_eq!(shown, expected);
 }
@@ -351,7 +420,7 @@ fn an_agent_that_does_not_answer_as_one_exits_1() {
 #[test]
 fn a_closed_pipe_is_no_failure() {
     let place = Place::new();
-    for line in ["completions bash", "--help", "run --help", "--version", "config check --cluster a --keyring k --ca ca.pem"] {
+    for line in ["completions bash", "--help", "run --help", "--version", "config check --cluster a --keyring r --ca ca.pem"] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = place.command(line).stdout(writer).output().unwrap();
@@ -397,7 +466,9 @@ fn the_configuration_pages_examples_are_configurations() {
     let place = Place::new();
     let examples: Vec<&str> = PAGE.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     for example in &examples {
-        let here = example.replace("/etc/prismesh/keyring", "k").replace("/etc/kubernetes/pki/ca.crt", "ca.pem");
+        let core = example.lines().any(|line| line.starts_with("apiserver:"));
+        let keyring = if core { "k" } else { "r" };
+        let here = example.replace("/etc/prismesh/keyring", keyring).replace("/etc/kubernetes/pki/ca.crt", "ca.pem");
         place.write("c.yaml", &here.replace("/etc/prismesh/probe.crt", "ca.pem").replace("/etc/prismesh/probe.key", "key.pem"));
         let output = place.run("config check --config c.yaml");
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}\n{example}");

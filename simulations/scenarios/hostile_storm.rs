@@ -18,7 +18,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 fn holds(ran: &Ran) -> Vec<String> {
     let mut broken = nobody_is_harmed(ran);
-    let most = 2e3 * gossip(ran.names.len() as f64);
+    let planes = ran.plan.cluster.nodes.iter().filter(|node| node.control_plane).count() as f64;
+    let most = 2e3 * gossip(planes, ran.names.len() as f64);
     for (machine, seconds) in &ran.log.gossip {
         let mean = seconds.iter().sum::<u64>() as f64 / seconds.len().max(1) as f64;
         let agent = ran.log.runs.values().any(|run| run.machine == *machine);

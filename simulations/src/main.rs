@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use simulations::demo;
 use simulations::differential;
+use simulations::gossip;
 use simulations::lab::{apiserver, balancer, children};
 use simulations::sim;
 
@@ -23,6 +24,8 @@ enum Command {
     Demo(demo::Options),
     /// Pairs of equal clients, one through prismesh and one direct, while things break.
     Differential(differential::Options),
+    /// What gossip costs and how fast it is, with real agents, beside its goals.
+    Gossip(gossip::Options),
     /// Clusters in virtual time.
     #[command(flatten)]
     Simulated(sim::cli::Command),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Simulated(command) => command.main(),
         Command::Demo(options) => demo::main(&options),
         Command::Differential(options) => differential::main(&options),
+        Command::Gossip(options) => gossip::main(&options),
         Command::Agent { args } => agent(args),
         Command::Apiserver(options) => child(apiserver::serve(options)),
         Command::Balancer(options) => child(balancer::serve(options)),

@@ -146,10 +146,12 @@ pub struct GossipMetrics {
     pub since_heard: Option<Duration>,
     /// Another machine uses this node's name.
     pub name_conflict: bool,
-    /// The digest's size in the last message that held one.
-    pub digest_bytes: u64,
+    /// Nobody answers this node.
+    pub isolated: bool,
     /// Starts of the gossip task after its first.
     pub restarts: u64,
+    /// Workers that hold the full keyring; [`None`] on a worker.
+    pub workers_with_full_keyring: Option<u64>,
 }
 
 /// Writes all numbers as text.
@@ -245,8 +247,10 @@ impl Page<'_> {
         let heard = gossip.since_heard.map(|heard| (vec![], heard.as_secs_f64()));
         self.seconds("gossip_last_heard", "Time since another member was heard", heard);
         self.gauge("gossip_name_conflict", "1 if another machine uses this node's name", flag(gossip.name_conflict));
-        self.register("gossip_digest", "Size of the last digest", Unit::Bytes, [(vec![], number(gossip.digest_bytes))]);
+        self.gauge("gossip_isolated", "1 if no core member answers this node", flag(gossip.isolated));
         self.count("gossip_restarts", "Starts of the gossip task after its first", gossip.restarts);
+        let holders = gossip.workers_with_full_keyring.map(|holders| (vec![], number(holders)));
+        self.gauges("gossip_workers_with_full_keyring", "Workers that hold the full keyring, which they do not need", holders);
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {

@@ -1,11 +1,13 @@
 //! Health, metrics and status over HTTP.
 //!
-//! This is a window, not a door: it shows what a [`View`] tells it and changes nothing. `/healthz` asks whether the loops turn
+//! It shows what a [`View`] tells it, and takes one thing: a removal that is signed with the cluster's signing key (`forget`).
+//! Whatever is not signed so is refused, so a process on this machine changes nothing here without the full keyring.
+//! `/healthz` asks whether the loops turn
 //! (for a liveness check that restarts the agent); `/readyz` whether something can carry (for people and alerts: restarting
 //! the agent because the apiservers are gone would help nobody).
 //!
 //! It shares a process with the data path, so it is bounded: connections, their life, the time for a request's head; a request's
-//! body is never read. And it must answer a liveness check whatever other clients do, since the agent is restarted otherwise: so
+//! body is read for a removal alone, and is small. And it must answer a liveness check whatever other clients do, since the agent is restarted otherwise: so
 //! a newcomer never waits for a place (`connections`).
 
 use std::convert::Infallible;
@@ -30,6 +32,7 @@ use crate::supervise::Supervised;
 use crate::world::{BoxFuture, Listener, Stream};
 
 mod connections;
+mod forget;
 mod host;
 pub mod metrics;
 pub mod status;
@@ -37,6 +40,7 @@ pub mod status;
 mod tests;
 
 use connections::{Admission, Connections, Place};
+pub use forget::Refused;
 pub use host::Own;
 pub use metrics::Metrics;
 pub use status::Status;
@@ -70,6 +74,9 @@ pub trait View: Send + Sync {
     /// All numbers, now. The error says who does not answer.
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>>;
 
+    /// Takes a signed removal, and says what was done.
+    fn forget(&self, removal: Vec<u8>) -> BoxFuture<'_, Result<String, Refused>>;
+
     /// This node's name, as it is now.
     fn node(&self) -> String;
 
@@ -83,12 +90,13 @@ pub struct Rejections {
     evicted: AtomicU64,
     full: AtomicU64,
     wrong_host: AtomicU64,
+    removal: AtomicU64,
 }
 
 impl Rejections {
     /// The counts by reason.
     pub fn counts(&self) -> metrics::Counts {
-        [("evicted", &self.evicted), ("full", &self.full), ("wrong_host", &self.wrong_host)]
+        [("evicted", &self.evicted), ("full", &self.full), ("wrong_host", &self.wrong_host), ("removal", &self.removal)]
             .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
             .into()
     }
@@ -159,7 +167,7 @@ async fn exchange(stream: Box<dyn Stream>, place: &Place, shared: &Shared) -> hy
         if request.uri().path() == "/healthz" {
             place.stays();
         }
-        let answer = answer(&request, shared).await;
+        let answer = answer(request, shared).await;
         place.may_go();
         Ok::<_, Infallible>(answer)
     });
@@ -173,24 +181,38 @@ async fn exchange(stream: Box<dyn Stream>, place: &Place, shared: &Shared) -> hy
 
 type Answer = Response<Full<Bytes>>;
 
-const HELP: &str = "prismesh: /healthz (the loops turn), /readyz (something can carry), /metrics (Prometheus), /status (JSON)\n";
+impl Shared {
+    /// The answer to a request that is not addressed to this agent.
+    fn misdirected(&self, request: &Request<Incoming>) -> Option<Answer> {
+        if self.own.addressed_by(request, &*self.view) {
+            return None;
+        }
+        self.rejections.wrong_host.fetch_add(1, Ordering::Relaxed);
+        Some(text(StatusCode::MISDIRECTED_REQUEST, WRONG_HOST))
+    }
+}
+
+const HELP: &str = "prismesh: /healthz (the loops turn), /readyz (something can carry), /metrics (Prometheus), /status (JSON); \
+    POST /forget takes a signed removal\n";
 
 const WRONG_HOST: &str = "the request's Host is no name of this agent; ask by its address, as localhost, or by the node's name as the agent knows it\n";
 
-async fn answer(request: &Request<Incoming>, shared: &Shared) -> Answer {
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Answer {
     let view = &*shared.view;
     let path = request.uri().path();
+    if path == "/forget" {
+        return forget::answer(request, shared).await;
+    }
     if !matches!(path, "/" | "/healthz" | "/readyz" | "/metrics" | "/status") {
         return text(StatusCode::NOT_FOUND, HELP);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
+        return only("GET, HEAD");
     }
-    if matches!(path, "/metrics" | "/status") && !shared.own.addressed_by(request, view) {
-        shared.rejections.wrong_host.fetch_add(1, Ordering::Relaxed);
-        return text(StatusCode::MISDIRECTED_REQUEST, WRONG_HOST);
+    if matches!(path, "/metrics" | "/status")
+        && let Some(refused) = shared.misdirected(&request)
+    {
+        return refused;
     }
     match path {
         "/healthz" => verdict(
@@ -211,6 +233,12 @@ async fn answer(request: &Request<Incoming>, shared: &Shared) -> Answer {
         }
         _ => text(StatusCode::OK, HELP),
     }
+}
+
+fn only(methods: &'static str) -> Answer {
+    let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods}\n"));
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    refused
 }
 
 fn verdict(holds: Result<(), String>) -> Answer {

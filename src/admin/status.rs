@@ -28,6 +28,8 @@ pub struct Status {
     pub admin: SocketAddr,
     /// Where gossip is received; [`None`] when it is off.
     pub gossip: Option<SocketAddr>,
+    /// The seeds of the configuration.
+    pub seeds: Vec<String>,
     /// Seconds since the agent started.
     pub started_s_ago: f64,
     /// All endpoints that it knows, in rank order.
@@ -72,7 +74,7 @@ pub struct PeerStatus {
     pub role: Role,
     /// Its agent's state.
     pub agent: AgentState,
-    /// What it says of its own apiserver.
+    /// What it says of its own apiserver; [`None`] unless it is live.
     pub apiserver: Option<ApiserverState>,
     /// Where its gossip is received.
     pub address: SocketAddr,
@@ -82,4 +84,18 @@ pub struct PeerStatus {
     pub rtt_ms: Option<f64>,
     /// Seconds since something was heard from it.
     pub last_heard_s: Option<f64>,
+    /// Which start of its gossip.
+    pub generation: u64,
+    /// Where it says its apiserver is reached.
+    pub endpoints: Vec<Endpoint>,
+    /// Its agent's version, of a worker.
+    pub version: Option<String>,
+    /// The ids of its keys, of a worker: the one that seals first.
+    pub keys: Vec<String>,
+    /// Whether a worker holds the full keyring, which it does not need.
+    pub full_keyring: Option<bool>,
+    /// Its connections to all endpoints, as it reports them.
+    pub connections: Option<u32>,
+    /// Seconds since it was heard last, of one that is not live.
+    pub away_s: Option<f64>,
 }

@@ -61,6 +61,15 @@ impl View for Shown {
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
         Box::pin(async { Ok(some_metrics()) })
     }
+    fn forget(&self, removal: Vec<u8>) -> BoxFuture<'_, Result<String, Refused>> {
+        Box::pin(async move {
+            match removal.as_slice() {
+                b"signed" => Ok("cp-3 is removed up to generation 7".to_owned()),
+                b"" => Err(Refused::Unavailable("gossip does not run".to_owned())),
+                _ => Err(Refused::Forbidden("the signature does not verify".to_owned())),
+            }
+        })
+    }
     fn node(&self) -> String {
         "worker-1".to_owned()
     }
@@ -89,6 +98,7 @@ fn a_status() -> Status {
         listen: vec!["127.0.0.1:7445".parse().unwrap(), "[::1]:7445".parse().unwrap()],
         admin: address(),
         gossip: None,
+        seeds: Vec::new(),
         started_s_ago: 1.5,
         upstreams: vec![UpstreamStatus {
             endpoint: endpoint(),
@@ -111,6 +121,13 @@ fn a_status() -> Status {
             alive: true,
             rtt_ms: None,
             last_heard_s: Some(0.2),
+            generation: 7,
+            endpoints: vec![endpoint()],
+            version: None,
+            keys: Vec::new(),
+            full_keyring: None,
+            connections: Some(3),
+            away_s: None,
         }],
         notes: vec![],
     }
@@ -202,6 +219,7 @@ async fn the_status_is_json_with_the_promised_names() {
         "notes",
         "peers",
         "role",
+        "seeds",
         "started_s_ago",
         "upstreams",
         "version",
@@ -322,7 +340,7 @@ async fn a_newcomer_is_reset_when_all_others_are_worked_on() {
     sleep(Duration::from_millis(1)).await;
     let mut surplus = connect(&clients).await;
     assert_eq!(surplus.read(&mut [0; 1]).await.unwrap(), 0);
-    assert_eq!(rejections.counts(), [("evicted", 0), ("full", 1), ("wrong_host", 0)].into());
+    assert_eq!(rejections.counts(), [("evicted", 0), ("full", 1), ("wrong_host", 0), ("removal", 0)].into());
     for mut client in asking {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -380,6 +398,68 @@ async fn what_tells_of_the_cluster_is_told_under_own_names_only() {
         let found = code("127.0.0.1:7446", &format!("GET {path} HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n")).await;
         assert_eq!(found.0, "200", "{path} tells nothing of the cluster, and checks come under any name");
     }
+}
+
+/// The code of the answer to a POST of a body, and what it says.
+async fn forget(head: &str, body: &[u8]) -> (u16, String) {
+    let (clients, rejections) = served_at(address(), WELL);
+    let mut client = connect(&clients).await;
+    let head = format!("POST /forget HTTP/1.1\r\nConnection: close\r\n{head}\r\n");
+    client.write_all(head.as_bytes()).await.unwrap();
+    // Whoever is refused before it has said all notices that the connection is closed.
+    let _ = client.write_all(body).await;
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+    assert_eq!(rejections.counts()["removal"], u64::from(code == 403));
+    (code, body.to_owned())
+}
+
+const KIND: &str = "Host: localhost\r\nContent-Type: application/octet-stream\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_signed_removal_is_the_one_thing_that_is_taken() {
+    let length = |bytes: usize| format!("{KIND}Content-Length: {bytes}\r\n");
+    assert_eq!(forget(&length(6), b"signed").await, (200, "cp-3 is removed up to generation 7\n".to_owned()));
+    assert_eq!(forget(&length(6), b"forged").await, (403, "the signature does not verify\n".to_owned()));
+    assert_eq!(forget(&length(0), b"").await.0, 503);
+    for head in ["Host: localhost\r\n", "Host: localhost\r\nContent-Type: text/plain\r\n"] {
+        assert_eq!(forget(&format!("{head}Content-Length: 6\r\n"), b"signed").await.0, 415, "{head:?}");
+    }
+    let elsewhere = "Host: evil.example\r\nContent-Type: application/octet-stream\r\nContent-Length: 6\r\n";
+    assert_eq!(forget(elsewhere, b"signed").await.0, 421);
+    let asked = ask(WELL, "GET /forget HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    assert!(asked.starts_with("HTTP/1.1 405 ") && asked.contains("allow: POST"), "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_a_slow_and_an_endless_removal_are_refused_in_time() {
+    let begun = Instant::now();
+    let megabyte = vec![b'x'; 1 << 20];
+    assert_eq!(forget(&format!("{KIND}Content-Length: {}\r\n", megabyte.len()), &megabyte).await.0, 413);
+    let chunk = [b"1000\r\n".as_slice(), &megabyte[..0x1000], b"\r\n"].concat().repeat(16);
+    assert_eq!(forget(&format!("{KIND}Transfer-Encoding: chunked\r\n"), &chunk).await.0, 413);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(forget(&format!("{KIND}Content-Length: 6\r\n"), b"sig").await.0, 408);
+    assert_eq!(begun.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn removals_that_never_come_keep_no_other_out() {
+    let clients = served(WELL);
+    let mut slow = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        let mut client = connect(&clients).await;
+        let head = format!("POST /forget HTTP/1.1\r\n{KIND}Content-Length: 6\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        yield_now().await;
+        slow.push(client);
+    }
+    let begun = Instant::now();
+    assert!(healthz(&clients).await.ends_with("ok\n"));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,6 @@
 //! The engine's driver: one task that brings it events in order and carries out its effects.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,8 +14,9 @@ use super::endpoints::{self, Own};
 use super::measures::Tally;
 use crate::config::Config;
 use crate::engine::event::{Notice, Outcome, OwnReport, ProbeOrder, Probed, Reverified, Saw, Verdict};
+use crate::engine::policy;
 use crate::engine::{Effect, Endpoint, Event, Explained, Routing, Source};
-use crate::gossip::keyring::Keyring;
+use crate::gossip::keys::Keyring;
 use crate::gossip::{self, Gossip, Heard, Say};
 use crate::names::Resolved;
 use crate::proxy::Proxy;
@@ -67,14 +67,14 @@ pub(super) struct Driver {
     pub(super) heard: mpsc::Sender<Heard>,
     pub(super) tally: Arc<Tally>,
     pub(super) say: Say,
-    pub(super) seeds: watch::Sender<Vec<SocketAddr>>,
+    pub(super) seeds: watch::Sender<gossip::Seeds>,
     pub(super) connections: BTreeMap<Endpoint, u32>,
 }
 
 impl Driver {
     /// Runs until all who could ask are gone.
     pub(super) async fn run(mut self, mut ears: Ears) {
-        let (probed, mut probes) = mpsc::channel::<Probed>(crate::engine::policy::ENDPOINTS);
+        let (probed, mut probes) = mpsc::channel::<Probed>(policy::ENDPOINTS);
         let mut held = self.proxy.held();
         // The proxy accepts already: who is held since before this task began must be heard of too.
         held.mark_changed();
@@ -152,15 +152,19 @@ impl Driver {
     pub(super) fn gossip(&mut self, socket: Arc<dyn DatagramSocket>, keyring: Keyring) {
         self.gossip.get_or_init(|| {
             let config = &self.config;
+            let given = config.gossip.as_ref();
             let settings = gossip::Settings {
                 cluster: config.cluster.clone(),
                 name: config.node.clone(),
+                core: config.is_core(),
                 socket,
-                advertise: config.gossip.as_ref().and_then(|gossip| gossip.advertise),
+                advertise: given.and_then(|gossip| gossip.advertise),
                 apiservers: config.apiservers.clone(),
                 keyring,
                 seeds: self.seeds.subscribe(),
                 allow: config.allow.clone(),
+                allow_reports: given.map(|gossip| gossip.allow.clone()).unwrap_or_default(),
+                names_per_address: given.map_or(policy::NAMES_PER_ADDRESS, |gossip| gossip.names_per_address),
                 state_dir: config.state_dir.clone(),
             };
             Gossip::start(&self.world, settings, self.say.clone(), self.heard.clone())
@@ -168,8 +172,9 @@ impl Driver {
     }
 
     fn configured(&mut self, resolved: &Resolved, probed: &mpsc::Sender<Probed>) {
-        let seeds = self.config.gossip.iter().flat_map(|gossip| &gossip.seeds);
-        let seeds: Vec<SocketAddr> = seeds.filter_map(|seed| resolved.get(seed)).flatten().copied().collect();
+        let names = self.config.gossip.iter().flat_map(|gossip| &gossip.seeds);
+        let addrs = names.clone().filter_map(|seed| resolved.get(seed)).flatten().copied().collect();
+        let seeds = gossip::Seeds { given: names.count() > 0, addrs };
         self.seeds.send_if_modified(|before| {
             let news = *before != seeds;
             *before = seeds;

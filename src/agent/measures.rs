@@ -186,7 +186,8 @@ fn gossip(gossip: &Gossip) -> GossipMetrics {
         dropped: DropReason::ALL.iter().map(|reason| (reason.as_str(), stats.dropped(*reason))).collect(),
         since_heard: heard.map(std::time::Duration::from_secs_f64),
         name_conflict: stats.name_conflict.get() > 0,
-        digest_bytes: u64::try_from(stats.digest_bytes.get()).unwrap_or(0),
+        isolated: stats.isolated.get() > 0,
         restarts: stats.restarts.get(),
+        workers_with_full_keyring: gossip.workers_with_full_keyring().map(|holders| holders as u64),
     }
 }

@@ -17,8 +17,8 @@ use crate::admin;
 use crate::config::{Config, HostPort};
 use crate::engine::event::{AgentState, OwnReport, Reverified, Role};
 use crate::engine::{Endpoint, Engine, Identity, Routing, policy};
-use crate::gossip::keyring::Keyring;
-use crate::gossip::{Gossip, Say};
+use crate::gossip::keys::Keyring;
+use crate::gossip::{self, Gossip, Say};
 use crate::names::Names;
 use crate::proxy::{self, Proxy};
 use crate::supervise::{Ended, Essential, Supervised};
@@ -96,7 +96,7 @@ impl Agent {
         let (heard, hearing) = mpsc::channel(BACKLOG);
         let (orders, ordered) = mpsc::channel(BACKLOG);
         let (names, targets) = watch::channel(targets(&config));
-        let seeds = watch::Sender::new(Vec::new());
+        let seeds = watch::Sender::new(gossip::Seeds::default());
         let names_kept = Names::start(world.resolver.clone(), targets);
         let resolved = names_kept.resolved();
 

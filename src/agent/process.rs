@@ -15,7 +15,7 @@ use super::decide::Decide;
 use super::{Agent, Sockets, sockets};
 use crate::config::{Config, Loaded, Missing, Reload, Setting, Snapshot, Sources};
 use crate::engine::Engine;
-use crate::gossip::keyring::Keyring;
+use crate::gossip::keys::Keyring;
 use crate::probe::{Before, TlsProber, Trust};
 use crate::service::{self, Inherited};
 use crate::world::{Clock, DatagramSocket, Net, Store, WallClock, World, real};
@@ -323,7 +323,7 @@ async fn secrets(
     let Some(gossip) = config.gossip.as_ref().filter(|_| !lacks(Setting::Keyring)) else { return Ok((trust, None)) };
     let wrong = |reason: String| format!("keyring {}: {reason}", gossip.keyring.display());
     let text = files.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| wrong(error.to_string()))?;
-    let keyring = Keyring::parse(&text).map_err(|error| wrong(error.to_string()))?;
+    let keyring = Keyring::parse_for(&text, config.is_core()).map_err(|error| wrong(error.to_string()))?;
     Ok((trust, Some(keyring)))
 }
 

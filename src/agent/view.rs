@@ -13,10 +13,10 @@ use super::driver::{Knowledge, Order};
 use super::measures::Tally;
 use super::state::WatchedStore;
 use crate::admin::status::{PeerStatus, Status, UpstreamStatus};
-use crate::admin::{self, Metrics};
+use crate::admin::{self, Metrics, Refused};
 use crate::config::Config;
 use crate::engine::{Explained, Moment, Routing};
-use crate::gossip::{Gossip, MemberStatus};
+use crate::gossip::{ForgetError, Forgotten, Gossip, MemberStatus};
 use crate::log;
 use crate::names;
 use crate::proxy::Proxy;
@@ -113,6 +113,7 @@ impl admin::View for View {
             notes.extend(self.tally.notes());
             notes.extend(self.absent_addresses());
             notes.extend(self.state.notes());
+            notes.extend(self.gossip.get().into_iter().flat_map(Gossip::notes));
             let repeated = self.proxy.stats().repeated_hellos;
             if repeated > 0 {
                 notes.push(format!(
@@ -131,6 +132,7 @@ impl admin::View for View {
                 listen: self.addresses.listen.clone(),
                 admin: self.addresses.admin,
                 gossip: self.gossip.get().and_then(Gossip::advertised).or(self.addresses.gossip),
+                seeds: config.gossip.iter().flat_map(|gossip| &gossip.seeds).map(ToString::to_string).collect(),
                 started_s_ago: self.world.clock.now().since(Moment::START).as_secs_f64(),
                 upstreams: knowledge.endpoints.into_iter().map(upstream).collect(),
                 peers: self.gossip.get().into_iter().flat_map(Gossip::members).map(peer).collect(),
@@ -141,6 +143,18 @@ impl admin::View for View {
 
     fn metrics(&self) -> BoxFuture<'_, Result<Metrics, String>> {
         Box::pin(async { Ok(self.measure(&self.knowledge().await?)) })
+    }
+
+    fn forget(&self, removal: Vec<u8>) -> BoxFuture<'_, Result<String, Refused>> {
+        Box::pin(async move {
+            let gossip = self.gossip.get().ok_or_else(|| Refused::Unavailable(ForgetError::NotRunning.to_string()))?;
+            match gossip.forget(removal).await {
+                Ok(Forgotten { name, generation, new: true }) => Ok(format!("{name} is removed up to generation {generation}")),
+                Ok(Forgotten { name, .. }) => Ok(format!("{name} was removed already")),
+                Err(error @ ForgetError::NotRunning) => Err(Refused::Unavailable(error.to_string())),
+                Err(error) => Err(Refused::Forbidden(error.to_string())),
+            }
+        })
     }
 
     fn node(&self) -> String {
@@ -181,5 +195,12 @@ fn peer(member: MemberStatus) -> PeerStatus {
         alive: member.alive,
         rtt_ms: member.rtt_ms,
         last_heard_s: member.last_heard_s,
+        generation: member.generation,
+        endpoints: member.endpoints,
+        version: member.version,
+        keys: member.keys.iter().map(ToString::to_string).collect(),
+        full_keyring: member.full_keyring,
+        connections: member.connections,
+        away_s: member.away_s,
     }
 }

@@ -1,19 +1,20 @@
-//! Asks a running agent for its status, over its admin port.
+//! Asks a running agent for its status, over its admin port, and brings it a signed removal.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
-use super::output::Failure;
+use super::output::{Failure, harmless};
 use crate::config::{Config, Layer, Origin, Setting, Sources};
 use crate::world::real;
 
@@ -22,9 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A status is at most this long, in bytes: some hundred bytes a node, for more nodes than a cluster has.
 const STATUS_MOST: usize = 64 * 1024 * 1024;
 
-/// Which agent, and how to print.
+/// Which agent.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
+pub(super) struct Which {
     /// Where the agent serves its status [default: as configured, else 127.0.0.1:7446] [env: PRISMESH_ADMIN]
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<String>,
@@ -32,6 +33,13 @@ pub(super) struct Asked {
     /// The agent's configuration, to find its admin port [env: PRISMESH_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// Which agent, and how to print.
+#[derive(Debug, Args)]
+pub(super) struct Asked {
+    #[command(flatten)]
+    which: Which,
 
     /// Print JSON
     #[arg(long)]
@@ -50,6 +58,7 @@ pub(super) struct AgentStatus {
     pub(super) listen: Vec<String>,
     pub(super) admin: Option<String>,
     pub(super) gossip: Option<String>,
+    pub(super) seeds: Vec<String>,
     pub(super) upstreams: Vec<Upstream>,
     pub(super) peers: Vec<Peer>,
     pub(super) notes: Vec<String>,
@@ -82,6 +91,24 @@ pub(super) struct Peer {
     pub(super) alive: bool,
     pub(super) rtt_ms: Option<f64>,
     pub(super) last_heard_s: Option<f64>,
+    pub(super) generation: Option<u64>,
+    pub(super) version: Option<String>,
+    pub(super) keys: Vec<String>,
+    pub(super) full_keyring: Option<bool>,
+    pub(super) endpoints: Vec<String>,
+    pub(super) connections: Option<u64>,
+    pub(super) away_s: Option<f64>,
+}
+
+impl AgentStatus {
+    /// What to say in place of endpoints where none is known.
+    pub(super) fn no_endpoint(&self) -> &'static str {
+        if self.seeds.is_empty() {
+            "No endpoint is known: give --seed, --external or --endpoint.\n"
+        } else {
+            "No endpoint is known yet: no control plane was heard.\n"
+        }
+    }
 }
 
 /// What was answered: as it came, and as we read it.
@@ -93,18 +120,43 @@ pub(super) struct Answer {
 impl Asked {
     /// Asks.
     pub(super) fn ask(&self) -> Result<Answer, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-        runtime.block_on(async {
-            let admin = local(Config::admin_of(&self.sources(), &real::Files).await?);
-            let body = match tokio::time::timeout(PATIENCE, get(admin, "/status")).await {
-                Ok(body) => body.with_context(|| format!("cannot ask the agent at {admin}")),
-                Err(_) => Err(anyhow::anyhow!("the agent at {admin} did not answer within {} s", PATIENCE.as_secs())),
-            };
-            Ok(read(&body?).with_context(|| format!("what answers at {admin} is not a prismesh agent that we understand"))?)
-        })
+        runtime()?.block_on(self.which.ask())
+    }
+}
+
+impl Which {
+    /// Asks for the status.
+    pub(super) async fn ask(&self) -> Result<Answer, Failure> {
+        let admin = self.admin().await?;
+        let request = Request::get("/status").body(Full::default()).context("cannot ask")?;
+        let (code, body) = send(admin, request).await?;
+        if code != StatusCode::OK {
+            return Err(anyhow::anyhow!("cannot ask the agent at {admin}: it answered {code}").into());
+        }
+        Ok(read(&body).with_context(|| format!("what answers at {admin} is not a prismesh agent that we understand"))?)
     }
 
-    fn sources(&self) -> Sources {
+    /// Brings the agent a signed removal.
+    pub(super) async fn forget(&self, removal: &[u8]) -> Result<(), Failure> {
+        let admin = self.admin().await?;
+        let request = Request::post("/forget").header(CONTENT_TYPE, "application/octet-stream");
+        let request = request.body(Full::from(removal.to_vec())).context("cannot ask")?;
+        let (code, body) = send(admin, request).await?;
+        if code != StatusCode::OK {
+            let said = String::from_utf8_lossy(&body);
+            return Err(
+                anyhow::anyhow!("the agent at {admin} did not take the removal ({code}): {}", harmless(said.trim())).into()
+            );
+        }
+        Ok(())
+    }
+
+    async fn admin(&self) -> Result<SocketAddr, Failure> {
+        Ok(local(Config::admin_of(&self.sources(), &real::Files).await?))
+    }
+
+    /// All that the agent's configuration is made from.
+    pub(super) fn sources(&self) -> Sources {
         let mut flags = Layer::default();
         if let Some(admin) = &self.admin {
             flags.put(Setting::Admin, &Origin::Flag(Setting::Admin), [admin.as_str()]);
@@ -129,16 +181,27 @@ fn local(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
-async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
+/// A runtime for one question.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// What an agent answers, within a bounded time.
+async fn send(admin: SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+    match tokio::time::timeout(PATIENCE, exchange(admin, request)).await {
+        Ok(answer) => answer.with_context(|| format!("cannot ask the agent at {admin}")),
+        Err(_) => Err(anyhow::anyhow!("the agent at {admin} did not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+async fn exchange(admin: SocketAddr, mut request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(admin).await.context("is it running, and is this its admin port (--admin)?")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path).header("host", admin.to_string()).body(Empty::<Bytes>::new())?;
+    request.headers_mut().insert(HOST, admin.to_string().parse()?);
     let answer = sender.send_request(request).await?;
-    if answer.status() != StatusCode::OK {
-        bail!("it answered {}", answer.status());
-    }
+    let code = answer.status();
     let body = Limited::new(answer.into_body(), STATUS_MOST).collect().await;
     driver.abort();
-    Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+    Ok((code, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
 }

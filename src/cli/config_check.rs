@@ -9,7 +9,7 @@ use super::output::{Failure, print, say};
 use super::settings::Settings;
 use crate::agent::process::StartError;
 use crate::config::{Config, ConfigError, Loaded, Setting, Sources};
-use crate::gossip::keyring::Keyring;
+use crate::gossip::keys::Keyring;
 use crate::probe::{Before, Trust};
 use crate::world::{Store, real};
 
@@ -36,16 +36,25 @@ pub(super) fn check(settings: Settings) -> Result<(), Failure> {
 
 /// Loads the configuration and looks into the keyring, whose format is gossip's and not the configuration's to know.
 pub(super) async fn load(sources: &Sources, store: &dyn Store) -> Result<Loaded, ConfigError> {
-    let loaded = Config::load(sources, store).await?;
+    let mut loaded = Config::load(sources, store).await?;
     let Some(gossip) = &loaded.config.gossip else { return Ok(loaded) };
     if loaded.missing.iter().any(|missing| missing.setting == Setting::Keyring) {
         return Ok(loaded);
     }
     let read = store.read(&gossip.keyring, KEYRING_MOST).await.map_err(|error| error.to_string());
-    match read.and_then(|text| Keyring::parse(&text).map_err(|error| error.to_string())) {
-        Ok(_) => Ok(loaded),
+    match read.and_then(|text| Keyring::parse_for(&text, loaded.config.is_core()).map_err(|error| error.to_string())) {
+        Ok(keyring) => {
+            if keyring.is_full() && !loaded.config.is_core() {
+                loaded.warnings.push(format!(
+                    "{} is a full keyring, and this node is a worker: whoever takes this node over can sign for every control \
+                     plane; give it what `prismesh key public` prints",
+                    gossip.keyring.display()
+                ));
+            }
+            Ok(loaded)
+        }
         Err(error) => {
-            let what = format!("{} is not a keyring: {error}", gossip.keyring.display());
+            let what = format!("{} is not a keyring that this node can use: {error}", gossip.keyring.display());
             Err(loaded.effective.complaint(Setting::Keyring, what, "make one with `prismesh keygen FILE`"))
         }
     }

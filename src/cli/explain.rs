@@ -38,7 +38,7 @@ pub fn explained(status: &[u8]) -> anyhow::Result<String> {
 fn people(status: &AgentStatus) -> String {
     let mut text = String::new();
     if status.upstreams.is_empty() {
-        text.push_str("No endpoint is known: give --seed, --external or --endpoint.\n");
+        text.push_str(status.no_endpoint());
     }
     for (place, upstream) in status.upstreams.iter().enumerate() {
         let best = if upstream.best { ", best" } else { "" };

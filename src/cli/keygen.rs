@@ -1,4 +1,4 @@
-//! `prismesh keygen`: a new keyring.
+//! `prismesh keygen`: a new full keyring.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use super::output::{Failure, print};
-use crate::gossip::keyring::Keyring;
+use crate::gossip::keys::Keyring;
 use crate::world::Store as _;
 use crate::world::real;
 
-/// Makes a keyring with one new key.
+/// Makes a full keyring with one new key.
 #[derive(Debug, Args)]
 pub(super) struct Keygen {
     /// The file to make, with mode 0600; one that is there is never overwritten. Without it the keyring goes to standard output
@@ -27,9 +27,12 @@ impl Keygen {
         let Some(path) = self.file else { return print(&text) };
         make(&path, &text)?;
         print(&format!(
-            "{path} holds a new key, readable by its owner only.\n\
-             Next: copy it to every node by a safe way and give it as --keyring FILE. If the agent runs as a user of its own:\n\
-             chown root:GROUP {path} && chmod 640 {path}, with that user's group. Who has it can read and write gossip.\n",
+            "{path} holds a new full key, readable by its owner only.\n\
+             Next: copy it by a safe way to every core member (each node with --apiserver), and the reader keyring to all other nodes:\n\
+             (umask 077; prismesh key public {path} > {path}.reader)\n\
+             Each node takes its file as --keyring FILE. If the agent runs as a user of its own:\n\
+             chown root:GROUP FILE && chmod 640 FILE, with that user's group. Holders of the full keyring can sign for every control\n\
+             plane; holders of the reader keyring can read gossip and take part as workers.\n",
             path = path.display()
         ))
     }

@@ -11,6 +11,7 @@ mod admin;
 mod completions;
 mod config_check;
 mod explain;
+mod forget;
 mod key;
 mod keygen;
 mod logging;
@@ -48,9 +49,11 @@ enum Command {
     Peers(peers::Peers),
     /// Show, for each endpoint, why it stands where it stands.
     Explain(explain::Explain),
-    /// Make a new keyring for gossip.
+    /// Remove a control plane that is gone for good: every node drops what it knows of it.
+    Forget(forget::Forget),
+    /// Make a new full keyring for gossip.
     Keygen(keygen::Keygen),
-    /// Change the keys of gossip while it runs, in three steps: add, promote, retire.
+    /// Print the reader keyring, or change the keys of gossip while it runs in three steps: add, promote, remove.
     #[command(subcommand)]
     Key(key::Key),
     /// Look at the configuration.
@@ -87,6 +90,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Status(status) => status.execute(),
         Command::Peers(peers) => peers.execute(),
         Command::Explain(explain) => explain.execute(),
+        Command::Forget(forget) => forget.execute(),
         Command::Keygen(keygen) => keygen.execute(),
         Command::Key(key) => key.execute(),
         Command::Config(ConfigCommand::Check(settings)) => config_check::check(*settings),

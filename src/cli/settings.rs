@@ -81,7 +81,14 @@ fn heading(setting: Setting) -> &'static str {
         Setting::Cluster | Setting::Node | Setting::Listen | Setting::Admin | Setting::MaxConnections | Setting::StateDir => {
             "This node"
         }
-        Setting::GossipListen | Setting::GossipAdvertise | Setting::Seed | Setting::Keyring | Setting::Allow => "Gossip",
+        Setting::GossipListen
+        | Setting::GossipAdvertise
+        | Setting::Seed
+        | Setting::Keyring
+        | Setting::GossipCore
+        | Setting::GossipAllowCidr
+        | Setting::GossipNamesPerAddress
+        | Setting::Allow => "Gossip",
         Setting::Apiserver | Setting::LocalApiserver | Setting::External | Setting::Endpoint => "API servers",
         Setting::Ca | Setting::ServerName | Setting::ProbeCert | Setting::ProbeKey | Setting::ProbeTokenFile => "Proof",
         Setting::LogFormat | Setting::Log => "Logs",

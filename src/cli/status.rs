@@ -34,7 +34,7 @@ fn people(status: &AgentStatus) -> String {
     text.extend(status.notes.iter().map(|note| format!("{:8} {}\n", "note", harmless(note))));
     text.push('\n');
     if status.upstreams.is_empty() {
-        text.push_str("No endpoint is known: give --seed, --external or --endpoint.\n");
+        text.push_str(status.no_endpoint());
         return text;
     }
     let rows: Vec<_> = status

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{Wrong, quoted};
 use super::{Host, HostPort, LogFormat, Target};
+use crate::engine::policy::NODES_OF_AN_ADDRESS;
 
 /// Bytes of a cluster's id at most.
 pub(super) const CLUSTER_MOST: usize = 64;
@@ -224,6 +225,23 @@ pub(super) fn connections(text: &str) -> Result<usize, Wrong> {
     }
 }
 
+/// True or false.
+pub(super) fn truth(text: &str) -> Result<bool, Wrong> {
+    text.parse().map_err(|_| Wrong::new(format!("{} is neither", quoted(text)), "write true or false"))
+}
+
+/// A number of nodes at one address.
+pub(super) fn names(text: &str) -> Result<usize, Wrong> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(number) if digits && (1..=NODES_OF_AN_ADDRESS).contains(&number) => Ok(number),
+        _ => Err(Wrong::new(
+            format!("{} is not a number of nodes at one address", quoted(text)),
+            format!("write a whole number from 1 to {NODES_OF_AN_ADDRESS}"),
+        )),
+    }
+}
+
 /// How logs are written.
 pub(super) fn log_format(text: &str) -> Result<LogFormat, Wrong> {
     match text {
@@ -350,6 +368,14 @@ mod tests {
         assert_eq!(connections("1").unwrap(), 1);
         for bad in ["0", "-1", "+1", "1e3", "", "many", "99999999999999999999999"] {
             assert!(connections(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!((names("1").unwrap(), names("256").unwrap()), (1, 256));
+        for bad in ["0", "257", "-1", "+1", "four", ""] {
+            assert!(names(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!((truth("true").unwrap(), truth("false").unwrap()), (true, false));
+        for bad in ["yes", "1", "True", ""] {
+            assert!(truth(bad).is_err(), "{bad:?}");
         }
         assert!(log("info,prismesh::gossip=debug").is_ok());
         assert!(log("prismesh=loud").is_err());

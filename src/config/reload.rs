@@ -80,6 +80,7 @@ impl Config {
 pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
     let gossip_listen = |config: &Config| config.gossip.as_ref().map(|gossip| gossip.listen);
     let advertise = |config: &Config| config.gossip.as_ref().and_then(|gossip| gossip.advertise);
+    let both = old.gossip.as_ref().zip(new.gossip.as_ref());
     let changed = [
         (Setting::Cluster, old.cluster != new.cluster),
         (Setting::Node, old.node != new.node && !old.unnamed()),
@@ -87,6 +88,9 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         (Setting::Admin, old.admin != new.admin),
         (Setting::GossipListen, gossip_listen(old) != gossip_listen(new)),
         (Setting::GossipAdvertise, advertise(old) != advertise(new)),
+        (Setting::GossipCore, old.is_core() != new.is_core() && old.apiservers.is_empty() == new.apiservers.is_empty()),
+        (Setting::GossipAllowCidr, both.is_some_and(|(old, new)| old.allow != new.allow)),
+        (Setting::GossipNamesPerAddress, both.is_some_and(|(old, new)| old.names_per_address != new.names_per_address)),
         (Setting::Apiserver, old.apiservers != new.apiservers),
         (Setting::LocalApiserver, old.local_apiserver != new.local_apiserver),
         (Setting::Ca, old.ca.is_some() && new.ca.is_none()),

@@ -17,6 +17,9 @@ pub enum Setting {
     GossipAdvertise,
     Seed,
     Keyring,
+    GossipCore,
+    GossipAllowCidr,
+    GossipNamesPerAddress,
     Apiserver,
     LocalApiserver,
     External,
@@ -70,7 +73,7 @@ const fn about(
 }
 
 /// How many settings there are.
-const COUNT: usize = 22;
+const COUNT: usize = 25;
 
 /// The table, in the order of the declaration.
 const TABLE: [About; COUNT] = [
@@ -145,6 +148,33 @@ const TABLE: [About; COUNT] = [
         RELOAD,
         "",
         "The keys that seal gossip, mode 0600, made by `prismesh keygen`. Required unless gossip is off",
+    ),
+    about(
+        Setting::GossipCore,
+        "gossip-core",
+        "true|false",
+        ONE,
+        RESTART,
+        "true on control-plane nodes, else false",
+        "Be a core member of gossip without an apiserver: for clusters whose control planes cannot run the agent",
+    ),
+    about(
+        Setting::GossipAllowCidr,
+        "gossip-allow-cidr",
+        "CIDR",
+        MANY,
+        RESTART,
+        "any",
+        "Networks of the nodes: what is reported from elsewhere is answered and does not count. For core members",
+    ),
+    about(
+        Setting::GossipNamesPerAddress,
+        "gossip-names-per-address",
+        "N",
+        ONE,
+        RESTART,
+        "4",
+        "Nodes at one address that count for the size of the cluster. Raise it where many are behind one NAT. For core members",
     ),
     about(
         Setting::Apiserver,

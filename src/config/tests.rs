@@ -258,6 +258,15 @@ fn what_is_told_to_others_is_of_use_to_others() {
     good("--apiserver 127.0.0.1:6443 --gossip-listen 127.0.0.1:0");
     good("--apiserver 127.0.0.1:6443 --gossip-advertise 127.0.0.1:7447");
     good("--apiserver 127.0.0.1:6443 --gossip-listen off");
+    for ours in ["--gossip-listen 127.0.0.1:7447", "--gossip-listen [::1]:7447", "--gossip-advertise 127.0.0.1:7447"] {
+        assert!(
+            refused(&format!("{ours} --seed 10.0.0.1:7447")).contains("the seed 10.0.0.1:7447 on another machine cannot answer")
+        );
+        good(&format!("{ours} --seed 127.0.0.1:7448"));
+        good(&format!("{ours} --seed localhost:7448"));
+    }
+    let nodes = good("--gossip-allow-cidr 10.0.0.0/8 --gossip-allow-cidr fd00::/8 --gossip-names-per-address 9").gossip.unwrap();
+    assert_eq!((nodes.allow.len(), nodes.names_per_address), (2, 9));
     let nine: String = (1..=9).map(|host| format!("--apiserver 10.0.0.{host}:6443 ")).collect();
     assert!(refused(&nine).contains("9 addresses; give at most 8"));
 }
@@ -339,6 +348,9 @@ fn what_a_reload_takes_up_is_what_the_table_says() {
         "--gossip-advertise 10.0.0.1:1",
         "--seed x:1",
         "--keyring /token",
+        "--gossip-core true",
+        "--gossip-allow-cidr 10.0.0.0/8",
+        "--gossip-names-per-address 9",
         "--apiserver 10.0.0.1:1",
         "--apiserver 10.0.0.9:9 --local-apiserver 10.0.0.1:1",
         "--external x:1",
@@ -455,4 +467,15 @@ fn a_machine_without_a_name_has_a_node_without_one_until_it_is_named() {
     assert_eq!((reload.config.node.as_str(), reload.restart.as_slice()), ("worker-7", ["node"].as_slice()));
     assert!(refused("--node localhost").starts_with("flag --node: localhost is the name of every machine; "));
     assert!(!named(Some("localhosting")).unnamed());
+}
+
+#[test]
+fn core_members_are_control_planes_and_who_is_told_to_be_one() {
+    assert!(!good("").is_core());
+    assert!(good("--apiserver 10.0.0.1:6443").is_core());
+    assert!(good("--gossip-core true").is_core());
+    assert!(!good("--gossip-core false").is_core());
+    assert!(refused("--gossip-core false --apiserver 10.0.0.1:6443").contains("is a core member of gossip"));
+    let (old, new) = (good(""), good("--gossip-core true --gossip-names-per-address 5 --gossip-allow-cidr 10.0.0.0/8"));
+    assert_eq!(old.reload(new).restart, ["gossip-core", "gossip-allow-cidr", "gossip-names-per-address"]);
 }

@@ -35,6 +35,7 @@ pub(super) fn config(given: &Layer, file: Option<PathBuf>) -> Result<Config, Con
     check_number_of_endpoints(given, &config)?;
     check_own_listeners(given, &config)?;
     check_advertised(given, &config)?;
+    check_reachable(given, &config)?;
     Ok(config)
 }
 
@@ -119,7 +120,17 @@ fn gossip(given: &Layer) -> Result<Option<GossipConfig>, ConfigError> {
         ConfigError::new(Setting::Keyring, "not set, and gossip needs its keys", right)
     })?;
     let listen = Listen { addr, written: given.written(Setting::GossipListen) };
-    Ok(Some(GossipConfig { listen, advertise, seeds, keyring }))
+    let core = one(given, Setting::GossipCore, parse::truth)?;
+    let control_plane = given.value(Setting::Apiserver).is_some();
+    if let (Some(false), true, Some(written)) = (core, control_plane, given.value(Setting::GossipCore)) {
+        let wrong = Wrong::new("a node with an apiserver is a core member of gossip", "leave it out, or write true");
+        return Err(wrong.at(written.origin.of(Setting::GossipCore)));
+    }
+    let allow = all(given, Setting::GossipAllowCidr, parse::network)?;
+    let names = one(given, Setting::GossipNamesPerAddress, parse::names)?;
+    let names_per_address = names.unwrap_or(policy::NAMES_PER_ADDRESS);
+    let core = core.unwrap_or(control_plane);
+    Ok(Some(GossipConfig { listen, advertise, seeds, keyring, core, allow, names_per_address }))
 }
 
 fn apiservers(given: &Layer) -> Result<Vec<SocketAddr>, ConfigError> {
@@ -225,6 +236,22 @@ fn check_advertised(given: &Layer, config: &Config) -> Result<(), ConfigError> {
         return Err(Wrong::new(format!("{} {why}", addr.ip()), right).at(written.origin.of(Setting::Apiserver)));
     }
     Ok(())
+}
+
+/// Who is asked must be able to answer: nobody elsewhere can to a loopback address.
+fn check_reachable(given: &Layer, config: &Config) -> Result<(), ConfigError> {
+    let Some(gossip) = &config.gossip else { return Ok(()) };
+    let elsewhere = gossip.seeds.iter().find(|seed| matches!(seed.host, Host::Ip(ip) if !ip.is_loopback()));
+    let (Some(seed), listen) = (elsewhere, gossip.listen.addr) else { return Ok(()) };
+    let advertised = gossip.advertise.map(|addr| (Setting::GossipAdvertise, addr));
+    let ours = [Some((Setting::GossipListen, listen)), advertised];
+    let Some((setting, addr)) = ours.into_iter().flatten().find(|(_, addr)| addr.ip().is_loopback()) else { return Ok(()) };
+    let what = format!("{addr} is a loopback address, to which the seed {seed} on another machine cannot answer");
+    let wrong = Wrong::new(what, "write an address of this machine that other nodes reach, or 0.0.0.0 to listen on all");
+    Err(match given.value(setting) {
+        Some(written) => wrong.at(written.origin.of(setting)),
+        None => wrong.at(setting),
+    })
 }
 
 fn is_link_local(ip: IpAddr) -> bool {

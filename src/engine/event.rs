@@ -31,19 +31,27 @@ pub enum Event {
         /// The cluster size that run had seen last; 0 if unknown.
         cluster_size: u32,
     },
-    /// The members that are live now, this node included.
-    Members(BTreeSet<NodeId>),
+    /// The number of nodes that gossip counts as live, this one included. 1 means that this node hears no other.
+    ClusterSize(u32),
     /// A member's record, new or changed. This node's own record is not told.
     Record(MemberRecord),
     /// No record of this member exists any more: its grace has ended.
     Forgotten(NodeId),
-    /// A round trip to a peer, measured by gossip's own ping.
-    PeerRoundTrip {
-        /// The peer.
+    /// An administrator has removed this node from the cluster. New connections no longer go to the endpoints that only it named;
+    /// established ones stay. The last verified endpoint stays in use.
+    Removed {
+        /// The node.
         node: NodeId,
-        /// Its answer's delay.
-        rtt: Duration,
     },
+    /// What other nodes report of endpoints' health. Replaces the earlier report.
+    PeerReports {
+        /// Endpoints that at least [`MIN_REPORTING_NODES`](super::policy::MIN_REPORTING_NODES) other live nodes report as suspect
+        /// or down.
+        failing: BTreeSet<EndpointTag>,
+    },
+    /// The median round trip that other nodes report, for endpoints that this node has not measured itself. Replaces the earlier
+    /// medians. An endpoint that this node has measured may be in it too: own samples outweigh it.
+    Priors(BTreeMap<EndpointTag, Duration>),
     /// All connections that members (this node included) say they hold, by endpoint. Replaces the earlier sums.
     /// Not told where gossip is off.
     Loads(BTreeMap<EndpointTag, u32>),
@@ -114,8 +122,6 @@ pub struct MemberRecord {
     pub apiserver: Option<ApiserverState>,
     /// Where others reach its apiserver. Already filtered by what a record may name.
     pub endpoints: Vec<Endpoint>,
-    /// What it saw of the endpoints it knows.
-    pub observations: Vec<Observation>,
 }
 
 /// A node's role.

@@ -1,13 +1,14 @@
 //! What comes, what stays, what goes: configuration, cache and records make and unmake endpoints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::Engine;
 use super::doubt::Evidence;
 use super::endpoint::{Endpoint, EndpointTag, NodeId, Source};
-use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Observation, Role, Verdict};
+use super::event::{ApiserverState, CachedEndpoint, Configured, Effect, MemberRecord, Notice, Role};
 use super::known::Known;
-use super::policy::{ENDPOINTS, ENDPOINTS_A_MEMBER, OBSERVATIONS};
+use super::policy::{ENDPOINTS, ENDPOINTS_A_MEMBER};
 use super::selection::Trouble;
 
 impl Engine {
@@ -49,28 +50,17 @@ impl Engine {
         if !self.cluster.is_news(&record) {
             return;
         }
-        record.observations.truncate(OBSERVATIONS);
         record.endpoints.truncate(ENDPOINTS_A_MEMBER);
         self.name_endpoints(&record, effects);
-        let (node, apiserver, observations) = (record.node, record.apiserver, record.observations.clone());
-        let generation = record.generation;
+        let (node, apiserver, generation) = (record.node, record.apiserver, record.generation);
         let before = self.cluster.merge(record);
         // Whoever started anew says everything for the first time: a machine that lost power never took back that it was ready.
-        let same_life = before.as_ref().filter(|before| before.generation == generation);
-        let said_before = same_life.and_then(|before| before.apiserver);
+        let said_before = before.filter(|before| before.generation == generation).and_then(|before| before.apiserver);
         if let Some(state) = apiserver
             && said_before != Some(state)
         {
             self.told_by_its_node(node, state);
         }
-        for seen in &observations {
-            let last = same_life.into_iter().flat_map(|before| &before.observations).find(|last| last.endpoint == seen.endpoint);
-            if last.is_none_or(|last| last.verdict != seen.verdict) {
-                self.reported(seen.endpoint, seen.verdict);
-            }
-        }
-        let before = before.into_iter().flat_map(|before| before.observations);
-        self.refresh_priors(before.chain(observations));
     }
 
     /// Gives a member's endpoints to it, and takes from it what it no longer names.
@@ -133,14 +123,25 @@ impl Engine {
         self.rerank = true;
     }
 
-    /// A peer's verdict, when it is news.
-    fn reported(&mut self, tag: EndpointTag, verdict: Verdict) {
-        let Some(known) = self.endpoints.values().find(|known| known.tag == tag) else { return };
-        let endpoint = known.endpoint;
-        match verdict {
-            Verdict::Suspect | Verdict::Down => self.heard_of_trouble(endpoint),
-            Verdict::Ready if self.cluster.ready_at(tag, 2) => self.heard_of_recovery(endpoint),
-            _ => {}
+    /// Compares what other nodes report with what they reported before. Only an endpoint that begins or ceases to be reported
+    /// as failing is news.
+    pub(super) fn peer_reports(&mut self, failing: BTreeSet<EndpointTag>) {
+        let before = self.cluster.set_failing(failing);
+        let known: Vec<(Endpoint, EndpointTag)> = self.endpoints.values().map(|known| (known.endpoint, known.tag)).collect();
+        for (endpoint, tag) in known {
+            match (before.contains(&tag), self.cluster.reported_failing(tag)) {
+                (false, true) => self.heard_of_trouble(endpoint),
+                (true, false) => self.heard_of_recovery(endpoint),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes the round trips that stand in for own samples.
+    pub(super) fn priors(&mut self, priors: BTreeMap<EndpointTag, Duration>) {
+        self.cluster.set_priors(priors);
+        for known in self.endpoints.values_mut() {
+            self.rerank |= known.latency.set_prior(self.cluster.prior(known.tag));
         }
     }
 
@@ -172,20 +173,22 @@ impl Engine {
     }
 
     pub(super) fn forgotten(&mut self, node: NodeId) {
-        let forgotten = self.cluster.forget(node);
+        self.cluster.forget(node);
         for known in self.endpoints.values_mut() {
             known.members.remove(&node);
             known.health.unsaid(node);
         }
-        self.refresh_priors(forgotten.into_iter().flat_map(|record| record.observations));
         self.rerank = true;
     }
 
-    /// What peers say of these has changed.
-    fn refresh_priors(&mut self, of: impl Iterator<Item = Observation>) {
-        let of: BTreeSet<EndpointTag> = of.map(|seen| seen.endpoint).collect();
-        for known in self.endpoints.values_mut().filter(|known| of.contains(&known.tag)) {
-            self.rerank |= known.latency.set_prior(self.cluster.prior(known.tag));
+    /// The endpoints that only this node named leave, whether they answer or not. As in [`Engine::taken_from`], an endpoint that
+    /// another node named first stays: a node that claims another's address and is removed takes nothing with it.
+    pub(super) fn removed(&mut self, node: NodeId) {
+        self.forgotten(node);
+        for known in self.endpoints.values_mut().filter(|known| known.node == Some(node)) {
+            known.cached = None;
+            known.node = known.members.first().copied();
+            known.removed = known.node.is_none();
         }
     }
 
@@ -223,6 +226,7 @@ impl Engine {
         known.former.clear();
         self.rerank |= known.departing.take().is_some();
         known.moved = false;
+        known.removed = false;
         Some(known)
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Known {
     pub(crate) departing: Option<Moment>,
     /// Its node says that it has moved. It goes once it does not answer: a forged record must not remove what works.
     pub(crate) moved: bool,
+    /// An administrator removed the node that it belonged to, and no other node names it.
+    pub(crate) removed: bool,
     pub(crate) health: Health,
     pub(crate) latency: Latency,
     pub(crate) schedule: Schedule,
@@ -73,6 +75,7 @@ impl Known {
             former: Vec::new(),
             departing: None,
             moved: false,
+            removed: false,
             health: Health::new(),
             latency: Latency::default(),
             schedule: Schedule::new(now),
@@ -195,6 +198,9 @@ impl Known {
         }
         if !self.configured.is_empty() || !self.members.is_empty() {
             return None;
+        }
+        if self.removed {
+            return Some("its node was removed from the cluster");
         }
         let unanswered = self.health.failing_since().map_or(Duration::ZERO, |since| now.since(since));
         match self.cached {

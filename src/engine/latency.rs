@@ -93,12 +93,6 @@ pub(crate) fn ms(span: Duration) -> String {
     format!("{:.2} ms", span.as_secs_f64() * 1e3)
 }
 
-/// The median of what the nearest peers report; the lower one of an even number.
-pub(crate) fn median(mut reports: Vec<Duration>) -> Option<Duration> {
-    reports.sort_unstable();
-    reports.get(reports.len().saturating_sub(1) / 2).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,11 +165,5 @@ mod tests {
         }
         latency.sample(millis(2));
         assert_eq!(latency.estimate(), Some(millis(2)));
-    }
-
-    #[test]
-    fn the_median_ignores_one_peer_that_lies() {
-        assert_eq!(median(vec![millis(3), millis(1), millis(900)]), Some(millis(3)));
-        assert_eq!(median(vec![]), None);
     }
 }

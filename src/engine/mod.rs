@@ -156,10 +156,12 @@ impl Engine {
             }
             Event::Configured(all) => self.configured(&all, &mut effects),
             Event::Cached { endpoints, cluster_size } => self.cached(&endpoints, cluster_size, &mut effects),
-            Event::Members(live) => self.cluster.set_live(self.now, live),
+            Event::ClusterSize(nodes) => self.cluster.set_live(self.now, nodes),
             Event::Record(record) => self.record(record, &mut effects),
             Event::Forgotten(node) => self.forgotten(node),
-            Event::PeerRoundTrip { node, rtt } => self.cluster.measured(node, rtt),
+            Event::Removed { node } => self.removed(node),
+            Event::PeerReports { failing } => self.peer_reports(failing),
+            Event::Priors(priors) => self.priors(priors),
             Event::Loads(loads) => {
                 self.loads = Some(loads);
                 self.rerank = true;

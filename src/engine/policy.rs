@@ -144,8 +144,10 @@ pub const HELD_NODES_A_SECOND: u32 = 100;
 pub const PROMPT_GAP: Duration = Duration::from_millis(200);
 /// Confirming probes are spread over one second for this many nodes.
 pub const CONFIRM_NODES_A_SECOND: u32 = 100;
-/// Nodes, first in rendezvous order, that confirm a peer's report.
-pub const CONFIRMING_NODES: usize = 5;
+/// So many other nodes must report an endpoint as suspect or down before their reports count: one node alone may have a broken path.
+pub const MIN_REPORTING_NODES: usize = 2;
+/// Nodes that confirm what other nodes report, on average over the endpoints of a cluster; all nodes of a cluster of up to this size.
+pub const CONFIRMING_NODES: u32 = 5;
 /// The cluster's size is the largest number of live names in this time.
 pub const SIZE_WINDOW: Duration = Duration::from_secs(900);
 
@@ -176,6 +178,10 @@ pub const CACHED_GONE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// An endpoint that has to go gets no new connections, and is known for so much longer: a dial that had begun ([`DIAL_STAY`],
 /// [`FIRST_BYTE_MOST`]) may still become a connection, which is told within a second.
 pub const DEPARTURE: Duration = Duration::from_secs(5);
+/// Nodes at one address that count for the cluster's size, unless the configuration says otherwise.
+pub const NAMES_PER_ADDRESS: usize = 4;
+/// Nodes at one address that a core member holds at most.
+pub const NODES_OF_AN_ADDRESS: usize = 256;
 /// Endpoints a member may name.
 pub const ENDPOINTS_A_MEMBER: usize = 8;
 /// Endpoints in all.

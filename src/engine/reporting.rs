@@ -102,7 +102,7 @@ impl Engine {
         let worth: Vec<&Known> = self
             .endpoints
             .values()
-            .filter(|known| known.is_hearsay() && !known.dismissed)
+            .filter(|known| known.is_hearsay() && !known.dismissed && !known.removed)
             .filter(|known| known.health.proven() || (known.cached.is_some() && known.health.disproven().is_none()))
             .collect();
         let memory: Memory = (worth.iter().map(|known| (known.endpoint, known.node)).collect(), self.cluster.size());

@@ -13,8 +13,10 @@
 //! An item is held together with the key that signed it, and goes with that key.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant};
@@ -48,8 +50,13 @@ pub enum Offered {
     Record(NodeId),
     /// It is held now: a view of this node.
     View(NodeId),
-    /// It is held now: the removal of this node, whose record is dropped if it had one.
-    Removal(NodeId),
+    /// It is held now: the removal of a node.
+    Removal {
+        /// Which node.
+        node: NodeId,
+        /// A record was held that this removal beats: it is dropped.
+        dropped: bool,
+    },
     /// It is what was held already.
     Known,
     /// Something newer is held: hand this back.
@@ -97,6 +104,8 @@ pub struct Catalog {
     conflicts: Vec<Conflict>,
     /// Which rival of each name was told of.
     told: BTreeMap<NodeId, u64>,
+    /// Where another machine with this node's name was said to be last.
+    namesake: Vec<SocketAddr>,
 }
 
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
@@ -145,6 +154,7 @@ impl Catalog {
             fresh: VIEW_IS_FRESH,
             conflicts: Vec::new(),
             told: BTreeMap::new(),
+            namesake: Vec::new(),
         }
     }
 
@@ -215,6 +225,9 @@ impl Catalog {
     }
 
     fn offer_own(&mut self, record: Record) -> Offered {
+        if self.records.get(&self.own).is_some_and(|own| !same_place(&own.content, &record)) {
+            self.namesake.clone_from(&record.gossip);
+        }
         match self.records.get(&self.own) {
             Some(own) if edition(&record) < edition(&own.content) => Offered::Older(Arc::clone(&own.signed.bytes)),
             _ => Offered::OwnAbove(record),
@@ -223,6 +236,9 @@ impl Catalog {
 
     fn offer_view(&mut self, now: Instant, view: View, signed: SignedItem) -> Offered {
         let Some(node) = view.author.filter(|node| *node != self.own) else { return Offered::Known };
+        if self.removed_up_to(node).is_some_and(|generation| view.generation <= generation) {
+            return Offered::Known;
+        }
         let held = self.views.get(&node).map(|(held, _)| (held.content.generation, held.content.number));
         if held.is_some_and(|held| held >= (view.generation, view.number)) {
             return Offered::Known;
@@ -246,13 +262,14 @@ impl Catalog {
         }
         let generation = removal.generation;
         self.removals.insert(node, Held::new(2, node, removal, signed));
-        if node == self.own {
-            return Offered::OwnRemoval(generation);
-        }
+        let before = self.records.len();
         self.records.retain(|named, held| *named != node || held.content.generation > generation);
         self.rivals.retain(|named, (held, _)| *named != node || held.content.generation > generation);
         self.views.retain(|author, (held, _)| *author != node || held.content.generation > generation);
-        Offered::Removal(node)
+        if node == self.own {
+            return Offered::OwnRemoval(generation);
+        }
+        Offered::Removal { node, dropped: self.records.len() < before }
     }
 
     /// Lets rivals in whose lower generation is live no more; whose record changed so. Where both stay live it is a conflict.
@@ -328,14 +345,31 @@ impl Catalog {
         self.records.get(&node).map(|held| &held.content)
     }
 
+    /// Whether another core member has signed that it gossips at this address.
+    pub fn names_address(&self, addr: SocketAddr) -> bool {
+        let records = self.records.iter().filter(|(node, _)| **node != self.own).map(|(_, held)| held);
+        let all = records.chain(self.rivals.values().map(|(rival, _)| rival));
+        all.flat_map(|held| &held.content.gossip).chain(&self.namesake).any(|named| *named == addr)
+    }
+
     /// The last view of a core member.
     pub fn view(&self, node: NodeId) -> Option<&View> {
         self.views.get(&node).map(|(held, _)| &held.content)
     }
 
-    /// The removals.
-    pub fn removals(&self) -> impl Iterator<Item = &Removal> {
-        self.removals.values().map(|held| &held.content)
+    /// The removals: of whom, up to which generation, and as they travel.
+    pub fn removals(&self) -> impl Iterator<Item = (NodeId, u64, &SignedItem)> {
+        self.removals.iter().map(|(node, held)| (*node, held.content.generation, &held.signed))
+    }
+
+    /// The name of a node that is removed.
+    pub fn removed_name(&self, node: NodeId) -> Option<&str> {
+        self.removals.get(&node).map(|held| held.content.name.as_str())
+    }
+
+    /// Up to which generation a node is removed.
+    pub fn removed_up_to(&self, node: NodeId) -> Option<u64> {
+        self.removals.get(&node).map(|held| held.content.generation)
     }
 
     /// Records and removals as they travel.
@@ -349,9 +383,10 @@ impl Catalog {
         self.records.get(&self.own).map(|held| &held.signed)
     }
 
-    /// The record of a node as it travels.
+    /// What is held of a node, as it travels: its record, else its removal.
     pub fn signed(&self, node: NodeId) -> Option<&SignedItem> {
-        self.records.get(&node).map(|held| &held.signed)
+        let record = self.records.get(&node).map(|held| &held.signed);
+        record.or_else(|| self.removals.get(&node).map(|held| &held.signed))
     }
 
     fn tagged(&self) -> impl Iterator<Item = (Tag, &SignedItem)> {
@@ -359,9 +394,17 @@ impl Catalog {
         records.chain(self.removals.values().map(|held| (held.tag, &held.signed)))
     }
 
-    /// The short names of all records and removals.
-    pub fn tags(&self) -> Vec<Tag> {
-        self.tagged().map(|(tag, _)| tag).collect()
+    /// The short names of all records and removals, or of as many that follow one another in order, from a random one on: the
+    /// last one is followed by the first.
+    pub fn tags(&self, most: usize) -> Vec<Tag> {
+        let mut tags: Vec<Tag> = self.tagged().map(|(tag, _)| tag).collect();
+        tags.sort_unstable();
+        if tags.len() >= most {
+            let first = rand::rng().random_range(0..tags.len());
+            tags.rotate_left(first);
+            tags.truncate(most);
+        }
+        tags
     }
 
     /// One number for all records and removals together: equal where all are.
@@ -376,9 +419,15 @@ impl Catalog {
         hash[..8].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte))
     }
 
-    /// Items that a node with these short names lacks, or holds with other content.
-    pub fn lacking(&self, theirs: &[Tag]) -> Vec<&SignedItem> {
-        self.tagged().filter(|(tag, _)| !theirs.contains(tag)).map(|(_, signed)| signed).collect()
+    /// Items that a node with these short names lacks, or holds with other content. As many names as fit (`most`) tell only of
+    /// what is between the first and the last of them.
+    pub fn lacking(&self, theirs: &[Tag], most: usize) -> Vec<&SignedItem> {
+        let told = |tag: &Tag| match theirs {
+            [first, .., last] if theirs.len() >= most && first <= last => (first.subject..=last.subject).contains(&tag.subject),
+            [first, .., last] if theirs.len() >= most => tag.subject >= first.subject || tag.subject <= last.subject,
+            _ => true,
+        };
+        self.tagged().filter(|(tag, _)| told(tag) && !theirs.contains(tag)).map(|(_, signed)| signed).collect()
     }
 
     /// Subjects among these of which this node holds nothing.
@@ -419,6 +468,7 @@ impl Catalog {
 mod tests {
     use std::net::SocketAddr;
 
+    use super::super::message::TAGS;
     use super::*;
     use crate::engine::event::{AgentState, Role};
 
@@ -542,7 +592,7 @@ mod tests {
         let mut scene = Scene::new();
         scene.offer_record(record("cp", 5, 1, 1));
         let removal = Removal { name: "cp".to_owned(), generation: 5 };
-        assert_eq!(scene.offer(Item::Removal(removal.clone())), Offered::Removal(NodeId::of("cp")));
+        assert_eq!(scene.offer(Item::Removal(removal.clone())), Offered::Removal { node: NodeId::of("cp"), dropped: true });
         assert_eq!(scene.held("cp"), None);
         scene.now += Duration::from_secs(30 * 24 * 3_600);
         let held = scene.signed(Item::Removal(removal.clone())).bytes;
@@ -592,13 +642,13 @@ mod tests {
             scene.offer_record(record(name, 1, 1, 1));
         }
         assert_ne!(scene.catalog.digest(), other.digest());
-        for item in scene.catalog.lacking(&other.tags()) {
+        for item in scene.catalog.lacking(&other.tags(TAGS), TAGS) {
             let _ = other.offer(scene.now, &item.bytes).unwrap();
         }
         assert_eq!(scene.catalog.digest(), other.digest());
-        assert!(scene.catalog.lacking(&other.tags()).is_empty() && scene.catalog.unknown(&other.tags()).is_empty());
+        assert!(scene.catalog.lacking(&other.tags(TAGS), TAGS).is_empty() && scene.catalog.unknown(&other.tags(TAGS)).is_empty());
         let empty = Catalog::new(NodeId::of("empty"), "c".to_owned(), scene.ring.clone());
-        let unknown = empty.unknown(&other.tags());
+        let unknown = empty.unknown(&other.tags(TAGS));
         assert_eq!(other.about(&unknown).len(), 2);
     }
 }

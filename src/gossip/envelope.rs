@@ -123,6 +123,49 @@ fn draw_nonce(key: &[u8; 32], random: [u8; 32], header: &[u8], plaintext: &[u8])
     nonce
 }
 
+/// A file that is sealed as datagrams are: what its caller writes in front, then key id, nonce, ciphertext and tag.
+pub(super) struct Sealed;
+
+impl Sealed {
+    /// Appends key id and nonce to `head`, and after them what is sealed with the first key.
+    pub(super) fn seal(keyring: &Keyring, purpose: &str, cluster: &str, mut head: Vec<u8>, plaintext: &[u8]) -> Vec<u8> {
+        let key = keyring.primary();
+        head.extend(key.id().0);
+        let nonce = draw_nonce(&key.derive("nonce 1", cluster), rand::random(), &head, plaintext);
+        head.extend(nonce);
+        let mut body = plaintext.to_vec();
+        let cipher = XChaCha20Poly1305::new(&key.derive(purpose, cluster).into());
+        let sealed = cipher.encrypt_in_place_detached(XNonce::from_slice(&nonce), &head, &mut body);
+        let tag = sealed.expect("XChaCha20 seals up to 256 GiB");
+        head.extend(body);
+        head.extend_from_slice(&tag);
+        head
+    }
+
+    /// Opens what was sealed after `head`.
+    pub(super) fn open(
+        keyring: &Keyring,
+        purpose: &str,
+        cluster: &str,
+        key: KeyId,
+        head: &[u8],
+        nonce: &[u8; NONCE],
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, DropReason> {
+        let (body, tag) = sealed.split_at(sealed.len().checked_sub(TAG).ok_or(DropReason::Short)?);
+        let mut refusal = DropReason::UnknownKey;
+        for key in keyring.keys().iter().filter(|candidate| candidate.id() == key) {
+            let cipher = XChaCha20Poly1305::new(&key.derive(purpose, cluster).into());
+            let mut plaintext = body.to_vec();
+            match cipher.decrypt_in_place_detached(XNonce::from_slice(nonce), head, &mut plaintext, Tag::from_slice(tag)) {
+                Ok(()) => return Ok(plaintext),
+                Err(_) => refusal = DropReason::Unauthentic,
+            }
+        }
+        Err(refusal)
+    }
+}
+
 impl Envelopes {
     /// Those of a keyring, for one cluster.
     pub fn new(keyring: &Keyring, cluster: &str) -> Envelopes {

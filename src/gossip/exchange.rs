@@ -11,6 +11,7 @@
 
 mod answering;
 mod asking;
+mod forgetting;
 mod members;
 mod pushing;
 #[cfg(test)]
@@ -21,9 +22,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::Instant;
 
 use self::answering::Answering;
+pub use self::forgetting::{ForgetError, Forgotten};
 use self::pushing::Pushing;
 use super::catalog::{Catalog, Conflict, Offered};
 use super::cookie::Cookies;
@@ -36,13 +39,12 @@ use super::stats::{DropReason, Stats};
 use super::workers::Workers;
 use crate::engine::endpoint::{EndpointTag, NodeId};
 use crate::engine::event::Observation;
+use crate::engine::policy;
 
 /// A view is made at most this often.
 const VIEWS_APART: Duration = Duration::from_secs(1);
 /// A view is fresh for twice the period and this.
 const VIEW_SLACK: Duration = Duration::from_secs(6);
-/// Names of one address that count for the cluster's size.
-const NAMES_PER_ADDRESS: usize = 4;
 /// Addresses of nodes that were sampled or cached, at most.
 const LEADS: usize = 64;
 
@@ -82,12 +84,17 @@ pub enum Change {
     /// A node's record is gone with its key.
     Gone(NodeId),
     /// A node was removed by an administrator.
-    Removed(NodeId),
+    Removed {
+        /// Which.
+        node: NodeId,
+        /// Its record was held until now.
+        dropped: bool,
+    },
     /// This node was removed, up to this generation.
     OwnRemoval(u64),
     /// This node's own record is known above what it signed: it is to go on above this generation.
     GoOnAbove(Record),
-    /// Core members hold this node at this higher generation.
+    /// Core members have heard more from this node than it sent: it is to go on above this generation.
     HeardAbove(u64),
     /// Two statements that cannot both be right.
     Conflict(Conflict),
@@ -144,6 +151,8 @@ pub struct Exchange {
     /// What this node sees of endpoints.
     observations: Vec<Observation>,
     core: BTreeMap<NodeId, CoreMember>,
+    /// When each core member was heard last by chitchat, which forgets the dead.
+    core_heard: BTreeMap<NodeId, Instant>,
     view: Option<(Instant, View, Arc<[u8]>)>,
     views: u64,
     /// The number of the first view that lists the core members which are live now.
@@ -160,6 +169,9 @@ pub struct Exchange {
     priors: BTreeMap<EndpointTag, Duration>,
     sends: Vec<(SocketAddr, Vec<u8>)>,
     changes: Vec<Change>,
+    names_per_address: usize,
+    /// Networks whose Reports count; empty: any.
+    allow: Vec<IpNet>,
     stats: Arc<Stats>,
 }
 
@@ -179,6 +191,7 @@ impl Exchange {
             pushing: Pushing::default(),
             observations: Vec::new(),
             core: BTreeMap::new(),
+            core_heard: BTreeMap::new(),
             view: None,
             views: 0,
             live_since: 0,
@@ -192,8 +205,19 @@ impl Exchange {
             priors: BTreeMap::new(),
             sends: Vec::new(),
             changes: Vec::new(),
+            names_per_address: policy::NAMES_PER_ADDRESS,
+            allow: Vec::new(),
             stats,
         }
+    }
+
+    /// Which Reports count: so many names of one address, and from these networks only unless there are none.
+    pub fn count_only(&mut self, names_per_address: usize, allow: Vec<IpNet>) {
+        (self.names_per_address, self.allow) = (names_per_address, allow);
+    }
+
+    fn counts(&self, from: IpAddr) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|net| net.contains(&from.to_canonical()))
     }
 
     /// Takes in what was kept on disk.
@@ -215,6 +239,12 @@ impl Exchange {
         (self.generation, self.sequence, self.own_addr) = (generation, 0, Some(addr));
         self.reporter.begin_again(now);
         self.summarise(now);
+    }
+
+    /// This node does not announce itself any more.
+    pub fn withdraw(&mut self) {
+        (self.generation, self.view) = (0, None);
+        self.core.clear();
     }
 
     /// The seeds, as they are now.
@@ -247,7 +277,7 @@ impl Exchange {
         self.catalog.set_own(signed);
         self.view = None;
         self.pushing.begin(now, self.me.node);
-        self.tell_core(now);
+        self.tell_core(now, &bytes);
         Some(bytes)
     }
 
@@ -274,10 +304,7 @@ impl Exchange {
                 self.know_core(now);
                 self.relay(now, node);
             }
-            Offered::Removal(node) => {
-                self.changes.push(Change::Removed(node));
-                self.know_core(now);
-            }
+            Offered::Removal { node, dropped } => self.removed(now, node, dropped),
             Offered::OwnAbove(record) => self.changes.push(Change::GoOnAbove(record)),
             Offered::OwnRemoval(generation) => self.changes.push(Change::OwnRemoval(generation)),
             Offered::Older(bytes) => return Some(bytes),
@@ -306,6 +333,8 @@ impl Exchange {
             core.iter().filter(|(_, member)| member.live).map(|(node, member)| (*node, member.generation)).collect()
         };
         let (before, after) = (live(&self.core), live(&core));
+        self.core_heard.extend(core.iter().filter_map(|(node, member)| Some((*node, member.heard?))));
+        self.core_heard.retain(|node, _| self.catalog.record(*node).is_some());
         self.core = core;
         self.catalog.set_live(after.clone());
         self.reporter.search_if(now, after.is_empty());
@@ -338,16 +367,14 @@ impl Exchange {
         self.know_core(now);
     }
 
-    /// A datagram was opened.
-    pub fn receive(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) {
+    /// A datagram was opened. Whose it is, unless it is dropped.
+    pub fn receive(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) -> Option<NodeId> {
         let result = match opened.kind {
             Kind::Report => self.take_report(now, from, opened, len),
             Kind::Update => self.take_update(now, from, &opened.plaintext),
             Kind::Core => Err(DropReason::Malformed),
         };
-        if let Err(reason) = result {
-            self.stats.count_drop(reason);
-        }
+        result.inspect_err(|reason| self.stats.count_drop(*reason)).ok()
     }
 
     /// The time that was asked for has come.
@@ -400,6 +427,17 @@ impl Exchange {
         }
     }
 
+    /// Whether a core member answers this worker, or anybody speaks with this core member; and who answered within `recent`.
+    pub fn answered(&self, now: Instant, recent: Duration) -> (bool, Option<SocketAddr>) {
+        let lead = self.reporter.last_answer().filter(|(at, _)| now < *at + recent).map(|(_, by)| by);
+        let answered = if self.me.core {
+            self.live_core().next().is_some() || !self.workers.is_empty() || lead.is_some()
+        } else {
+            !self.reporter.is_searching()
+        };
+        (answered, lead)
+    }
+
     /// Where live core members gossip.
     pub fn live_core(&self) -> impl Iterator<Item = SocketAddr> {
         self.core.values().filter(|member| member.live).map(|member| member.addr)
@@ -428,7 +466,7 @@ impl Exchange {
 
     /// This core member's view, made anew where the last one is a second old.
     fn view(&mut self, now: Instant) -> Option<Arc<[u8]>> {
-        if !self.me.core {
+        if !self.me.core || self.generation == 0 {
             return None;
         }
         if let Some((made, _, bytes)) = &self.view
@@ -456,7 +494,7 @@ impl Exchange {
 
     fn count(&self) -> u32 {
         let core = 1 + self.core.values().filter(|member| member.live).count();
-        u32::try_from(core + self.workers.count(NAMES_PER_ADDRESS)).unwrap_or(u32::MAX)
+        u32::try_from(core + self.workers.count(self.names_per_address)).unwrap_or(u32::MAX)
     }
 
     fn sum_loads(&self) -> BTreeMap<EndpointTag, u32> {

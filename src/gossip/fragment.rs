@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zstd::bulk::{Compressor, Decompressor};
 
+use super::envelope::PLAINTEXT;
 use super::packet::{PART_HEAD, Packet, Part};
-use super::seal::PLAINTEXT;
 use super::stats::DropReason;
 
 /// Bytes of a message at most, compressed or not. Gossip's library makes none of more than 65,510.

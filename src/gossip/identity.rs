@@ -19,7 +19,6 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::inspect::HeardOfUs;
 use crate::world::{Store, WallClock};
 
 /// The file of the last generation, in the state directory.
@@ -28,12 +27,6 @@ const FILE: &str = "generation";
 const FILE_BYTES: usize = 64;
 /// A disk that takes longer is as good as none.
 pub(super) const DISK: Duration = Duration::from_secs(2);
-/// No generation is believed that is further ahead than this: a forged one would hide its node for good. So far, because
-/// a machine without a battery for its clock must not think all others forged.
-const AHEAD: Duration = Duration::from_secs(50 * 366 * 24 * 3600);
-/// The year 2026, in milliseconds: it is later than that.
-const NO_EARLIER: u64 = 1_767_225_600_000;
-
 /// What was already known of a former self may still arrive for so long; what comes later is new. Two advances that are
 /// further apart did not come with one message.
 const ECHOES: Duration = Duration::from_secs(2);
@@ -48,12 +41,6 @@ const OVER: Duration = Duration::from_secs(30);
 pub(super) fn millis(wall: &dyn WallClock) -> u64 {
     let since = wall.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The highest generation that is believed of anyone now.
-pub(super) fn believable(wall: &dyn WallClock) -> u64 {
-    let ahead = u64::try_from(AHEAD.as_millis()).unwrap_or(u64::MAX);
-    millis(wall).max(NO_EARLIER).saturating_add(ahead)
 }
 
 /// Draws generations.
@@ -112,8 +99,8 @@ pub(super) struct Namesake {
     pub(super) generation: u64,
     pub(super) addr: SocketAddr,
     pub(super) heartbeat: u64,
-    /// The session in its record.
-    pub(super) session: Option<u64>,
+    /// It is an earlier generation of this very process.
+    pub(super) ours: bool,
 }
 
 /// What follows from what was heard of our name.
@@ -131,7 +118,6 @@ pub(super) enum Finding {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ourselves {
     pub(super) generation: u64,
-    pub(super) session: u64,
     pub(super) addr: SocketAddr,
 }
 
@@ -143,7 +129,6 @@ pub(super) struct Namesakes {
 }
 
 struct Watched {
-    session: Option<u64>,
     since: Instant,
     baseline: Option<u64>,
     /// When its heartbeat advanced for the first time since it last stood still.
@@ -159,8 +144,8 @@ enum Shows {
 }
 
 impl Watched {
-    fn new(now: Instant, session: Option<u64>) -> Watched {
-        Watched { session, since: now, baseline: None, advanced: None }
+    fn new(now: Instant) -> Watched {
+        Watched { since: now, baseline: None, advanced: None }
     }
 
     fn look(&mut self, now: Instant, heartbeat: u64) -> Shows {
@@ -193,12 +178,8 @@ impl Namesakes {
     pub(super) fn look(&mut self, now: Instant, ours: Ourselves, others: &[Namesake]) -> Option<Finding> {
         self.seen.retain(|key, _| others.iter().any(|other| (other.generation, other.addr) == *key));
         let mut former = None;
-        for other in others.iter().filter(|other| other.session != Some(ours.session)) {
-            let new = || Watched::new(now, other.session);
-            let watched = self.seen.entry((other.generation, other.addr)).or_insert_with(new);
-            if watched.session != other.session {
-                *watched = new();
-            }
+        for other in others.iter().filter(|other| !other.ours) {
+            let watched = self.seen.entry((other.generation, other.addr)).or_insert_with(|| Watched::new(now));
             match watched.look(now, other.heartbeat) {
                 Shows::Life if other.addr != ours.addr => {
                     let known = self.conflict.replace((other.addr, now));
@@ -223,17 +204,11 @@ impl Namesakes {
     }
 }
 
-/// Whether somebody says more of us than we ever did: it was forged, and what we say now will not be heard before we
-/// go on under another generation.
-pub(super) fn forged(heard: HeardOfUs, heartbeat: u64, version: u64) -> bool {
-    heard.heartbeat > heartbeat || heard.version > version
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OURS: Ourselves = Ourselves { generation: 50, session: 1, addr: addr(1) };
+    const OURS: Ourselves = Ourselves { generation: 50, addr: addr(1) };
 
     const fn addr(host: u8) -> SocketAddr {
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, host)), 7447)
@@ -250,7 +225,7 @@ mod tests {
     }
 
     fn other(generation: u64, host: u8) -> Namesake {
-        Namesake { generation, addr: addr(host), heartbeat: 0, session: Some(2) }
+        Namesake { generation, addr: addr(host), heartbeat: 0, ours: false }
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl SignedItem {
     }
 }
 
-fn read(kind: u8, body: &[u8]) -> Option<Item> {
+pub(super) fn read(kind: u8, body: &[u8]) -> Option<Item> {
     Some(match kind {
         RECORD => Item::Record(codec::decode::<RecordBody>(body)?.checked()?),
         VIEW => Item::View(codec::decode::<ViewBody>(body)?.checked()?),

@@ -288,6 +288,15 @@ impl Keyring {
         Ok(Keyring { keys: Lines::parse(file)?.keys.into_iter().map(|(_, key)| key).collect() })
     }
 
+    /// Reads the keyring file of one node. A core member signs what it says of itself, so a reader keyring is of no use to it.
+    pub fn parse_for(file: &[u8], core: bool) -> Result<Keyring, KeyringError> {
+        let keyring = Keyring::parse(file)?;
+        if core && !keyring.is_full() {
+            return Err(KeyringError { line: 1, problem: Problem::ReaderOnly });
+        }
+        Ok(keyring)
+    }
+
     /// The text of a new full keyring with one random key.
     pub fn generate() -> String {
         Keyring::random().to_text()
@@ -381,6 +390,11 @@ pub enum Problem {
         /// The line of the first key, which is of the other kind.
         first: usize,
     },
+    /// A reader keyring where a full one is needed.
+    #[error(
+        "a reader keyring, and this node has `apiservers`: a control plane signs what it announces and needs the full keyring"
+    )]
+    ReaderOnly,
     /// The same key twice.
     #[error("the same key as in line {0}; remove one of the two lines")]
     Twice(usize),

@@ -38,6 +38,8 @@ const KEYS: usize = 8;
 pub struct Report {
     /// Who reports.
     pub node: NodeId,
+    /// It is a core member that looks for the others: nothing is held of it.
+    pub core: bool,
     /// Which start of its gossip.
     pub generation: u64,
     /// Grows with each Report.
@@ -101,7 +103,7 @@ pub struct Update {
     pub digest: u64,
     /// The receiver's address as it is seen from there.
     pub seen: SocketAddr,
-    /// The receiver has been heard at this higher generation; 0: it has not.
+    /// The receiver has been heard at this generation, with more than it asks with; 0: it has not.
     pub above: u64,
     /// Where another node is heard that has the receiver's name.
     pub namesake: Option<SocketAddr>,
@@ -233,6 +235,7 @@ mod tests {
         };
         Report {
             node: NodeId::of("worker-1"),
+            core: false,
             generation: 1_800_000_000_000,
             sequence: 100_000,
             next_within_s: 5,

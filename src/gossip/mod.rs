@@ -1,85 +1,67 @@
-//! chitchat behind one door: what this node says goes in, what the others said comes out.
+//! How a node finds apiservers when nothing outside the cluster works: it must not depend on anything that may be missing then,
+//! not on DNS (seeds arrive resolved), not on a seed (what was known is kept on disk and asked again and again), not on the
+//! time of day, not on the library's task, which is started again when it ends.
 //!
-//! Gossip is how a node finds apiservers when nothing outside the cluster works, so it must not depend on anything that may be
-//! missing then: not on DNS (seeds arrive resolved), not on a seed (members are cached on disk and tried again and
-//! again), not on the time of day, not on the library's task, which is started again when it ends while the last known
-//! records go on serving.
+//! *Core members*, the control planes, gossip with one another by chitchat, and each signs what it says of itself. *Workers*
+//! exchange small datagrams with every core member: a [Report](message::Report) is answered by an
+//! [Update](message::Update). What a node believes of a control plane therefore comes only from who holds the signing key,
+//! whoever brought it.
 //!
 //! ```text
-//!   Gossip ──commands──▶ supervise ──▶ chitchat (one life after another)
-//!      ▲                 │  ▲  ▲             │ ▲
-//!    Heard ◀── outbox ◀──┘  │  └── book      ▼ │ inspect
-//!                           └──────────── transport ── seal, sessions, fragment ── UDP
+//!   Gossip ──commands──▶ node ──────▶ core (chitchat, on core members)
+//!      ▲                 │  ▲            │ ▲
+//!    Heard ◀── outbox ◀──┘  │            ▼ │ fragment
+//!                        exchange ──── envelope ── UDP
+//!                 catalog, reporter, workers
 //! ```
-//!
-//! Two tasks do everything: `transport` owns the socket and never waits for anyone; `supervise` owns the rest. They
-//! share nothing but queues that may lose and a table of admitted nodes. If either panics, both are started again with
-//! back-off, and what was known of the members stays known.
-//!
-//! Nothing unsealed reaches the library, and what opens is still judged (`inspect`), since members with the key may be hostile.
-//! Under one key for all, what a member says about *others* cannot be told from the truth. What that can do is bounded:
-//! it can hide or invent members for a while, never make anyone trust an endpoint; proof is the engine's and the CA's business.
-//!
-//! The successor of all this is being built beside it, and no agent uses it yet: [`keys`], [`envelope`], [`item`], [`catalog`],
-//! [`message`], [`reporter`], [`workers`] and [`exchange`]. In it only control planes, which hold the signing key, speak for
-//! themselves, and workers exchange small datagrams with them.
 //!
 //! It never blocks a thread and takes its time from tokio alone, so a paused clock drives it.
 
 mod address;
-mod book;
+pub mod cache;
 pub mod catalog;
-mod chores;
 mod codec;
 mod codes;
 mod contacts;
 mod cookie;
+mod core;
+pub mod departed;
 pub mod envelope;
 pub mod exchange;
-mod exchanges;
 mod fragment;
 #[doc(hidden)]
 pub mod fuzz;
 mod identity;
-pub mod inspect;
+mod isolation;
 pub mod item;
-pub mod keyring;
 pub mod keys;
-mod life;
-mod lives;
 pub mod message;
+mod naming;
+mod node;
 mod outbox;
 mod packet;
-pub mod peers;
-mod recent;
-pub mod record;
 pub mod reporter;
-pub mod seal;
-mod sessions;
 mod starts;
 pub mod stats;
-mod supervise;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod transport;
-mod urgent;
-mod voice;
-mod wire;
 pub mod workers;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-pub use self::keyring::{Keyring, KeyringError};
+use self::exchange::{Exchange, Me};
+pub use self::exchange::{ForgetError, Forgotten};
+pub use self::keys::{KeyId, Keyring, KeyringError};
 pub use self::stats::{DropReason, Stats};
 use crate::engine::Event;
 use crate::engine::endpoint::{Endpoint, NodeId};
@@ -88,11 +70,9 @@ use crate::supervise::Supervised;
 use crate::world::{DatagramSocket, World};
 
 /// Between two rounds of gossip.
-pub const INTERVAL: Duration = Duration::from_millis(500);
+pub const INTERVAL: Duration = Duration::from_millis(250);
 /// A dead member is kept this long by the library. This module's own tests wait for its end more than once, and shorten it.
 const GRACE: Duration = if cfg!(test) { Duration::from_secs(60) } else { Duration::from_secs(15 * 60) };
-/// A life of the library that has just begun meets everybody within this.
-const SETTLE: Duration = Duration::from_secs(5);
 /// How long [`Gossip::leave`] takes at most.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -103,6 +83,8 @@ pub struct Settings {
     pub cluster: String,
     /// This node's name.
     pub name: String,
+    /// It is a core member: it signs a record, and gossips with the others. Needs a full keyring.
+    pub core: bool,
     /// Already bound; may be inherited. It is never shut down, only dropped.
     pub socket: Arc<dyn DatagramSocket>,
     /// Where others are to send, if a person said so.
@@ -111,12 +93,25 @@ pub struct Settings {
     pub apiservers: Vec<SocketAddr>,
     /// The keys.
     pub keyring: Keyring,
-    /// Members to begin with, resolved, as they are at any time.
-    pub seeds: watch::Receiver<Vec<SocketAddr>>,
+    /// Members to begin with, as they are at any time.
+    pub seeds: watch::Receiver<Seeds>,
     /// Endpoints in records must be in one of these; empty: any that a record may name.
     pub allow: Vec<IpNet>,
+    /// Networks whose Reports count on a core member; empty: any.
+    pub allow_reports: Vec<IpNet>,
+    /// Nodes at one address that count for the cluster's size on a core member.
+    pub names_per_address: usize,
     /// Where generation and peer cache are kept.
     pub state_dir: PathBuf,
+}
+
+/// Members to begin with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seeds {
+    /// Whether any is configured.
+    pub given: bool,
+    /// The addresses that they have.
+    pub addrs: Vec<SocketAddr>,
 }
 
 /// What this node publishes.
@@ -135,8 +130,8 @@ pub struct Say {
 /// What gossip tells the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
-    /// Something for the engine: [`Event::Cached`] (always, and first), [`Event::Members`], [`Event::Record`],
-    /// [`Event::Forgotten`], [`Event::PeerRoundTrip`], [`Event::Loads`].
+    /// Something for the engine: [`Event::Cached`] (always, and first), [`Event::Record`], [`Event::Forgotten`],
+    /// [`Event::ClusterSize`], [`Event::PeerReports`], [`Event::Priors`], [`Event::Loads`].
     Event(Event),
     /// Another machine uses this node's name.
     Conflict {
@@ -150,7 +145,7 @@ pub enum Heard {
 }
 
 /// Another member, for people.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MemberStatus {
     /// Its node id.
     pub node: NodeId,
@@ -160,7 +155,7 @@ pub struct MemberStatus {
     pub role: Role,
     /// Its agent's state.
     pub agent: AgentState,
-    /// What it says of its apiserver.
+    /// What it says of its apiserver; [`None`] unless it is live.
     pub apiserver: Option<ApiserverState>,
     /// Its gossip address.
     pub address: SocketAddr,
@@ -172,6 +167,18 @@ pub struct MemberStatus {
     pub rtt_ms: Option<f64>,
     /// Seconds since its heartbeat was last seen to advance; [`None`] while only others told of it.
     pub last_heard_s: Option<f64>,
+    /// Which start of its gossip.
+    pub generation: u64,
+    /// Its agent's version, of a worker that has said it.
+    pub version: Option<String>,
+    /// The ids of its keys, the one that seals first, of a worker that has said them.
+    pub keys: Vec<KeyId>,
+    /// Whether a worker holds the full keyring, which it does not need.
+    pub full_keyring: Option<bool>,
+    /// Its connections to all endpoints, as it reports them.
+    pub connections: Option<u32>,
+    /// Seconds since it was heard last, of one that is not live.
+    pub away_s: Option<f64>,
 }
 
 /// A handle on gossip, cheap to clone. Gossip ends when the last one is dropped.
@@ -186,6 +193,7 @@ enum Command {
     Say(Say, bool),
     Remember(Vec<Remembered>, u32),
     Reload(Keyring, Vec<IpNet>),
+    Forget(Vec<u8>, oneshot::Sender<Result<Forgotten, ForgetError>>),
     Leave(oneshot::Sender<()>),
     #[cfg(test)]
     EndLife,
@@ -198,9 +206,11 @@ struct Shared {
     stats: Arc<Stats>,
     advertised: Mutex<Option<SocketAddr>>,
     said: Mutex<Say>,
-    book: Mutex<book::Book>,
+    exchange: Mutex<Exchange>,
     /// What gossip is started with again after a panic: keys and networks as of the last reload.
     settings: Mutex<Settings>,
+    /// What people should know, by subject.
+    notes: Mutex<BTreeMap<&'static str, String>>,
     /// What was last to be kept on disk, for the same.
     remembered: Mutex<Option<(Vec<Remembered>, u32)>>,
     task: Supervised,
@@ -210,19 +220,25 @@ impl Gossip {
     /// Starts gossip and returns at once. It waits by itself for an address that can be advertised.
     pub fn start(world: &World, settings: Settings, first: Say, heard: mpsc::Sender<Heard>) -> Gossip {
         let node = NodeId::of(&settings.name);
+        let stats: Arc<Stats> = Arc::default();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let me = Me { node, name: settings.name.clone(), core: settings.core, version };
+        let mut exchange = Exchange::new(Instant::now(), me, settings.keyring.clone(), &settings.cluster, Arc::clone(&stats));
+        exchange.count_only(settings.names_per_address, settings.allow_reports.clone());
         let shared = Arc::new(Shared {
             node,
             name: settings.name.clone(),
-            stats: Arc::default(),
+            stats,
             advertised: Mutex::new(None),
             said: Mutex::new(first),
-            book: Mutex::new(book::Book::new(node)),
+            exchange: Mutex::new(exchange),
             settings: Mutex::new(settings),
+            notes: Mutex::default(),
             remembered: Mutex::new(None),
             task: Supervised::new("gossip"),
         });
         let (commands, orders) = mpsc::unbounded_channel();
-        tokio::spawn(supervise::keep_running(world.clone(), Arc::clone(&shared), orders, heard));
+        tokio::spawn(node::keep_running(world.clone(), Arc::clone(&shared), orders, heard));
         Gossip { commands, shared }
     }
 
@@ -243,6 +259,13 @@ impl Gossip {
         self.order(Command::Reload(keyring, allow));
     }
 
+    /// Takes a removal that an administrator has signed, and tells all others of it.
+    pub async fn forget(&self, item: Vec<u8>) -> Result<Forgotten, ForgetError> {
+        let (done, answer) = oneshot::channel();
+        self.order(Command::Forget(item, done));
+        answer.await.unwrap_or(Err(ForgetError::NotRunning))
+    }
+
     /// Publishes that this agent is leaving, waits two intervals so that it is heard, and ends gossip.
     pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
@@ -250,14 +273,24 @@ impl Gossip {
         let _ = tokio::time::timeout(LEAVE_WITHIN, left).await;
     }
 
-    /// All other members whose record this build can read, for people.
+    /// The other nodes, for people: on a core member all that are heard, on a worker the core members.
     pub fn members(&self) -> Vec<MemberStatus> {
-        self.shared.members()
+        unpoisoned(&self.shared.exchange).members(Instant::now())
+    }
+
+    /// Workers that hold the full keyring without need; [`None`] on a worker, to which none reports.
+    pub fn workers_with_full_keyring(&self) -> Option<usize> {
+        unpoisoned(&self.shared.exchange).workers_with_full_keyring()
     }
 
     /// The counters.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.shared.stats)
+    }
+
+    /// What people should know: that nobody answers and why, that another machine has this node's name, that it was removed.
+    pub fn notes(&self) -> Vec<String> {
+        unpoisoned(&self.shared.notes).values().cloned().collect()
     }
 
     /// How the task that gossips fares.
@@ -273,28 +306,6 @@ impl Gossip {
     fn order(&self, command: Command) {
         // Fails only when gossip has ended: then nobody is there to be told.
         let _ = self.commands.send(command);
-    }
-}
-
-impl Shared {
-    fn members(&self) -> Vec<MemberStatus> {
-        let now = Instant::now();
-        let readable = |(node, member): (&NodeId, &book::Member)| {
-            let (_, record) = member.record.as_ref()?;
-            Some(MemberStatus {
-                node: *node,
-                name: record.name.clone(),
-                role: record.role,
-                agent: record.agent,
-                apiserver: record.report.apiserver,
-                address: member.addr,
-                endpoints: record.endpoints.clone(),
-                alive: member.alive,
-                rtt_ms: member.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-                last_heard_s: member.heard.map(|heard| now.saturating_duration_since(heard).as_secs_f64()),
-            })
-        };
-        unpoisoned(&self.book).members.iter().filter_map(readable).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Heard;
+use super::exchange::Summary;
 use crate::engine::Event;
 use crate::engine::endpoint::{EndpointTag, NodeId};
 use crate::engine::event::MemberRecord;
@@ -19,11 +20,15 @@ const CONFLICTS: usize = 8;
 pub(super) struct Outbox {
     cached: Option<Event>,
     forgotten: BTreeSet<NodeId>,
+    removed: BTreeSet<NodeId>,
     records: BTreeMap<NodeId, MemberRecord>,
-    members: Option<BTreeSet<NodeId>>,
+    cluster_size: Option<u32>,
+    failing: Option<BTreeSet<EndpointTag>>,
+    priors: Option<BTreeMap<EndpointTag, Duration>>,
     loads: Option<BTreeMap<EndpointTag, u32>>,
-    round_trips: BTreeMap<NodeId, Duration>,
     conflicts: VecDeque<Heard>,
+    /// What was told last of what others report.
+    summary: Summary,
 }
 
 impl Outbox {
@@ -37,20 +42,29 @@ impl Outbox {
 
     pub(super) fn forgotten(&mut self, node: NodeId) {
         self.records.remove(&node);
-        self.round_trips.remove(&node);
         self.forgotten.insert(node);
     }
 
-    pub(super) fn members(&mut self, live: BTreeSet<NodeId>) {
-        self.members = Some(live);
+    pub(super) fn removed(&mut self, node: NodeId) {
+        self.records.remove(&node);
+        self.removed.insert(node);
     }
 
-    pub(super) fn loads(&mut self, loads: BTreeMap<EndpointTag, u32>) {
-        self.loads = Some(loads);
-    }
-
-    pub(super) fn round_trip(&mut self, node: NodeId, rtt: Duration) {
-        self.round_trips.insert(node, rtt);
+    /// What others report: only what of it has changed is told.
+    pub(super) fn summary(&mut self, summary: &Summary) {
+        let before = std::mem::replace(&mut self.summary, summary.clone());
+        if before.cluster_size != summary.cluster_size {
+            self.cluster_size = Some(summary.cluster_size);
+        }
+        if before.failing != summary.failing {
+            self.failing = Some(summary.failing.clone());
+        }
+        if before.priors != summary.priors {
+            self.priors = Some(summary.priors.clone());
+        }
+        if before.loads != summary.loads {
+            self.loads = Some(summary.loads.clone());
+        }
     }
 
     pub(super) fn conflict(&mut self, heard: Heard) {
@@ -63,10 +77,12 @@ impl Outbox {
     pub(super) fn is_empty(&self) -> bool {
         self.cached.is_none()
             && self.forgotten.is_empty()
+            && self.removed.is_empty()
             && self.records.is_empty()
-            && self.members.is_none()
+            && self.cluster_size.is_none()
+            && self.failing.is_none()
+            && self.priors.is_none()
             && self.loads.is_none()
-            && self.round_trips.is_empty()
             && self.conflicts.is_empty()
     }
 
@@ -75,10 +91,12 @@ impl Outbox {
         let cached = self.cached.take();
         let event = cached
             .or_else(|| self.forgotten.pop_first().map(Event::Forgotten))
+            .or_else(|| self.removed.pop_first().map(|node| Event::Removed { node }))
             .or_else(|| self.records.pop_first().map(|(_, record)| Event::Record(record)))
-            .or_else(|| self.members.take().map(Event::Members))
-            .or_else(|| self.loads.take().map(Event::Loads))
-            .or_else(|| self.round_trips.pop_first().map(|(node, rtt)| Event::PeerRoundTrip { node, rtt }));
+            .or_else(|| self.cluster_size.take().map(Event::ClusterSize))
+            .or_else(|| self.failing.take().map(|failing| Event::PeerReports { failing }))
+            .or_else(|| self.priors.take().map(Event::Priors))
+            .or_else(|| self.loads.take().map(Event::Loads));
         event.map(Heard::Event).or_else(|| self.conflicts.pop_front())
     }
 }

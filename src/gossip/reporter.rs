@@ -5,6 +5,7 @@
 //! | period T | clamp(N / 125, 4 C / 3, 4 s to 30 s), ± 20%, for N nodes and C core members |
 //! | a change of this node's health or address | soon, at most once a second, spread over N / 2,000 s |
 //! | no answer | asked again after 300, 600 and 1,200 ms; then it counts as unreachable and is asked every 30 s |
+//! | an answer that calls for another question | at once if it brought news, else three times a second |
 //! | no core member answers | two leads at a time, the pause between growing from 0.2 s to N / 200 s, which is at least 1 and at most 5 s |
 //!
 //! It decides and sends nothing itself: [`Reporter::due`] says which questions are to be sent now.
@@ -33,6 +34,8 @@ const UNREACHABLE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_millis(900);
 /// Between two Reports because of changes.
 const CHANGES_APART: Duration = Duration::from_secs(1);
+/// Questions at once in a second because of answers that brought no news: two that cannot agree do not ask without end.
+const PROMPTS: (u32, Duration) = (3, Duration::from_secs(1));
 /// An answer that comes later than this is none.
 const ECHO: Duration = Duration::from_secs(5);
 /// Leads that are asked at a time.
@@ -80,6 +83,8 @@ struct Peer {
     introduced: bool,
     items: Vec<Arc<[u8]>>,
     rtt: Option<Duration>,
+    /// Since when so many answers without news have called for another question.
+    prompts: (Instant, u32),
 }
 
 struct Asked {
@@ -103,6 +108,8 @@ pub struct Reporter {
     pause: Duration,
     /// Whether leads are asked at all.
     searching: bool,
+    /// Who answered last, core member or not, and when.
+    last_answer: Option<(Instant, SocketAddr)>,
 }
 
 /// What an answer was.
@@ -145,6 +152,7 @@ impl Peer {
             introduced: false,
             items: Vec::new(),
             rtt: None,
+            prompts: (due, 0),
         }
     }
 
@@ -170,6 +178,7 @@ impl Reporter {
             search: now,
             pause: SEARCH.0,
             searching: true,
+            last_answer: None,
         }
     }
 
@@ -260,11 +269,31 @@ impl Reporter {
         }
     }
 
-    /// A core member is asked now: it has pushed something, or wants something.
-    pub fn acknowledge(&mut self, now: Instant, node: NodeId, items: Vec<Arc<[u8]>>) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.items.extend(items);
-            (peer.due, peer.tries, peer.unreachable) = (now, 0, false);
+    /// A core member is asked now: it has sent news, or wants something.
+    pub fn acknowledge(&mut self, now: Instant, node: NodeId, items: Vec<Arc<[u8]>>, news: bool) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        for item in items {
+            if !peer.items.contains(&item) {
+                peer.items.push(item);
+            }
+        }
+        (peer.tries, peer.unreachable) = (0, false);
+        if now >= peer.prompts.0 + PROMPTS.1 {
+            peer.prompts = (now, 0);
+        }
+        peer.prompts.1 += u32::from(!news);
+        peer.due = if peer.prompts.1 <= PROMPTS.0 { now } else { peer.due.min(peer.prompts.0 + PROMPTS.1) };
+    }
+
+    /// A signed item is to be brought to the core now: to the nearest core member that answers, or to all where none is known to.
+    pub fn bring(&mut self, now: Instant, item: &Arc<[u8]>) {
+        let answering = self.peers.iter().filter(|(_, peer)| peer.answers());
+        let nearest = answering.min_by_key(|(_, peer)| peer.rtt).map(|(node, _)| *node);
+        for (node, peer) in &mut self.peers {
+            if nearest.is_none_or(|nearest| nearest == *node) && !peer.items.contains(item) {
+                peer.items.push(Arc::clone(item));
+                (peer.due, peer.tries) = (now, 0);
+            }
         }
     }
 
@@ -352,6 +381,9 @@ impl Reporter {
         if rtt >= ECHO {
             return None;
         }
+        self.last_answer = Some((now, to));
+        // Another cookie than before is what a core member gives that was started again, and holds nothing of this node.
+        let known_there = self.cookies.get(&to) == Some(&cookie);
         if self.cookies.len() < KEPT || self.cookies.contains_key(&to) {
             self.cookies.insert(to, cookie);
         }
@@ -362,7 +394,7 @@ impl Reporter {
             }
             // Smoothed as TCP does (RFC 6298).
             peer.rtt = Some(peer.rtt.map_or(rtt, |smooth| (smooth * 7 + rtt) / 8));
-            (peer.tries, peer.unreachable, peer.introduced) = (0, false, true);
+            (peer.tries, peer.unreachable, peer.introduced) = (0, false, known_there);
             (peer.answered, peer.agreed) = (Some(now), Some(digest));
             peer.due = now + spread(period);
             self.pause = SEARCH.0;
@@ -373,6 +405,11 @@ impl Reporter {
     /// Whether leads are asked: none of the core answers.
     pub fn is_searching(&self) -> bool {
         self.searching && !self.peers.values().any(Peer::answers)
+    }
+
+    /// Who answered last, core member or not, and when.
+    pub fn last_answer(&self) -> Option<(Instant, SocketAddr)> {
+        self.last_answer
     }
 
     /// Whether to search at all: a core member does as long as it is alone.

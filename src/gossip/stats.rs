@@ -17,12 +17,8 @@ pub enum DropReason {
     Unauthentic,
     /// From this very process: sent back, or a seed that is ourselves.
     Own,
-    /// Addressed to another node or to an earlier start of this one.
-    Stranger,
     /// Already seen, or too old to tell.
     Replayed,
-    /// A hello that nobody asked for.
-    UnaskedHello,
     /// It opened, and what was inside makes no sense.
     Malformed,
     /// More fragments than may be kept waiting.
@@ -31,8 +27,6 @@ pub enum DropReason {
     Incomplete,
     /// A message from gossip's library that is none, or would end its task.
     Message,
-    /// A part of a message that its sender had no business to say.
-    Content,
     /// A node more than this one keeps, or one that restarts too often.
     Crowded,
     /// A record that cannot be read or is not its node's.
@@ -41,10 +35,12 @@ pub enum DropReason {
     FutureRecord,
     /// An endpoint that a record may not name.
     Endpoint,
-    /// A direct message about a member that gossip does not know so.
-    Direct,
     /// Traffic of the core, which this node has no key for.
     NotCore,
+    /// Traffic of the core from an address that is in no signed record.
+    UnknownAddress,
+    /// A Report from a network whose Reports do not count.
+    NotAllowed,
     /// A signed item whose key is not in the keyring.
     UnknownSigner,
     /// A signed item whose signature does not verify.
@@ -61,27 +57,25 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [DropReason; 26] = [
+    pub const ALL: [DropReason; 24] = [
         DropReason::Short,
         DropReason::Oversized,
         DropReason::Version,
         DropReason::UnknownKey,
         DropReason::Unauthentic,
         DropReason::Own,
-        DropReason::Stranger,
         DropReason::Replayed,
-        DropReason::UnaskedHello,
         DropReason::Malformed,
         DropReason::Reassembly,
         DropReason::Incomplete,
         DropReason::Message,
-        DropReason::Content,
         DropReason::Crowded,
         DropReason::Record,
         DropReason::FutureRecord,
         DropReason::Endpoint,
-        DropReason::Direct,
         DropReason::NotCore,
+        DropReason::UnknownAddress,
+        DropReason::NotAllowed,
         DropReason::UnknownSigner,
         DropReason::Forged,
         DropReason::Limited,
@@ -99,20 +93,18 @@ impl DropReason {
             DropReason::UnknownKey => "unknown-key",
             DropReason::Unauthentic => "unauthentic",
             DropReason::Own => "own",
-            DropReason::Stranger => "stranger",
             DropReason::Replayed => "replayed",
-            DropReason::UnaskedHello => "unasked-hello",
             DropReason::Malformed => "malformed",
             DropReason::Reassembly => "reassembly",
             DropReason::Incomplete => "incomplete",
             DropReason::Message => "message",
-            DropReason::Content => "content",
             DropReason::Crowded => "crowded",
             DropReason::Record => "record",
             DropReason::FutureRecord => "future-record",
             DropReason::Endpoint => "endpoint",
-            DropReason::Direct => "direct",
             DropReason::NotCore => "not-core",
+            DropReason::UnknownAddress => "unknown-address",
+            DropReason::NotAllowed => "not-allowed",
             DropReason::UnknownSigner => "unknown-signer",
             DropReason::Forged => "forged",
             DropReason::Limited => "limited",
@@ -170,16 +162,12 @@ pub struct Stats {
     pub bytes_in: Counter,
     /// Bytes of payload sent.
     pub bytes_out: Counter,
-    /// Hellos sent: a peer did not know this process's session.
-    pub hellos: Counter,
-    /// Sessions this process has drawn; more than one when the table of peers' sessions ran full, or a window was moved.
-    pub sessions: Counter,
     /// Starts of the gossip task after its first.
     pub restarts: Counter,
     /// 1 while another machine uses this node's name.
     pub name_conflict: Gauge,
-    /// Bytes of the digest of all nodes that gossip knows, dead ones included.
-    pub digest_bytes: Gauge,
+    /// 1 while no core member answers this node, or nobody speaks with this core member.
+    pub isolated: Gauge,
     /// The generation this process publishes under.
     pub generation: Gauge,
     /// 1 while the peer cache cannot be written.
@@ -188,9 +176,6 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// The digest's ceiling in bytes: beyond it no new node is admitted.
-    pub const DIGEST_CEILING: usize = super::inspect::DIGEST_CEILING;
-
     /// Counts one drop.
     pub fn count_drop(&self, reason: DropReason) {
         if let Some(counter) = self.dropped.get(reason.place()) {

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::keyring::Keyring;
-use super::{Gossip, Heard, Say, Settings, unpoisoned};
+use super::keys::Keyring;
+use super::{Gossip, Heard, Say, Seeds, Settings, unpoisoned};
 use crate::engine::Event;
 use crate::engine::endpoint::{EndpointTag, NodeId};
 use crate::engine::event::{AgentState, MemberRecord, OwnReport, Role};
@@ -22,14 +22,8 @@ use crate::world::*;
 /// Where every machine's gossip is.
 pub(super) const PORT: u16 = 7447;
 pub(super) const CLUSTER: &str = "test";
-
-/// A datagram as the network saw it.
-#[derive(Clone, Debug)]
-pub(super) struct Captured {
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
-    pub(super) bytes: Vec<u8>,
-}
+/// Between two looks at a node that says nothing.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A network: delivers at once, unless the way is cut.
 #[derive(Clone, Default)]
@@ -39,19 +33,9 @@ pub(super) struct Lan(Arc<Mutex<Wires>>);
 struct Wires {
     sockets: HashMap<SocketAddr, mpsc::UnboundedSender<(SocketAddr, Vec<u8>)>>,
     cut: BTreeSet<(IpAddr, IpAddr)>,
-    captured: Option<Vec<Captured>>,
 }
 
 impl Lan {
-    /// Keeps a copy of all that is sent from now on.
-    pub(super) fn capture(&self) {
-        unpoisoned(&self.0).captured = Some(Vec::new());
-    }
-
-    pub(super) fn captured(&self) -> Vec<Captured> {
-        unpoisoned(&self.0).captured.take().unwrap_or_default()
-    }
-
     /// Cuts the ways between all of these and all of those.
     pub(super) fn cut(&self, these: &[IpAddr], those: &[IpAddr]) {
         let ways = these.iter().flat_map(|a| those.iter().flat_map(|b| [(*a, *b), (*b, *a)]));
@@ -64,10 +48,7 @@ impl Lan {
 
     /// Delivers as if `from` had sent it.
     pub(super) fn inject(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let mut wires = unpoisoned(&self.0);
-        if let Some(captured) = &mut wires.captured {
-            captured.push(Captured { from, to, bytes: bytes.to_vec() });
-        }
+        let wires = unpoisoned(&self.0);
         if !wires.cut.contains(&(from.ip(), to.ip()))
             && let Some(socket) = wires.sockets.get(&to)
         {
@@ -237,12 +218,15 @@ impl Machine {
         Settings {
             cluster: CLUSTER.to_owned(),
             name: self.name.clone(),
+            core: self.role == Role::ControlPlane,
             socket: Arc::new(self.lan.bind(SocketAddr::new(self.ip(), PORT))),
             advertise: None,
             apiservers: Vec::new(),
             keyring: keyring.clone(),
-            seeds: watch::channel(seeds.to_vec()).1,
+            seeds: watch::channel(Seeds { given: !seeds.is_empty(), addrs: seeds.to_vec() }).1,
             allow: Vec::new(),
+            allow_reports: Vec::new(),
+            names_per_address: 4,
             state_dir: PathBuf::from("/state"),
         }
     }
@@ -262,7 +246,9 @@ pub(super) struct Node {
     heard: mpsc::Receiver<Heard>,
     pub(super) all: Vec<Heard>,
     pub(super) records: BTreeMap<NodeId, MemberRecord>,
-    pub(super) live: BTreeSet<NodeId>,
+    pub(super) cluster_size: u32,
+    pub(super) failing: BTreeSet<EndpointTag>,
+    pub(super) priors: BTreeMap<EndpointTag, Duration>,
     pub(super) loads: BTreeMap<EndpointTag, u32>,
 }
 
@@ -270,7 +256,16 @@ impl Node {
     pub(super) fn start(world: &World, settings: Settings, say: Say) -> Node {
         let (sender, heard) = mpsc::channel(16);
         let gossip = Gossip::start(world, settings, say, sender);
-        Node { gossip, heard, all: Vec::new(), records: BTreeMap::new(), live: BTreeSet::new(), loads: BTreeMap::new() }
+        Node {
+            gossip,
+            heard,
+            all: Vec::new(),
+            records: BTreeMap::new(),
+            cluster_size: 0,
+            failing: BTreeSet::new(),
+            priors: BTreeMap::new(),
+            loads: BTreeMap::new(),
+        }
     }
 
     fn note(&mut self, heard: Heard) {
@@ -279,10 +274,12 @@ impl Node {
                 Event::Record(record) => {
                     self.records.insert(record.node, record.clone());
                 }
-                Event::Members(live) => self.live.clone_from(live),
-                Event::Forgotten(node) => {
+                Event::ClusterSize(nodes) => self.cluster_size = *nodes,
+                Event::Forgotten(node) | Event::Removed { node } => {
                     self.records.remove(node);
                 }
+                Event::PeerReports { failing } => self.failing.clone_from(failing),
+                Event::Priors(priors) => self.priors.clone_from(priors),
                 Event::Loads(loads) => self.loads.clone_from(loads),
                 _ => {}
             }
@@ -303,10 +300,12 @@ impl Node {
         self.catch_up();
         while !holds(self) {
             let left = within.saturating_sub(began.elapsed());
-            match tokio::time::timeout(left, self.heard.recv()).await {
+            // Who is live changes without a word where one node takes another's place.
+            match tokio::time::timeout(left.min(LOOK), self.heard.recv()).await {
                 Ok(Some(heard)) => self.note(heard),
                 Ok(None) => panic!("gossip ended before: {what}"),
-                Err(_) => panic!("not within {within:?}: {what}; live {:?}, records {:?}", self.live, self.records),
+                Err(_) if left > LOOK => {}
+                Err(_) => panic!("not within {within:?}: {what}; {} live, records {:?}", self.cluster_size, self.records),
             }
         }
         began.elapsed()
@@ -326,7 +325,8 @@ impl Node {
     }
 
     pub(super) fn sees(&self, name: &str) -> bool {
-        self.live.contains(&NodeId::of(name))
+        let (node, shared) = (NodeId::of(name), &self.gossip.shared);
+        node == shared.node || unpoisoned(&shared.exchange).is_live(Instant::now(), node)
     }
 
     /// Whether every control plane's endpoint is known.

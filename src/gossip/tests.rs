@@ -1,7 +1,9 @@
 //! What gossip promises, told as it would happen. The network is in memory and the clock is tokio's, paused.
 
 mod finding;
-mod hostile;
 mod identity;
+mod isolation;
 mod real;
+mod recorded;
+mod removal;
 mod rotation;

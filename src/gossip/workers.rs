@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::departed::{Departed, Gone};
 use super::keys::KeyId;
 use super::message::{Introduction, PRIORS, Report};
 use crate::engine::endpoint::{EndpointTag, NodeId};
 use crate::engine::event::{Observation, Verdict};
+use crate::engine::policy;
 
 /// Entries at most: those inside stay, newcomers are answered and not held.
 pub const WORKERS: usize = 16_384;
 /// Entries of one address at most: so many nodes may share one behind a NAT.
-pub const OF_AN_ADDRESS: usize = 256;
+const OF_AN_ADDRESS: usize = policy::NODES_OF_AN_ADDRESS;
 /// An entry outlives twice the announced time by this.
 const SLACK: Duration = Duration::from_secs(6);
 /// The longest time in which a next Report may be announced.
@@ -26,6 +28,8 @@ const LONGEST: Duration = Duration::from_secs(40);
 const REPORTERS: usize = 2;
 /// Between two samples for one node, at first and at most.
 const SAMPLES_APART: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3_600));
+/// Who counts further than this below its own last Report runs from a snapshot: no network reorders that many.
+const REORDERED: u32 = 16;
 /// Nodes whose round trips make a prior.
 const NEIGHBOURS: usize = 5;
 
@@ -54,6 +58,8 @@ pub struct Worker {
     pub introduction: Option<Introduction>,
     /// The key that its last Report was sealed with.
     pub key: KeyId,
+    /// It has said that this Report was its last.
+    pub left: bool,
 }
 
 /// What came of a Report.
@@ -66,7 +72,7 @@ pub enum Taken {
     },
     /// Not above the last from there: seen already, or replayed.
     Stale,
-    /// The node is held at this higher generation.
+    /// The node is held at this generation, with a Report that is far above this one.
     Above(u64),
     /// It is held now, and another node of its name is heard at this address.
     Namesake(SocketAddr),
@@ -82,6 +88,7 @@ pub struct Workers {
     of_address: BTreeMap<IpAddr, usize>,
     /// The next look for entries whose time is over: at most once a second, for each passes over all of them.
     expiry: Option<Instant>,
+    departed: Departed,
 }
 
 impl Workers {
@@ -91,7 +98,7 @@ impl Workers {
         let edition = (report.generation, report.sequence);
         let before = self.entries.get(&place);
         if let Some(before) = before {
-            if report.generation < before.edition.0 {
+            if (report.generation, report.sequence.saturating_add(REORDERED)) < before.edition {
                 return Taken::Above(before.edition.0);
             }
             if edition <= before.edition {
@@ -100,7 +107,9 @@ impl Workers {
         } else if self.entries.len() >= WORKERS || self.of_address.get(&from.ip()).is_some_and(|of_it| *of_it >= OF_AN_ADDRESS) {
             return Taken::Crowded;
         }
-        let introduction = report.introduction.clone().or_else(|| before.and_then(|before| before.introduction.clone()));
+        let former = self.departed.is_here(report.node, report.generation);
+        let held = || before.and_then(|before| before.introduction.clone());
+        let introduction = report.introduction.clone().or_else(held).or(former);
         let announced = Duration::from_secs(report.next_within_s.into()).min(LONGEST);
         let new = before.is_none();
         if new {
@@ -123,6 +132,7 @@ impl Workers {
                 view: report.view,
                 introduction,
                 key,
+                left: report.next_within_s == 0,
             },
         );
         match self.namesake(report.node, from, since) {
@@ -155,7 +165,9 @@ impl Workers {
             return false;
         }
         let before = self.entries.len();
-        self.entries.retain(|_, worker| now < worker.expires);
+        for ((node, addr), worker) in self.entries.extract_if(.., |_, worker| now >= worker.expires) {
+            self.departed.note(node, addr, worker);
+        }
         self.of_address.clear();
         for (_, addr) in self.entries.keys() {
             *self.of_address.entry(addr.ip()).or_default() += 1;
@@ -168,6 +180,13 @@ impl Workers {
     /// When [`Workers::expire`] may forget somebody, to the second.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.expiry
+    }
+
+    /// Workers that went within the last hour and have not come back, here or at another address.
+    pub fn departed(&self, now: Instant) -> impl Iterator<Item = (NodeId, &Gone)> {
+        let anywhere = |node: NodeId| (node, SocketAddr::from(([0, 0, 0, 0], 0)))..;
+        let held = move |node: NodeId| self.entries.range(anywhere(node)).next().is_some_and(|((named, _), _)| *named == node);
+        self.departed.iter(now).filter(move |(node, _)| !held(*node))
     }
 
     /// The entries.
@@ -271,6 +290,7 @@ mod tests {
     fn report(name: &str, generation: u64, sequence: u32, seen: &[Observation]) -> Report {
         Report {
             node: NodeId::of(name),
+            core: false,
             generation,
             sequence,
             next_within_s: 5,
@@ -301,6 +321,14 @@ mod tests {
     }
 
     #[test]
+    fn who_runs_from_a_snapshot_is_told_to_begin_another_generation() {
+        let (now, mut workers) = (Instant::now(), Workers::default());
+        workers.take(now, addr(1, 1), &report("w", 5, 100, &[]), KEY);
+        assert_eq!(workers.take(now, addr(1, 1), &report("w", 5, 83, &[]), KEY), Taken::Above(5));
+        assert_eq!(workers.take(now, addr(1, 1), &report("w", 5, 84, &[]), KEY), Taken::Stale, "it may be late");
+    }
+
+    #[test]
     fn one_address_changes_nothing_of_another() {
         let (now, mut workers) = (Instant::now(), Workers::default());
         workers.take(now, addr(1, 1), &report("w", 5, 9, &[saw(1, Verdict::Ready, 1)]), KEY);
@@ -321,6 +349,38 @@ mod tests {
         let forever = Report { next_within_s: 255, ..report("w", 5, 10, &[]) };
         workers.take(now, addr(1, 1), &forever, KEY);
         assert!(workers.expire(now + Duration::from_secs(86)));
+    }
+
+    #[test]
+    fn who_went_is_remembered_for_an_hour_or_until_it_is_back() {
+        let (now, mut workers) = (Instant::now(), Workers::default());
+        let seconds = Duration::from_secs;
+        workers.take(now, addr(1, 1), &report("away", 5, 1, &[]), KEY);
+        workers.take(now, addr(2, 1), &Report { next_within_s: 0, ..report("left", 5, 1, &[]) }, KEY);
+        assert_eq!(workers.departed(now).count(), 0);
+        assert!(workers.expire(now + seconds(16)));
+        let gone = |workers: &Workers, at: Instant| {
+            workers.departed(at).map(|(node, gone)| (node, gone.left)).collect::<BTreeMap<_, _>>()
+        };
+        let both = BTreeMap::from([(NodeId::of("away"), false), (NodeId::of("left"), true)]);
+        assert_eq!(gone(&workers, now + seconds(3_599)), both);
+        assert!(gone(&workers, now + seconds(3_600)).is_empty());
+        workers.take(now + seconds(20), addr(3, 1), &report("away", 6, 1, &[]), KEY);
+        assert_eq!(gone(&workers, now + seconds(20)).len(), 1, "it is back at another address");
+    }
+
+    #[test]
+    fn of_very_many_that_went_the_last_are_remembered() {
+        let (now, mut workers) = (Instant::now(), Workers::default());
+        for n in 0..2_000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let from = SocketAddr::from(([10, 1, high, low], 7447));
+            workers.take(now + Duration::from_millis(n.into()), from, &report(&format!("w-{n}"), 1, 1, &[]), KEY);
+        }
+        let later = now + Duration::from_secs(60);
+        workers.expire(later);
+        let oldest = workers.departed(later).map(|(_, gone)| gone.heard).min().unwrap();
+        assert_eq!((workers.departed(later).count(), oldest), (1_024, now + Duration::from_millis(2_000 - 1_024)));
     }
 
     #[test]

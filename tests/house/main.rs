@@ -98,13 +98,14 @@ const IMPURE: &str = "tokio chitchat rand getrandom tracing hyper rustls Instant
     env fs TcpStream UdpSocket";
 
 /// `--flags` of other programs than `prismesh run`, which the documents mention alone.
-const OTHER_FLAGS: [&str; 13] = [
+const OTHER_FLAGS: [&str; 14] = [
     "--test-threads",
     "--help",
     "--version",
     "--config",
     "--record",
     "--json",
+    "--force",
     "--nodes",
     "--fast",
     "--kubernetes",

@@ -82,7 +82,7 @@ pub fn main(options: &Options) -> ExitCode {
 }
 
 /// Ctrl-C and its like: the exit code that a shell expects.
-async fn interrupted() -> Result<ExitCode> {
+pub(crate) async fn interrupted() -> Result<ExitCode> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut hung_up = signal(SignalKind::hangup())?;
     Ok(tokio::select! {

@@ -37,7 +37,8 @@ const ETCD_HOST: u8 = 9;
 const ETCD_PORT: u16 = 2379;
 const BALANCER_HOST: u8 = 10;
 const FIRST_APISERVER_HOST: u8 = 11;
-const FIRST_NODE_HOST: u8 = 31;
+/// The host of the first node; the others follow.
+pub const FIRST_NODE_HOST: u8 = 31;
 /// Nodes that have room in the subnet.
 pub const MOST_NODES: u8 = 200;
 /// A process of ours listens within this, on a machine with much else to do.

@@ -16,6 +16,9 @@ const WITHIN: Duration = Duration::from_secs(2);
 /// Nor is it larger.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
+/// The role of nodes with an apiserver.
+const CONTROL_PLANE: &str = "control-plane";
+
 /// `/status`, as much of it as the lab reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -28,6 +31,8 @@ pub struct Status {
     pub cluster_size: u64,
     /// In rank order.
     pub upstreams: Vec<Upstream>,
+    /// The other members.
+    pub peers: Vec<Peer>,
 }
 
 /// An upstream in `/status`.
@@ -46,11 +51,48 @@ pub struct Upstream {
     pub connections: u64,
 }
 
+/// Another member in `/status`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// Its agent's state.
+    pub agent: String,
+    /// What it says of its own apiserver.
+    pub apiserver: Option<String>,
+    /// Gossip hears of it.
+    pub alive: bool,
+}
+
 impl Status {
     /// Asks an agent.
     pub async fn of(admin: SocketAddr) -> Result<Status> {
         let text = page(admin, "/status").await?;
         serde_json::from_str(&text).with_context(|| format!("/status is not what was expected: {text}"))
+    }
+
+    /// Control planes whose record the agent has, itself included.
+    pub fn core_members(&self) -> usize {
+        self.core(|_| true)
+    }
+
+    /// Control planes that the agent holds to be live, itself included.
+    pub fn live_core_members(&self) -> usize {
+        self.core(|peer| peer.alive)
+    }
+
+    fn core(&self, counts: impl Fn(&Peer) -> bool) -> usize {
+        let others = self.peers.iter().filter(|peer| peer.role == CONTROL_PLANE && counts(peer)).count();
+        others + usize::from(self.role == CONTROL_PLANE)
+    }
+
+    /// Whether a member is not live, or something else holds of it. The agent says how things are, so one that does not answer
+    /// is no proof.
+    pub fn gone_or(&self, name: &str, holds: impl Fn(&Peer) -> bool) -> bool {
+        self.peers.iter().filter(|peer| peer.name == name).all(|peer| !peer.alive || holds(peer))
     }
 
     /// What the agent holds of an endpoint.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prismesh::engine::Endpoint;
 use prismesh::engine::event::{AgentState, ApiserverState, Observation, OwnReport, ProbeOrder, Probed, Role, Verdict};
-use prismesh::gossip::seal::Cipher;
-use prismesh::gossip::{Gossip, Heard, Keyring, Say, Settings};
+use prismesh::gossip::envelope::{Envelopes, Kind, PLAINTEXT};
+use prismesh::gossip::{Gossip, Heard, Keyring, Say, Seeds, Settings};
 use prismesh::world::{BoxFuture, Clock, Datagram, Prober, World};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
@@ -66,7 +66,9 @@ pub(super) fn begin(stage: &mut Stage, node: &str, act: &Hostility) -> anyhow::R
         let gossip_at = |id: MachineId| SocketAddr::new(state.machines[id].addrs[0], GOSSIP_PORT);
         let others: Vec<MachineId> = (0..stage.names.len()).filter(|id| *id != machine).collect();
         let planes: Vec<MachineId> = others.iter().copied().filter(|id| stage.plan.cluster.nodes[*id].control_plane).collect();
-        let keyring = Keyring::parse(&stage.disks[machine].read(Path::new("/etc/prismesh/keyring"), usize::MAX)?)?;
+        // What it holds was stolen from a control plane: with a worker's keyring it could sign nothing.
+        let robbed = planes.first().copied().context("somebody holds the full keyring")?;
+        let keyring = Keyring::parse(&stage.disks[robbed].read(Path::new("/etc/prismesh/keyring"), usize::MAX)?)?;
         let liar = Liar {
             host: Host { sim: stage.sim.clone(), machine, run: Some(run), disk: stage.disks[machine].clone() },
             name: node.to_owned(),
@@ -168,13 +170,16 @@ impl Liar {
         };
         let settings = Settings {
             cluster: CLUSTER.to_owned(),
+            allow_reports: Vec::new(),
+            names_per_address: 4,
             state_dir: format!("/var/lib/{name}").into(),
+            core: say.role == Role::ControlPlane,
             name,
             socket: socket.into(),
             advertise: Some(at),
             apiservers: say.endpoints.clone(),
             keyring: self.keyring.clone(),
-            seeds: watch::channel(self.seeds.clone()).1,
+            seeds: watch::channel(Seeds { given: true, addrs: self.seeds.clone() }).1,
             allow: Vec::new(),
         };
         let (heard, mut hears) = mpsc::channel::<Heard>(64);
@@ -216,14 +221,15 @@ impl Liar {
     /// Sends datagrams of any length to everybody: sealed with the key, and not.
     async fn shout(self, hearers: Vec<SocketAddr>, mut rng: StdRng) {
         let Ok(socket) = Datagram::bind(&self.host, SocketAddr::new(self.home.ip(), GOSSIP_PORT + 1)).await else { return };
-        let cipher = Cipher::for_gossip(&self.keyring, CLUSTER);
-        let sender = rng.random();
-        for counter in 1.. {
+        let envelopes = Envelopes::new(&self.keyring, CLUSTER);
+        for counter in 1_u64.. {
             sleep(STORM).await;
             let mut bytes = vec![0; rng.random_range(0..LONGEST)];
             rng.fill_bytes(&mut bytes);
             if counter % 2 == 0 {
-                bytes = cipher.seal(sender, rng.random(), counter, &bytes);
+                bytes.truncate(PLAINTEXT);
+                let kind = Kind::ALL[rng.random_range(0..Kind::ALL.len())];
+                bytes = envelopes.seal(kind, &bytes).unwrap_or_default();
             }
             let _ = socket.send(hearers[rng.random_range(0..hearers.len())], &bytes).await;
         }

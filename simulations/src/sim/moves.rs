@@ -177,9 +177,16 @@ impl Stage {
             let file = self.disks[machine].read(path, usize::MAX)?;
             let edited = match step {
                 // Everybody is given the same new key, as an operator would copy the file.
-                "add" => [file.as_slice(), self.new_key().as_bytes()].concat(),
-                "promote" => Keyring::promote(&file)?.text.into_bytes(),
-                "retire" => Keyring::retire(&file)?.text.into_bytes(),
+                "add" => {
+                    let key = Keyring::parse(self.new_key().as_bytes())?;
+                    let key = if Keyring::parse(&file)?.is_full() { key.to_text() } else { key.reader_text() };
+                    [file.as_slice(), key.as_bytes()].concat()
+                }
+                "promote" => Keyring::promote(&file, None)?.text.into_bytes(),
+                "retire" => {
+                    let last = Keyring::parse(&file)?.key_ids().pop().context("a keyring has a key")?;
+                    Keyring::remove(&file, last)?.text.into_bytes()
+                }
                 other => bail!("a key rotation has no step {other:?}: add, promote, retire"),
             };
             let text = String::from_utf8(edited)?;

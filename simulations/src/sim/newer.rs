@@ -1,9 +1,9 @@
-//! An agent of a later build: what it publishes of itself has a later format version, and is otherwise what this build writes.
+//! An agent of a later build: what it signs has a later format version, and is otherwise what this build writes.
 //!
-//! It is the shipping agent. Only its socket differs: it opens what goes out, raises the version of the agent's own record, whether
-//! gossip's library carries it or a direct word, and seals it again. What was compressed or split is put together first. The
-//! formats are those of `src/gossip/packet.rs`, `fragment.rs` and `wire.rs`, of which no more is read here than where a record
-//! begins; a message whose shape is unknown goes out as it is.
+//! It is the shipping agent. Only its socket differs: it opens what goes out, raises the version of the agent's own signed items,
+//! whether gossip's library carries them or an Update does, and seals it again. What was compressed or split is put together
+//! first. The formats are those of `src/gossip/packet.rs`, `fragment.rs`, `item.rs` and of the library, of which no more is read
+//! here than where an item begins; a message whose shape is unknown goes out as it is.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prismesh::engine::NodeId;
 use prismesh::gossip::Keyring;
-use prismesh::gossip::record::FORMAT;
-use prismesh::gossip::seal::{Cipher, Header, PLAINTEXT};
+use prismesh::gossip::envelope::{Envelopes, Kind, PLAINTEXT};
+use prismesh::gossip::item::{FORMAT, SignedItem};
+use prismesh::gossip::message::{Report, Update};
 use prismesh::world::{BoxFuture, Datagram, DatagramSocket};
 
 use super::run::CLUSTER;
@@ -24,7 +25,6 @@ const LATER: u8 = FORMAT + 1;
 /// Kinds of packets, by their first byte.
 const WHOLE: u8 = 1;
 const PART: u8 = 2;
-const DIRECT: u8 = 5;
 /// In front of a part's own bytes: kind, message, place and count.
 const PART_HEAD: usize = 7;
 /// Of gossip's library: the kinds of messages that carry records, and the most in a block and in a message.
@@ -39,21 +39,22 @@ pub(super) struct Newer {
     of: Arc<Translator>,
 }
 
-/// A datagram's header, and what it holds.
-type Sent = (Header, Vec<u8>);
-
 struct Translator {
-    cipher: Cipher,
+    envelopes: Envelopes,
+    keyring: Keyring,
     own: String,
     /// Parts of messages of which the last one has not been sent yet.
-    waiting: Mutex<BTreeMap<(SocketAddr, u32), Vec<Sent>>>,
+    waiting: Mutex<Waiting>,
 }
+
+/// Parts by receiver and message.
+type Waiting = BTreeMap<(SocketAddr, u32), Vec<Vec<u8>>>;
 
 impl Newer {
     pub(super) fn new(host: Host, name: &str, keyring: &Keyring) -> Newer {
-        let cipher = Cipher::for_gossip(keyring, CLUSTER);
+        let envelopes = Envelopes::new(keyring, CLUSTER);
         let own = NodeId::of(name).as_str().to_owned();
-        Newer { host, of: Arc::new(Translator { cipher, own, waiting: Mutex::default() }) }
+        Newer { host, of: Arc::new(Translator { envelopes, keyring: keyring.clone(), own, waiting: Mutex::default() }) }
     }
 }
 
@@ -97,66 +98,90 @@ impl DatagramSocket for NewerSocket {
 impl Translator {
     /// What goes out in place of this datagram: nothing while the rest of its message is not there.
     fn translated(&self, to: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
-        let Ok((header, plaintext)) = self.cipher.open(datagram) else { return vec![datagram.to_vec()] };
-        let raised = match plaintext.first() {
-            Some(&DIRECT) => raised_direct(&plaintext),
-            Some(&WHOLE) => raised_message(&plaintext[1..], &self.own).map(|message| [&[WHOLE], message.as_slice()].concat()),
-            Some(&PART) => return self.part(to, header, plaintext),
+        let Ok(opened) = self.envelopes.open(datagram) else { return vec![datagram.to_vec()] };
+        let plaintext = opened.plaintext;
+        let raised = match (opened.kind, plaintext.first()) {
+            (Kind::Update, _) => self.raised_update(&plaintext),
+            (Kind::Report, _) => self.raised_report(&plaintext),
+            (Kind::Core, Some(&WHOLE)) => {
+                self.raised_letter(&plaintext[1..]).map(|letter| [&[WHOLE], letter.as_slice()].concat())
+            }
+            (Kind::Core, Some(&PART)) => return self.part(to, plaintext),
             _ => None,
         };
         match raised {
             None => vec![datagram.to_vec()],
             // Its own build would have split it; here it is lost, and said again.
             Some(plaintext) if plaintext.len() > PLAINTEXT => Vec::new(),
-            Some(plaintext) => vec![self.sealed(&header, &plaintext)],
+            Some(plaintext) => self.envelopes.seal(opened.kind, &plaintext).into_iter().collect(),
         }
     }
 
-    fn sealed(&self, header: &Header, plaintext: &[u8]) -> Vec<u8> {
-        self.cipher.seal(header.sender, header.receiver, header.counter, plaintext)
+    /// An Update in which what this node has signed is of the later format.
+    fn raised_update(&self, plaintext: &[u8]) -> Option<Vec<u8>> {
+        let mut update = Update::decode(plaintext)?;
+        update.items.iter_mut().chain([&mut update.view]).for_each(|item| self.raise(item));
+        update.encode()
     }
 
-    fn part(&self, to: SocketAddr, header: Header, plaintext: Vec<u8>) -> Vec<Vec<u8>> {
+    /// The same of a Report.
+    fn raised_report(&self, plaintext: &[u8]) -> Option<Vec<u8>> {
+        let mut report = Report::decode(plaintext)?;
+        report.items.iter_mut().for_each(|item| self.raise(item));
+        report.encode()
+    }
+
+    /// The same of what core members send one another.
+    fn raised_letter(&self, letter: &[u8]) -> Option<Vec<u8>> {
+        let (head, message) = letter.split_at_checked(message_at(letter)?)?;
+        let mut head = head.to_vec();
+        let record = if head[0] == 4 { 1 + 4 + 4 } else { 1 + 16 + 4 };
+        let own = head.len() > record;
+        self.raise(&mut head[record..]);
+        let raised = raised_message(message, &self.own);
+        let message = raised.as_deref().or(own.then_some(message))?;
+        Some([&head, message].concat())
+    }
+
+    fn raise(&self, item: &mut [u8]) {
+        let signed = SignedItem::verify(item, &self.keyring, CLUSTER);
+        if signed.is_ok_and(|signed| signed.item.node().as_str() == self.own) {
+            item[0] = LATER;
+        }
+    }
+
+    fn part(&self, to: SocketAddr, plaintext: Vec<u8>) -> Vec<Vec<u8>> {
         let Some([_, a, b, c, d, _, count]) = plaintext.first_chunk::<PART_HEAD>().copied() else { return Vec::new() };
         let key = (to, u32::from_be_bytes([a, b, c, d]));
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = waiting.entry(key).or_default();
-        parts.push((header, plaintext));
+        parts.push(plaintext);
         if parts.len() < usize::from(count) {
             return Vec::new();
         }
         let parts = waiting.remove(&key).unwrap_or_default();
         drop(waiting);
         let parts = self.raised_parts(&parts).unwrap_or(parts);
-        parts.iter().map(|(header, plaintext)| self.sealed(header, plaintext)).collect()
+        parts.iter().filter_map(|plaintext| self.envelopes.seal(Kind::Core, plaintext)).collect()
     }
 
     /// The same message in as many parts; [`None`] if it has no record of ours, or does not fit any more.
-    fn raised_parts(&self, parts: &[Sent]) -> Option<Vec<Sent>> {
-        let compressed: Vec<u8> = parts.iter().flat_map(|(_, plaintext)| &plaintext[PART_HEAD..]).copied().collect();
-        let message = zstd::bulk::decompress(&compressed, MESSAGE).ok()?;
-        let raised = zstd::bulk::compress(&raised_message(&message, &self.own)?, 1).ok()?;
+    fn raised_parts(&self, parts: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+        let compressed: Vec<u8> = parts.iter().flat_map(|plaintext| &plaintext[PART_HEAD..]).copied().collect();
+        let letter = zstd::bulk::decompress(&compressed, MESSAGE).ok()?;
+        let raised = zstd::bulk::compress(&self.raised_letter(&letter)?, 1).ok()?;
         let each = raised.len().div_ceil(parts.len());
         let fits = each <= PLAINTEXT - PART_HEAD && raised.len().div_ceil(each) == parts.len();
-        let heads = parts.iter().map(|(header, plaintext)| (*header, &plaintext[..PART_HEAD]));
-        fits.then(|| heads.zip(raised.chunks(each)).map(|((header, head), bytes)| (header, [head, bytes].concat())).collect())
+        let heads = parts.iter().map(|plaintext| &plaintext[..PART_HEAD]);
+        fits.then(|| heads.zip(raised.chunks(each)).map(|(head, bytes)| [head, bytes].concat()).collect())
     }
 }
 
-/// A direct word is about who says it: numbers, and then the record with its length.
-fn raised_direct(plaintext: &[u8]) -> Option<Vec<u8>> {
-    let mut at = 1;
-    for _generation_version_length in 0..3 {
-        at += match *plaintext.get(at)? {
-            251 => 3,
-            252 => 5,
-            253 => 9,
-            _ => 1,
-        };
-    }
-    let mut raised = plaintext.to_vec();
-    *raised.get_mut(at).filter(|format| **format == FORMAT)? = LATER;
-    Some(raised)
+/// Where a message of gossip's library begins: behind its sender's address and record.
+fn message_at(letter: &[u8]) -> Option<usize> {
+    let at = if *letter.first()? == 4 { 1 + 4 + 2 } else { 1 + 16 + 2 };
+    let len = letter.get(at..at + 2)?;
+    Some(at + 2 + usize::from(u16::from_be_bytes([len[0], len[1]])))
 }
 
 /// A message of gossip's library in which our own record, if it is there, is of the later format.
@@ -282,12 +307,5 @@ mod tests {
         let mut signs = *b"Af";
         raise_text(&mut signs).expect("base64");
         assert_eq!(&signs, b"Av");
-    }
-
-    #[test]
-    fn a_direct_word_is_raised_whatever_its_numbers_are() {
-        let said = [&[DIRECT, 253, 1, 2, 3, 4, 5, 6, 7, 8, 251, 9, 9, 3][..], &[FORMAT, 7, 7]].concat();
-        let raised = raised_direct(&said).expect("a direct word");
-        assert_eq!(raised[said.len() - 3..], [LATER, 7, 7]);
     }
 }

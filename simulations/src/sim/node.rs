@@ -195,7 +195,7 @@ impl Node {
             None => Some((0..=u32::MAX).take(64).collect()),
         };
         let keyring = match &config.gossip {
-            Some(gossip) => Some(Keyring::parse(&self.disk.read(&gossip.keyring, usize::MAX)?)?),
+            Some(gossip) => Some(Keyring::parse_for(&self.disk.read(&gossip.keyring, usize::MAX)?, config.is_core())?),
             None => None,
         };
         Ok((config, trusted, keyring))

@@ -211,7 +211,7 @@ impl Stage {
         let sim = Sim::new(draw, state);
         sim.core().closed_windows_are_silent = options.sabotage.is_some_and(Sabotage::closed_windows_are_silent);
         let disks: Vec<Disk> = names.iter().map(|_| Disk::default()).collect();
-        let keyring = Keyring::generate();
+        let keyring = Keyring::random();
         let recorder = options.record.clone().map(|dir| Recorder::new(dir, names.clone()));
         let nodes = disks.iter().enumerate().map(|(machine, disk)| {
             let node = Node {
@@ -223,7 +223,8 @@ impl Stage {
                 running: None,
                 newer: false,
             };
-            node.keys(&keyring)?;
+            let signs = plan.cluster.nodes[node.machine].control_plane;
+            node.keys(&if signs { keyring.to_text() } else { keyring.reader_text() })?;
             node.trust(&[0])?;
             Ok(Arc::new(Turns::new(node)))
         });

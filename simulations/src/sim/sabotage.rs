@@ -130,7 +130,7 @@ pub const ALL: &[Sabotage] = &[
         Box::new(ResetsAtRandom::default())
     }),
     spoils("resets-suspects", 4, ("apiserver-pauses", 1), "whatever is suspected is reset at once", || Box::new(ResetsSuspects)),
-    spoils("late-is-hung", 4, ("readyz-late", 8), "an answer of /readyz that comes too late is told as a hang", || {
+    spoils("late-is-hung", 4, ("readyz-late", 5), "an answer of /readyz that comes too late is told as a hang", || {
         Box::new(Events(weak::late_is_hung))
     }),
     spoils("refused-is-hung", 4, ("apiserver-closes-its-port", 3), "a refusal is told as a hang", || {
@@ -142,7 +142,7 @@ pub const ALL: &[Sabotage] = &[
     spoils(
         "resets-what-hears",
         4,
-        ("apiserver-without-descriptors", 1),
+        ("apiserver-without-descriptors", 2),
         "for a hang all is reset, whatever has received something",
         || Box::new(ResetsWhatHears),
     ),
@@ -235,7 +235,7 @@ pub const ALL: &[Sabotage] = &[
     spoils("probes-thrice", 10, ("calm", 1), "each probe is made twelve times", || Box::new(Multiplies)),
     spoils("alone", 10, ("many-see-one-fail", 1), "each node thinks that it is alone, and probes as if it were", || {
         Box::new(Events(|event| match event {
-            Event::Members(members) => members.clear(),
+            Event::ClusterSize(nodes) => *nodes = 1,
             Event::Cached { cluster_size, .. } => *cluster_size = 1,
             _ => {}
         }))
@@ -263,10 +263,10 @@ pub const ALL: &[Sabotage] = &[
 
 /// No sabotage in earnest: what nodes say of others' endpoints is not heard, to see what it is worth.
 pub const WITHOUT_REPORTS: Sabotage = spoils("without-reports", 0, ("calm", 1), "what members measured is not heard", || {
-    Box::new(Events(|event| {
-        if let Event::Record(record) = event {
-            record.observations.clear();
-        }
+    Box::new(Events(|event| match event {
+        Event::PeerReports { failing } => failing.clear(),
+        Event::Priors(priors) => priors.clear(),
+        _ => {}
     }))
 });
 

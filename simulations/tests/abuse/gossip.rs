@@ -57,8 +57,8 @@ pub(crate) fn teller<'r>(rig: &'r Rig, name: &str, host: u8, apiserver: u8) -> P
 pub(crate) struct Scene {
     pub(crate) rig: Rig,
     pub(crate) apiserver: Process,
-    teller: Agent,
-    worker: Agent,
+    pub(crate) teller: Agent,
+    pub(crate) worker: Agent,
 }
 
 impl Scene {
@@ -102,7 +102,16 @@ async fn who_has_another_key_or_another_cluster_learns_nothing_and_tells_nothing
     let _told = rig.apiserver(12).await?;
     let keyless = teller(rig, "keyless", 43, 12).instead("--keyring", rig.dir().join("other")).ready(&[12]).await?;
     let foreign = teller(rig, "foreign", 44, 12).instead("--cluster", "another").ready(&[12]).await?;
-    sleep(secs(4)).await;
+    // What they send is not opened, so nothing comes back: why is in the log of the control plane that they ask.
+    for intruder in [&keyless, &foreign] {
+        intruder.says(&["WARN", "no core member answers", "nothing arrives"], secs(18)).await?;
+        ensure!(intruder.status().await?["notes"].to_string().contains("nothing arrives"), "{}", intruder.status().await?);
+        ensure!(intruder.metric("prismesh_gossip_isolated").await? == 1.0, "the gauge says so");
+    }
+    let senders = [43, 44].map(|host| format!("datagrams from {}", gossip_at(rig, host)));
+    let warned = senders.iter().map(|sender| scene.teller.logged(&["WARN", sender]).len()).sum::<usize>();
+    ensure!(warned == 1, "it warns once a minute: {}", scene.teller.log());
+    ensure!(scene.teller.metric("prismesh_gossip_isolated").await? == 0.0, "the others are answered");
     for intruder in [&keyless, &foreign] {
         ensure!(intruder.upstream(rig.endpoint(11)).await?.is_none(), "it learns no endpoint: {}", intruder.status().await?);
         ensure!(intruder.status().await?["peers"] == serde_json::json!([]), "nor any member: {}", intruder.status().await?);
@@ -223,7 +232,8 @@ async fn what_was_caught_on_its_way_and_is_sent_again_changes_nothing() -> Resul
     sleep(secs(1)).await;
     let after = (peers(&scene.worker).await?, scene.worker.metric("prismesh_gossip_dropped_total").await?);
     ensure!(after.0 == before.0, "{after:?} after {before:?}");
-    ensure!(after.1 - before.1 >= 700.0, "what was changed is dropped and counted: {after:?} after {before:?}");
+    // What is genuine may be answered again, as often as any question from an address that has shown nothing.
+    ensure!(after.1 - before.1 >= 600.0, "what was changed is dropped and counted: {after:?} after {before:?}");
     scene.serves().await?;
     scene.worker.blames_nobody().await
 }
@@ -267,6 +277,7 @@ async fn two_machines_with_one_name_are_told_with_both_addresses_and_both_serve_
         agent.says(&["ERROR", "name", &ours, &theirs], secs(40)).await?;
         let gauge = async || agent.metric("prismesh_gossip_name_conflict").await.is_ok_and(|value| value == 1.0);
         until("the gauge says so", SOON, gauge).await?;
+        ensure!(agent.status().await?["notes"].to_string().contains("two machines have the name"), "so does status");
     }
     let peers = peers(&scene.teller).await?;
     second.becomes(rig.endpoint(11), "ready", SOON).await.with_context(|| format!("the teller knows {peers:?}"))?;

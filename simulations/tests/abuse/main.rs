@@ -13,6 +13,7 @@ mod distance;
 mod dns;
 mod established;
 mod files;
+mod forget;
 mod gossip;
 mod holding;
 mod indirect;

@@ -14,7 +14,7 @@ use prismesh::agent::{Agent, Sockets};
 use prismesh::config::{Config, Snapshot, Sources};
 use prismesh::engine::event::{ProbeOrder, Probed};
 use prismesh::engine::{Effect, Endpoint, Engine, Event, Explained, Moment, Source};
-use prismesh::gossip::keyring::Keyring;
+use prismesh::gossip::keys::Keyring;
 use prismesh::probe::{Before, TlsProber, Trust};
 use prismesh::service::Inherited;
 use prismesh::world::real::{Files, RealDatagram, RealDatagramSocket, RealListener, RealNet, SystemClock};

@@ -30,7 +30,7 @@ async fn what_an_agent_decided_follows_again_from_what_it_was_told_byte_for_byte
     agent.process.terminate()?;
     agent.process.end(SOON).await?;
     let told = replay(&log)?;
-    for event in ["Configured", "Probed", "Record", "Members", "Traffic", "Held", "Wake"] {
+    for event in ["Configured", "Probed", "Record", "ClusterSize", "Traffic", "Held", "Wake"] {
         ensure!(told.contains(event), "no {event} among {told:?}");
     }
     Ok(())

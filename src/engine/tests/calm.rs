@@ -40,7 +40,7 @@ fn a_step_from_10_to_30_ms_changes_the_band_within_5_own_intervals() {
                 world.distance(apiserver(n), ms(10));
                 world.record(n, &[apiserver(n)]);
             }
-            world.tell(Event::Members(live(nodes)));
+            world.tell(Event::ClusterSize(nodes));
             world.run(secs(600));
             assert_eq!(world.best().len(), 2);
             world.distance(apiserver(2), ms(30));

@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn outage(nodes: usize, seed: u64) -> World {
+fn outage(nodes: u32, seed: u64) -> World {
     let mut world = World::quiet(3, seed);
-    world.tell(Event::Members(live(nodes)));
+    world.tell(Event::ClusterSize(nodes));
     world.run(secs(60));
     for n in 1..=3 {
         world.site(apiserver(n), Site::Ends(Outcome::Refused));
@@ -19,7 +19,7 @@ fn releases(world: &World, since: Moment) -> Vec<Moment> {
 
 #[test]
 fn while_clients_are_held_every_endpoint_is_probed_each_500_ms_or_n_hundredths_of_a_second() {
-    for (nodes, apart) in [(5, ms(500)), (199, ms(2000))] {
+    for (nodes, apart) in [(5, ms(500)), (200, ms(2000))] {
         let mut world = outage(nodes, 1);
         world.record(9, &[apiserver(9)]);
         world.tell(Event::Held(1));

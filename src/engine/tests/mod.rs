@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::endpoint::{Endpoint, NodeId, Source};
 use super::event::{
-    AgentState, ApiserverState, CachedEndpoint, Configured, Effect, Event, Lack, MemberRecord, Notice, Observation, Outcome,
-    OwnReport, ProbeLimits, ProbeOrder, Probed, ResetReason, Reverified, Role, Saw, Verdict,
+    AgentState, ApiserverState, CachedEndpoint, Configured, Effect, Event, Lack, MemberRecord, Notice, Outcome, OwnReport,
+    ProbeLimits, ProbeOrder, Probed, ResetReason, Reverified, Role, Saw, Verdict,
 };
 use super::{Engine, Explained, Identity, Moment, policy};
 
@@ -21,6 +21,7 @@ mod own_listeners;
 mod probing;
 mod properties;
 mod reach;
+mod removal;
 mod replay;
 mod reporting;
 mod resetting;
@@ -106,11 +107,6 @@ fn control_plane(n: u8) -> NodeId {
     NodeId::of(&format!("cp-{n}"))
 }
 
-/// This many live nodes, `cp-1` and so on first.
-fn live(count: usize) -> BTreeSet<NodeId> {
-    (1..=count).map(|n| NodeId::of(&format!("cp-{n}"))).collect()
-}
-
 fn configured(endpoint: Endpoint, source: Source) -> Configured {
     Configured { endpoint, source, by_name: false, server_name: None }
 }
@@ -161,9 +157,9 @@ impl World {
     }
 
     /// A worker of a cluster of so many that has probed three apiservers for a minute.
-    fn among(nodes: usize, seed: u64) -> World {
+    fn among(nodes: u32, seed: u64) -> World {
         let mut world = World::busy(3, seed);
-        world.tell(Event::Members(live(nodes)));
+        world.tell(Event::ClusterSize(nodes));
         world.run(secs(60));
         world
     }
@@ -179,7 +175,7 @@ impl World {
     }
 
     /// A worker as in [`World::among`], and the first apiserver falls silent now.
-    fn silent_among(nodes: usize, seed: u64) -> (World, Moment) {
+    fn silent_among(nodes: u32, seed: u64) -> (World, Moment) {
         let mut world = World::among(nodes, seed);
         world.site(apiserver(1), Site::Silent);
         let fault = world.now;
@@ -211,7 +207,6 @@ impl World {
             agent: AgentState::Running,
             apiserver: None,
             endpoints: endpoints.to_vec(),
-            observations: Vec::new(),
         }
     }
 
@@ -221,20 +216,9 @@ impl World {
         self.tell(Event::Record(record));
     }
 
-    /// A worker reports what it saw.
-    fn report(&mut self, peer: &str, endpoint: Endpoint, verdict: Verdict, rtt: Option<Duration>) {
-        self.versions += 1;
-        self.tell(Event::Record(MemberRecord {
-            node: NodeId::of(peer),
-            name: peer.into(),
-            generation: 1,
-            version: self.versions,
-            role: Role::Worker,
-            agent: AgentState::Running,
-            apiserver: None,
-            endpoints: Vec::new(),
-            observations: vec![Observation { endpoint: endpoint.tag(), rtt, verdict, connections: 0 }],
-        }));
+    /// At least two other nodes report these as suspect or down, and no others.
+    fn peers_report(&mut self, failing: &[Endpoint]) {
+        self.tell(Event::PeerReports { failing: failing.iter().map(|endpoint| endpoint.tag()).collect() });
     }
 
     fn saw(&mut self, endpoint: Endpoint, saw: Saw) {

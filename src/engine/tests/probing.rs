@@ -22,7 +22,7 @@ fn newcomer(place: u32, nodes: u32) -> World {
     world.run(ms(u64::from(place) * 7 % 1000));
     world.record(1, &[apiserver(1)]);
     for known in 1..=4 {
-        world.tell(Event::Members(live((nodes * known / 4) as usize - 1)));
+        world.tell(Event::ClusterSize(nodes * known / 4));
         world.run(secs(1));
     }
     world
@@ -76,8 +76,8 @@ fn nodes_that_saw_an_apiserver_fail_together_do_not_go_on_probing_it_together() 
 #[test]
 fn the_interval_has_no_upper_bound() {
     let mut world = World::quiet(1, 1);
-    world.tell(Event::Members((0..20_000).map(|n| NodeId::of(&n.to_string())).collect()));
-    assert_eq!(world.engine.probe_interval(), Duration::from_millis(1_000_050));
+    world.tell(Event::ClusterSize(20_000));
+    assert_eq!(world.engine.probe_interval(), secs(1_000));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn its_own_apiserver_is_probed_every_250_ms_outside_the_budget() {
     let local = address([127, 0, 0, 1]);
     world.site(local, Site::Status(200));
     world.configure(&[(local, Source::Local)]);
-    world.tell(Event::Members(live(5000)));
+    world.tell(Event::ClusterSize(5000));
     world.run(secs(60));
     let probes = world.probes(local, at(secs(10))).len();
     assert!((190..=210).contains(&probes), "{probes} in 50 s");
@@ -195,7 +195,7 @@ fn balancers_and_names_are_always_probed_over_fresh_connections() {
 fn beyond_30_s_connections_are_not_kept_between_probes() {
     for (nodes, keeps) in [(599, true), (700, false)] {
         let mut world = World::quiet(1, 1);
-        world.tell(Event::Members(live(nodes)));
+        world.tell(Event::ClusterSize(nodes));
         let since = world.now;
         world.run(secs(200));
         let probes = world.probes(apiserver(1), since);
@@ -251,11 +251,11 @@ fn a_node_that_hears_nobody_keeps_the_last_size_and_for_15_min_after_it_hears_so
     let mut world = World::worker(1);
     world.tell(Event::Cached { endpoints: Vec::new(), cluster_size: 500 });
     world.run(secs(1));
-    world.tell(Event::Members(live(0)));
+    world.tell(Event::ClusterSize(1));
     world.run(secs(7200));
-    world.tell(Event::Members(live(0)));
+    world.tell(Event::ClusterSize(1));
     assert_eq!(world.engine.cluster_size(), 500, "it must not think that it is alone");
-    world.tell(Event::Members(live(2)));
+    world.tell(Event::ClusterSize(3));
     assert_eq!(world.engine.cluster_size(), 500, "the others are only being found again");
     world.run(secs(901));
     world.tell(Event::Wake);
@@ -265,10 +265,10 @@ fn a_node_that_hears_nobody_keeps_the_last_size_and_for_15_min_after_it_hears_so
 #[test]
 fn names_made_up_by_a_crash_loop_slow_nobody_for_longer_than_15_min_and_a_probe() {
     let mut world = World::quiet(1, 1);
-    world.tell(Event::Members(live(5000)));
-    world.tell(Event::Members(live(4)));
-    assert_eq!(world.engine.cluster_size(), 5001);
-    world.run(secs(900) + longest_interval(5001));
+    world.tell(Event::ClusterSize(5000));
+    world.tell(Event::ClusterSize(5));
+    assert_eq!(world.engine.cluster_size(), 5000);
+    world.run(secs(900) + longest_interval(5000));
     assert_eq!(world.engine.cluster_size(), 5);
 }
 
@@ -307,9 +307,7 @@ fn what_this_node_cannot_even_try_it_tries_no_faster_whatever_was_to_be_confirme
 #[test]
 fn what_peers_measured_makes_no_first_probe_impatient() {
     let mut world = World::worker(1);
-    for peer in ["a", "b", "c"] {
-        world.report(peer, apiserver(1), Verdict::Ready, Some(ms(1)));
-    }
+    world.tell(Event::Priors([(apiserver(1).tag(), ms(1))].into()));
     world.record(1, &[apiserver(1)]);
     world.site(apiserver(1), Site::Status(200));
     world.run(secs(2));

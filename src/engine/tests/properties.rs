@@ -33,17 +33,11 @@ fn a_node() -> impl Strategy<Value = NodeId> {
     (0..12_u8).prop_map(control_plane)
 }
 
-fn a_verdict() -> impl Strategy<Value = Verdict> {
-    prop::sample::select(vec![Verdict::Ready, Verdict::Draining, Verdict::Unproven, Verdict::Suspect, Verdict::Down])
-}
-
 fn a_hostile_record() -> impl Strategy<Value = Event> {
-    let observation = (an_endpoint(), prop::option::of(a_duration()), a_verdict(), any::<u32>())
-        .prop_map(|(endpoint, rtt, verdict, connections)| Observation { endpoint: endpoint.tag(), rtt, verdict, connections });
     let state = prop::sample::select(vec![ApiserverState::Ready, ApiserverState::Draining, ApiserverState::Down]);
     let who = (a_node(), 0..3_u64, any::<u64>(), any::<bool>(), any::<bool>());
-    (who, prop::option::of(state), vec(an_endpoint(), 0..30), vec(observation, 0..40)).prop_map(
-        |((node, generation, version, serves, leaves), apiserver, endpoints, observations)| {
+    (who, prop::option::of(state), vec(an_endpoint(), 0..30)).prop_map(
+        |((node, generation, version, serves, leaves), apiserver, endpoints)| {
             Event::Record(MemberRecord {
                 node,
                 name: "liar".into(),
@@ -53,7 +47,6 @@ fn a_hostile_record() -> impl Strategy<Value = Event> {
                 agent: if leaves { AgentState::Leaving } else { AgentState::Running },
                 apiserver,
                 endpoints,
-                observations,
             })
         },
     )
@@ -118,9 +111,13 @@ fn gossip(largest: u32) -> impl Strategy<Value = Event> {
         (an_endpoint(), prop::option::of(a_node()), a_duration()).prop_map(|(endpoint, node, age)| cached(endpoint, node, age));
     prop_oneof![
         6 => a_hostile_record(),
-        1 => vec(a_node(), 0..12).prop_map(|nodes| Event::Members(nodes.into_iter().collect())),
+        1 => (0..largest).prop_map(Event::ClusterSize),
         1 => a_node().prop_map(Event::Forgotten),
-        1 => (a_node(), a_duration()).prop_map(|(node, rtt)| Event::PeerRoundTrip { node, rtt }),
+        1 => a_node().prop_map(|node| Event::Removed { node }),
+        2 => vec(an_endpoint(), 0..6)
+            .prop_map(|failing| Event::PeerReports { failing: failing.iter().map(|endpoint| endpoint.tag()).collect() }),
+        1 => vec((an_endpoint(), a_duration()), 0..6)
+            .prop_map(|priors| Event::Priors(priors.into_iter().map(|(endpoint, rtt)| (endpoint.tag(), rtt)).collect())),
         1 => vec((an_endpoint(), any::<u32>()), 0..6)
             .prop_map(|loads| Event::Loads(loads.into_iter().map(|(endpoint, load)| (endpoint.tag(), load)).collect())),
         1 => (vec(cached, 0..9), 0..largest).prop_map(|(endpoints, cluster_size)| Event::Cached { endpoints, cluster_size }),

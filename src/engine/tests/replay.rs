@@ -13,24 +13,26 @@ fn story(seed: u64) -> World {
         world.site(apiserver(n), Site::Status(200));
     }
     world.configure(&[(local, Source::Local), (apiserver(4), Source::External)]);
-    world.tell(Event::Members(live(12)));
+    world.tell(Event::ClusterSize(12));
     for n in [2, 3] {
         world.record(n, &[apiserver(n)]);
-        world.tell(Event::PeerRoundTrip { node: control_plane(n), rtt: ms(n.into()) });
     }
-    world.report("peer", apiserver(2), Verdict::Ready, Some(ms(4)));
+    world.tell(Event::Priors([(apiserver(2).tag(), ms(4))].into()));
     world.run(secs(10));
     world.tell(Event::Connections { endpoint: apiserver(2), open: 30 });
     world.tell(Event::Loads([(apiserver(2).tag(), 90), (apiserver(3).tag(), 20)].into()));
     world.word(3, ApiserverState::Draining);
     world.saw(apiserver(5), Saw::NoFirstByte { deadline: world.now, hello_bytes: HELLO_BYTES });
     world.site(apiserver(2), Site::Silent);
+    world.peers_report(&[apiserver(2)]);
     world.run(secs(8));
+    world.peers_report(&[]);
     world.tell(Event::Held(3));
     world.site(apiserver(3), Site::Ends(Outcome::Untrusted("another CA".into())));
     world.run(secs(8));
     world.tell(Event::Held(0));
     world.tell(Event::Forgotten(control_plane(2)));
+    world.tell(Event::Removed { node: control_plane(5) });
     world.record(3, &[apiserver(33)]);
     world.site(apiserver(33), Site::Expired);
     world.run(secs(70));

@@ -132,8 +132,7 @@ fn its_own_apiserver_is_named_as_the_others_know_it_and_without_a_round_trip() {
 fn reports_give_own_samples_never_what_peers_said() {
     let mut world = World::worker(1);
     world.configure(&[(apiserver(1), Source::Static)]);
-    world.tell(Event::Members([NodeId::of("peer")].into()));
-    world.report("peer", apiserver(1), Verdict::Ready, Some(ms(3)));
+    world.tell(Event::Priors([(apiserver(1).tag(), ms(3))].into()));
     world.run(secs(30));
     assert!(world.published(Moment::START).iter().all(|(_, (say, _))| say.observations.iter().all(|seen| seen.rtt.is_none())));
 }
@@ -201,7 +200,7 @@ fn the_cache_is_written_when_it_changes_and_else_every_10_min() {
 fn the_more_nodes_the_farther_apart_one_tells_of_verdicts_up_to_the_ordinary_10_s() {
     for (nodes, apart) in [(3, ms(1_000)), (100, ms(5_000)), (2_000, policy::PUBLISH_INTERVAL)] {
         let mut world = World::quiet(3, 1);
-        world.tell(Event::Members(live(nodes)));
+        world.tell(Event::ClusterSize(nodes));
         world.run(secs(120));
         let since = world.now;
         for _ in 0..120 {

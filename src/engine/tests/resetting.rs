@@ -239,13 +239,13 @@ fn the_only_apiserver_is_never_reset() {
 #[test]
 fn traffic_and_peers_alone_never_reset() {
     let mut world = World::busy(3, 1);
-    let since = world.now;
+    let (since, subject) = (world.now, [apiserver(1)]);
     for round in 0..200 {
         world.saw(apiserver(1), Saw::Refused);
         world.saw(apiserver(1), Saw::ClosedEarly { hello_bytes: HELLO_BYTES });
         world.saw(apiserver(1), Saw::NoFirstByte { deadline: world.now, hello_bytes: HELLO_BYTES });
         world.saw(apiserver(1), Saw::PeerSilent);
-        world.report(&format!("peer-{round}"), apiserver(1), Verdict::Down, None);
+        world.peers_report(if round % 2 == 0 { &subject } else { &[] });
         world.word(1, ApiserverState::Down);
         world.run(ms(50));
     }

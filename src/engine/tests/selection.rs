@@ -84,38 +84,20 @@ fn an_apiserver_20_ms_away_gets_no_new_connection_while_a_near_one_is_ready() {
 #[test]
 fn peers_reports_stand_in_before_there_are_own_samples() {
     let mut world = World::worker(1);
-    world.tell(Event::Members((0..3).map(|n| NodeId::of(&format!("peer-{n}"))).collect()));
-    for n in 0..3 {
-        world.tell(Event::PeerRoundTrip { node: NodeId::of(&format!("peer-{n}")), rtt: ms(1) });
-    }
     world.configure(&[(apiserver(1), Source::Static), (apiserver(2), Source::Static)]);
-    for n in 0..3 {
-        let record = MemberRecord {
-            observations: vec![
-                Observation { endpoint: apiserver(1).tag(), rtt: Some(ms(30 + n)), verdict: Verdict::Ready, connections: 0 },
-                Observation { endpoint: apiserver(2).tag(), rtt: Some(ms(1)), verdict: Verdict::Ready, connections: 0 },
-            ],
-            node: NodeId::of(&format!("peer-{n}")),
-            role: Role::Worker,
-            ..world.a_record(1, &[])
-        };
-        world.tell(Event::Record(record));
-    }
-    assert_eq!(world.explained(apiserver(1)).unwrap().rtt, Some(ms(31)), "the median");
+    world.tell(Event::Priors([(apiserver(1).tag(), ms(31)), (apiserver(2).tag(), ms(1))].into()));
+    assert_eq!(world.explained(apiserver(1)).unwrap().rtt, Some(ms(31)));
     assert_eq!(world.best(), [apiserver(2)], "before any own probe was answered");
+    world.tell(Event::Priors(BTreeMap::new()));
+    assert_eq!(world.explained(apiserver(1)).unwrap().rtt, None, "peers report nothing any more");
 }
 
 #[test]
-fn the_nearest_peers_count_and_not_the_many_far_ones() {
+fn a_round_trip_that_was_reported_before_the_endpoint_was_known_counts() {
     let mut world = World::worker(1);
+    world.tell(Event::Priors([(apiserver(1).tag(), ms(31))].into()));
     world.configure(&[(apiserver(1), Source::Static)]);
-    let peers: Vec<String> = (0..40).map(|n| format!("peer-{n}")).collect();
-    world.tell(Event::Members(peers.iter().map(|name| NodeId::of(name)).collect()));
-    for (n, name) in (0..).zip(&peers) {
-        world.tell(Event::PeerRoundTrip { node: NodeId::of(name), rtt: if n < 5 { ms(1) } else { ms(90) } });
-        world.report(name, apiserver(1), Verdict::Ready, Some(if n < 5 { ms(2) } else { ms(95) }));
-    }
-    assert_eq!(world.explained(apiserver(1)).unwrap().rtt, Some(ms(2)));
+    assert_eq!(world.explained(apiserver(1)).unwrap().rtt, Some(ms(31)));
 }
 
 #[test]
@@ -165,7 +147,7 @@ fn who_comes_back_gets_at_most_its_fair_share_in_the_first_10_s_and_all_of_it_af
 #[test]
 fn a_share_that_grows_needs_nobody_to_wake_the_engine_for_something_else() {
     let mut world = World::quiet(2, 1);
-    world.tell(Event::Members(live(20_000)));
+    world.tell(Event::ClusterSize(20_000));
     world.site(apiserver(3), Site::Status(200));
     world.record(3, &[apiserver(3)]);
     world.run(RTT);

@@ -16,7 +16,7 @@ use super::super::envelope::{Kind, Opened, PLAINTEXT};
 use super::super::message::{self, NONE, PRIORS, Report, SAMPLE, TAGS, Update};
 use super::super::stats::DropReason;
 use super::super::workers::{Taken, same_network};
-use super::{Change, Exchange};
+use super::{Change, Exchange, NodeId};
 
 /// Answers a second to one address that has shown nothing yet.
 const AN_ADDRESS: u32 = 50;
@@ -60,7 +60,13 @@ impl Answering {
 }
 
 impl Exchange {
-    pub(super) fn take_report(&mut self, now: Instant, from: SocketAddr, opened: &Opened, len: usize) -> Result<(), DropReason> {
+    pub(super) fn take_report(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        opened: &Opened,
+        len: usize,
+    ) -> Result<NodeId, DropReason> {
         let report = Report::decode(&opened.plaintext).ok_or(DropReason::Malformed)?;
         if report.node == self.me.node && report.generation == self.generation && Some(from) == self.own_addr {
             return Err(DropReason::Own);
@@ -70,6 +76,10 @@ impl Exchange {
         let mut most = PLAINTEXT;
         if valid {
             self.take_valid(now, from, &report, opened, &mut update)?;
+            if update.above > 0 {
+                // It may be an old Report that another sends again, for its answer to go where it does not belong.
+                most = opened.plaintext.len();
+            }
         } else if self.answering.admits(now, from.ip()) {
             most = opened.plaintext.len().min(len);
         } else {
@@ -80,7 +90,7 @@ impl Exchange {
             update.wanted = self.catalog.unknown(&report.holds);
             update.wanted.truncate(TAGS);
         }
-        if valid && (report.introduction.is_some() || self.workers.sample_is_due(now, from, report.node)) {
+        if valid && update.above == 0 && (report.introduction.is_some() || self.workers.sample_is_due(now, from, report.node)) {
             update.priors = self
                 .workers
                 .priors(from, self.core_observations())
@@ -91,7 +101,7 @@ impl Exchange {
             update.sample = self.sample(now, from);
         }
         update.view = self.view(now).map(|view| view.to_vec()).unwrap_or_default();
-        let lacking = if report.digest == update.digest { Vec::new() } else { self.catalog.lacking(&report.holds) };
+        let lacking = if report.digest == update.digest { Vec::new() } else { self.catalog.lacking(&report.holds, TAGS) };
         let items: Vec<Vec<u8>> = lacking.into_iter().map(|item| item.bytes.to_vec()).collect();
         if update.encode().is_none_or(|bytes| bytes.len() > most) {
             // The cookie at least, with which it asks again.
@@ -101,7 +111,7 @@ impl Exchange {
         if let Some(datagram) = self.envelopes.seal_with(opened.key, Kind::Update, &plaintext) {
             self.sends.push((from, datagram));
         }
-        Ok(())
+        Ok(report.node)
     }
 
     fn blank(&mut self, now: Instant, from: SocketAddr, report: &Report) -> Update {
@@ -137,9 +147,13 @@ impl Exchange {
             return Ok(());
         }
         for item in &report.items {
-            self.offer(now, item);
+            self.offer_from_worker(now, item);
         }
-        if !self.me.core {
+        if !self.me.core || report.core {
+            return Ok(());
+        }
+        if !self.counts(from.ip()) {
+            self.stats.count_drop(DropReason::NotAllowed);
             return Ok(());
         }
         match self.workers.take(now, from, report, opened.key) {

@@ -21,30 +21,30 @@ impl Exchange {
         if self.generation == 0 {
             return;
         }
-        let own = self.own_addr;
-        let records =
-            self.catalog.records().filter(|(node, _)| *node != self.me.node).flat_map(|(_, record)| record.gossip.clone());
-        let leads: BTreeSet<SocketAddr> = self
-            .seeds
-            .iter()
-            .copied()
-            .chain(self.leads.iter().copied())
-            .chain(records)
-            .filter(|addr| Some(*addr) != own)
-            .collect();
+        let leads = self.known_addresses();
         for question in self.reporter.due(now, &leads) {
             self.send_report(&question);
         }
     }
 
+    /// Where somebody may know the core: seeds, sampled and cached addresses, those in records; never this node's own.
+    pub fn known_addresses(&self) -> BTreeSet<SocketAddr> {
+        let known = self.seeds.iter().chain(&self.leads).copied().chain(self.gossip_addresses());
+        known.filter(|addr| Some(*addr) != self.own_addr).collect()
+    }
+
     fn send_report(&mut self, question: &Question) {
         self.sequence = self.sequence.saturating_add(1);
         let digest = self.catalog.digest();
-        let mut holds = if question.agreed == Some(digest) { Vec::new() } else { self.catalog.tags() };
-        holds.truncate(TAGS);
-        let items: Vec<Vec<u8>> = question.items.iter().map(|item| item.to_vec()).collect();
+        let holds = if question.agreed == Some(digest) { Vec::new() } else { self.catalog.tags(TAGS) };
+        let mut items: Vec<Vec<u8>> = question.items.iter().map(|item| item.to_vec()).collect();
+        if self.me.core {
+            // Whoever is asked for the core learns of this one.
+            items.extend(self.catalog.own().map(|own| own.bytes.to_vec()));
+        }
         let mut report = Report {
             node: self.me.node,
+            core: self.me.core,
             generation: self.generation,
             sequence: self.sequence,
             next_within_s: question.next_within_s,
@@ -73,7 +73,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn take_update(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn take_update(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<NodeId, DropReason> {
         let update = Update::decode(plaintext).ok_or(DropReason::Malformed)?;
         if update.node == self.me.node {
             return Err(DropReason::Own);
@@ -89,7 +89,7 @@ impl Exchange {
         for item in &update.items {
             match self.catalog.offer(now, item) {
                 Ok(offered) => {
-                    news |= matches!(offered, Offered::Record(_) | Offered::Removal(_));
+                    news |= matches!(offered, Offered::Record(_) | Offered::Removal { .. });
                     back.extend(self.offered(now, offered));
                 }
                 Err(error) => self.stats.count_drop(error.reason()),
@@ -107,10 +107,10 @@ impl Exchange {
         let wanted = !back.is_empty() || update.more || differs;
         // A push is unasked and may be an old one: it is worth a Report only where it brought something signed and new.
         if if push { news } else { wanted } {
-            self.reporter.acknowledge(now, update.node, back);
+            self.reporter.acknowledge(now, update.node, back, news);
         }
         self.summarise(now);
-        Ok(())
+        Ok(update.node)
     }
 
     /// What only an answer to one's own question can say.
@@ -118,7 +118,7 @@ impl Exchange {
         self.changes.extend(update.namesake.map(super::Change::Namesake));
         // A core member's generations are told by what it signed itself. No start is so far ahead as to be forged.
         let plausible = update.above.saturating_sub(self.generation) < AHEAD && !self.me.core && asked.is_some();
-        if update.above > self.generation && plausible {
+        if update.above > 0 && update.above >= self.generation && plausible {
             self.changes.push(super::Change::HeardAbove(update.above));
         }
         self.add_leads(update.sample.iter().copied().chain([from]));

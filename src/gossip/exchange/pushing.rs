@@ -38,7 +38,7 @@ pub(super) struct Pushing {
 }
 
 struct Round {
-    /// Whose records are pushed.
+    /// Whose records, or removals, are pushed.
     about: BTreeSet<NodeId>,
     /// Only to those who do not reach one of these; [`None`]: to all.
     only: Option<BTreeSet<NodeId>>,
@@ -63,7 +63,7 @@ fn wait(times: u32) -> Duration {
 }
 
 impl Pushing {
-    /// A record is to be pushed to everybody.
+    /// What is held of a node is to be pushed to everybody.
     pub(super) fn begin(&mut self, now: Instant, about: NodeId) {
         let mut subjects = self.round.take().map(|round| round.about).unwrap_or_default();
         subjects.insert(about);
@@ -110,12 +110,12 @@ impl Round {
 }
 
 impl Exchange {
-    /// The other core members are told of this one's record at once, beside chitchat, which would tell them a round later.
-    pub(super) fn tell_core(&mut self, now: Instant) {
-        let Some(own) = self.catalog.own().map(|own| own.bytes.to_vec()) else { return };
+    /// The other core members are told of an item at once, beside chitchat, which would tell them a round later.
+    pub(super) fn tell_core(&mut self, now: Instant, item: &[u8]) {
+        let item = item.to_vec();
         let core: Vec<SocketAddr> = self.live_core().collect();
         for to in core {
-            let pushed = self.pushed(now, to, std::slice::from_ref(&own));
+            let pushed = self.pushed(now, to, std::slice::from_ref(&item));
             let datagram = pushed.and_then(|plaintext| self.envelopes.seal(Kind::Update, &plaintext));
             self.sends.extend(datagram.map(|datagram| (to, datagram)));
         }

@@ -2,7 +2,9 @@
 
 mod hostile;
 mod learning;
+mod members;
 mod pushes;
+mod removals;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -273,7 +275,9 @@ impl Net {
         let now = self.now;
         let Some(node) = self.nodes.get_mut(&Net::host(datagram.to)).filter(|node| node.up) else { return };
         match node.exchange.envelopes().open(&datagram.bytes) {
-            Ok(opened) => node.exchange.receive(now, datagram.from, &opened, datagram.bytes.len()),
+            Ok(opened) => {
+                node.exchange.receive(now, datagram.from, &opened, datagram.bytes.len());
+            }
             Err(refused) => node.stats.count_drop(refused.reason),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Heard;
-use super::super::keyring::Keyring;
+use super::super::keys::Keyring;
 use super::super::testing::{Lan, Machine, Node, at};
 use crate::engine::endpoint::Endpoint;
 use crate::engine::event::Role;
@@ -96,10 +96,10 @@ async fn two_machines_with_one_name_both_say_so_keep_serving_and_notice_when_it_
 #[tokio::test(start_paused = true)]
 async fn one_list_of_seeds_serves_all_nodes_the_seeds_themselves_too() {
     let (lan, ring) = (Lan::default(), Keyring::random());
-    let machines = [1, 2, 3].map(|host| Machine::new(&lan, host, Role::Worker));
+    let machines = [1, 2, 3].map(|host| Machine::new(&lan, host, if host == 1 { Role::ControlPlane } else { Role::Worker }));
     let mut nodes: Vec<Node> = machines.iter().map(|machine| machine.start(&ring, &[at(1), at(2), at(3)])).collect();
     for node in &mut nodes {
-        node.until(5 * SECOND, "all three", |node| node.live.len() == 3).await;
+        node.until(5 * SECOND, "all three", |node| node.cluster_size == 3).await;
         assert_eq!(node.gossip.stats().name_conflict.get(), 0);
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::super::keyring::Keyring;
+use super::super::keys::Keyring;
 use super::super::testing::{Lan, Machine, Node};
-use super::super::{Gossip, Settings};
+use super::super::{Gossip, Seeds, Settings};
 use crate::engine::event::Role;
 use crate::world::real::{Files, RealDatagram, SystemClock};
 use crate::world::{Datagram, World};
@@ -16,7 +16,7 @@ async fn node(machine: &Machine, dir: &tempfile::TempDir, ring: &Keyring, seeds:
     let socket = RealDatagram.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let settings = Settings {
         socket: socket.into(),
-        seeds: watch::channel(seeds).1,
+        seeds: watch::channel(Seeds { given: true, addrs: seeds }).1,
         state_dir: dir.path().join(&machine.name),
         ..machine.settings(ring, &[])
     };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::Heard;
-use super::super::keyring::Keyring;
-use super::super::peers::Cache;
+use super::super::cache::Cache;
+use super::super::keys::Keyring;
 use super::super::stats::DropReason;
 use super::super::testing::{CLUSTER, Disk, Lan, Machine, Node, at};
 use crate::engine::Event;
@@ -25,7 +25,7 @@ fn on_disk(disk: &Disk, ring: &Keyring) -> Option<Cache> {
 async fn together(machines: &[Machine], ring: &Keyring) -> Vec<Node> {
     let mut nodes: Vec<Node> = machines.iter().map(|machine| machine.start(ring, &[at(1)])).collect();
     for node in &mut nodes {
-        node.until(5 * SECOND, "all live", |node| node.live.len() == machines.len()).await;
+        node.until(5 * SECOND, "all live", |node| node.cluster_size as usize == machines.len()).await;
     }
     nodes
 }
@@ -33,11 +33,11 @@ async fn together(machines: &[Machine], ring: &Keyring) -> Vec<Node> {
 #[tokio::test(start_paused = true)]
 async fn a_rotation_on_one_node_after_the_other_loses_nobody() {
     let lan = Lan::default();
-    let machines = [1, 2, 3].map(|host| Machine::new(&lan, host, Role::Worker));
+    let machines = [1, 2, 3].map(|host| Machine::new(&lan, host, Role::ControlPlane));
     let first = Keyring::random();
     let added = Keyring::append(first.to_text().as_bytes()).unwrap().text;
-    let promoted = Keyring::promote(added.as_bytes()).unwrap().text;
-    let retired = Keyring::retire(promoted.as_bytes()).unwrap().text;
+    let promoted = Keyring::promote(added.as_bytes(), None).unwrap().text;
+    let retired = Keyring::remove(promoted.as_bytes(), first.key_ids()[0]).unwrap().text;
     let mut nodes = together(&machines, &first).await;
     nodes[0].gossip.remember(remembered(1), 3);
     for text in [added, promoted, retired] {
@@ -47,8 +47,8 @@ async fn a_rotation_on_one_node_after_the_other_loses_nobody() {
             for node in &mut nodes {
                 let told = node.all.len();
                 node.idle(4 * SECOND).await;
-                let lost = node.all[told..].iter().any(|heard| matches!(heard, Heard::Event(Event::Members(_))));
-                assert!(!lost && node.live.len() == 3);
+                let lost = node.all[told..].iter().any(|heard| matches!(heard, Heard::Event(Event::ClusterSize(_))));
+                assert!(!lost && node.cluster_size == 3);
             }
         }
         assert!(on_disk(&machines[0].disk, &ring).is_some());
@@ -147,7 +147,6 @@ mod properties {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gossip::peers::KeptPeer;
 
     proptest! {
         #[test]
@@ -162,10 +161,15 @@ mod properties {
         }
 
         #[test]
-        fn any_cache_comes_back(peers in proptest::collection::vec((any::<std::net::SocketAddrV4>(), any::<u64>()), 0..64), cluster_size in any::<u32>()) {
+        fn any_cache_comes_back(
+            leads in proptest::collection::vec(any::<std::net::SocketAddrV4>(), 0..64),
+            items in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..20),
+            cluster_size in any::<u32>(),
+        ) {
             let ring = Keyring::random();
-            let peers = peers.into_iter().map(|(addr, heard)| KeptPeer { addr: addr.into(), heard }).collect();
-            let cache = Cache { endpoints: Vec::new(), cluster_size, peers };
+            let leads: Vec<_> = leads.into_iter().map(std::net::SocketAddr::from).collect();
+            let cookies = leads.iter().map(|addr| (*addr, [7; 8])).collect();
+            let cache = Cache { endpoints: Vec::new(), cluster_size, items, leads, cookies };
             prop_assert_eq!(Cache::open(&cache.seal(&ring, CLUSTER), &ring, CLUSTER), Ok(cache));
         }
     }

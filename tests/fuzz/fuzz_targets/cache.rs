@@ -4,11 +4,11 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use prismesh::gossip::keyring::Keyring;
-use prismesh::gossip::peers::Cache;
+use prismesh::gossip::cache::Cache;
+use prismesh::gossip::keys::Keyring;
 
 /// The same key in each run, so that a finding can be repeated: 32 bytes of digits and letters.
-const KEY: &[u8] = b"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n";
+const KEY: &[u8] = b"prismesh-full-1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n";
 
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::parse(KEY).expect("a keyring of one key"));
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prismesh::engine::event::{AgentState, OwnReport, ProbeOrder, Probed, Role};
-use prismesh::gossip::{Gossip, Heard, INTERVAL, Keyring, Say, Settings};
+use prismesh::gossip::{Gossip, Heard, INTERVAL, Keyring, Say, Seeds, Settings};
 use prismesh::world::real::{Files, RealDatagram, RealNet, SystemClock, SystemResolver};
 use prismesh::world::{BoxFuture, Clock, Prober, World};
 use tokio::sync::{mpsc, watch};
@@ -73,12 +73,15 @@ async fn traffic(places: Vec<Place>, span: Duration) -> Traffic {
         let settings = Settings {
             cluster: "contract".to_owned(),
             name: format!("node-{number}"),
+            core: control_plane,
             socket: socket.into(),
             advertise: Some(at[number]),
             apiservers: endpoints.clone(),
             keyring: keyring.clone(),
-            seeds: watch::channel(at[..CONTROL_PLANES].to_vec()).1,
+            seeds: watch::channel(Seeds { given: true, addrs: at[..CONTROL_PLANES].to_vec() }).1,
             allow: Vec::new(),
+            allow_reports: Vec::new(),
+            names_per_address: 4,
             state_dir: place.state_dir,
         };
         let role = if control_plane { Role::ControlPlane } else { Role::Worker };
@@ -88,9 +91,13 @@ async fn traffic(places: Vec<Place>, span: Duration) -> Traffic {
         let listening = tokio::spawn(async move { while heard.recv().await.is_some() {} });
         members.push(Member { gossip, _listening: tokio_util::task::AbortOnDropHandle::new(listening) });
     }
-    let knows_all = |member: &Member| member.gossip.members().iter().filter(|other| other.alive).count() == MEMBERS - 1;
+    // A core member hears all, a worker the core.
+    let knows_all = |(number, member): (usize, &Member)| {
+        let others = if number < CONTROL_PLANES { MEMBERS - 1 } else { CONTROL_PLANES };
+        member.gossip.members().iter().filter(|other| other.alive).count() == others
+    };
     let begun = Instant::now();
-    while !members.iter().all(knows_all) {
+    while !members.iter().enumerate().all(knows_all) {
         assert!(begun.elapsed() < CONVERGED, "they do not find one another");
         sleep(Duration::from_millis(50)).await;
     }

@@ -110,9 +110,9 @@ fn allowances(ran: &Ran, conditions: &Conditions<'_>, client: &ClientConn, hello
         ran.history.during(from, end).flat_map(|state| state.sites.keys().copied().collect::<Vec<_>>()).collect();
     let dialled = asked(ran, Some(run), client.opened, end);
     let silent = |shows| matches!(shows, Shows::Silent | Shows::Deaf | Shows::Full);
-    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late | Shows::Narrow);
-    // A kept connection is served on; one probe in four is fresh.
-    let starved = |shows| shows == Shows::Starved;
+    let hung = |shows| matches!(shows, Shows::Hung | Shows::Late);
+    // A probe on a kept connection is answered all the same, a short request too; one probe in four is fresh, with a long hello.
+    let starved = |shows| matches!(shows, Shows::Starved | Shows::Narrow);
     let fresh = hello.saturating_sub(FRESH_ONE_IN * probe_interval(ran, run, hello) * 6 / 5 + UNKNOWN);
     let before = hello.saturating_sub(1);
     let fell_silent = conditions.began(n, &sites, silent, (from, before));

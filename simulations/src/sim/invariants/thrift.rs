@@ -170,9 +170,12 @@ fn held(ran: &Ran, n: MachineId) -> Vec<(Ms, Ms)> {
 
 fn gossip(ran: &Ran, docket: &mut Docket) {
     let windows = 0..ran.ended.saturating_sub(WINDOW) / 1_000 + 1;
-    let bounds: Vec<Option<f64>> = windows.map(|second| most_gossip(ran, second * 1_000)).collect();
+    let spans: Vec<Ms> = windows.map(|second| second * 1_000).collect();
+    let bounds = |core: bool| spans.iter().map(|from| most_gossip(ran, *from, core)).collect::<Vec<Option<f64>>>();
+    let (core, workers) = (bounds(true), bounds(false));
     for (machine, seconds) in ran.log.gossip.iter().filter(|(machine, _)| !means_harm(ran, **machine)) {
-        for ((from, bytes), most) in (0_u64..).zip(seconds.windows(SECONDS)).zip(&bounds) {
+        let bounds = if ran.plan.cluster.nodes[*machine].control_plane { &core } else { &workers };
+        for ((from, bytes), most) in (0_u64..).zip(seconds.windows(SECONDS)).zip(bounds) {
             let Some(most) = most else { continue };
             docket.evaluated();
             let sent = bytes.iter().sum::<u64>() as f64 / SECONDS as f64;
@@ -186,7 +189,7 @@ fn gossip(ran: &Ran, docket: &mut Docket) {
 }
 
 /// What a node may send in the window that begins at a moment, in bytes a second; [`None`] where that is not judged.
-fn most_gossip(ran: &Ran, from: Ms) -> Option<f64> {
+fn most_gossip(ran: &Ran, from: Ms, core: bool) -> Option<f64> {
     let to = from + WINDOW;
     if to > ran.ended || somebody_stood_still(ran, from, to) || harmed(ran, from, to) {
         return None;
@@ -196,7 +199,9 @@ fn most_gossip(ran: &Ran, from: Ms) -> Option<f64> {
     let came = ran.log.runs.values().filter(|run| (from.saturating_sub(WINDOW)..to).contains(&run.from)).count() as f64;
     let meeting = came * (MEETING.0 + MEETING.1 * members) / SECONDS as f64;
     let again = if ran.history.during(from, to).any(too_narrow) { SAID_AGAIN } else { 1.0 };
-    Some(1e3 * limits::gossip(members) * again + meeting)
+    let planes = ran.plan.cluster.nodes.iter().filter(|node| node.control_plane).count() as f64;
+    let at_rest = if core { limits::gossip(planes, members) } else { limits::WORKER_GOSSIP };
+    Some(1e3 * at_rest * again + meeting)
 }
 
 /// Some datagrams of the length that gossip's may have do not pass somewhere.

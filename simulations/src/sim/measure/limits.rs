@@ -84,9 +84,13 @@ const KNOWN: usize = 50;
 /// How much faster than the clock, up to so many nodes.
 const SPEEDS: [(usize, f64); 3] = [(8, 100.0), (50, 10.0), (200, 0.5)];
 
-/// What a node may gossip, in kB/s: a part that is always there, and one a member.
-pub fn gossip(members: f64) -> f64 {
-    7.0 + 0.165 * members
+/// What a worker may gossip, in kB/s: at rest it is 0.14; while no core member answers it asks two addresses a second for one, and more often at first.
+pub const WORKER_GOSSIP: f64 = 3.4;
+
+/// What a core member may gossip, in kB/s: a part for each other core member, and one for each answer to a worker.
+pub fn gossip(core: f64, members: f64) -> f64 {
+    let period = (members / 125.0).clamp(4.0, 30.0);
+    8.0 + 2.2 * core + 0.3 * members / period
 }
 
 /// Periodic probes of one endpoint by so many nodes other than its own, a second; [`None`] where there is no limit.
@@ -100,7 +104,7 @@ pub fn limit(figure: &str, nodes: usize) -> Option<Limit> {
     match figure {
         "new_control_plane_known_last_s" if nodes <= KNOWN => at_most(3.0),
         "draining_known_last_s" => at_most(1.5),
-        "gossip_kB_per_node_s" | "gossip_busiest_kB_per_s" => at_most(gossip(nodes as f64)),
+        "gossip_kB_per_node_s" | "gossip_busiest_kB_per_s" => at_most(gossip(5.0, nodes as f64)),
         "probes_per_apiserver_s" => at_most(probes(nodes)? as f64),
         "new_control_plane_unknown_nodes" | "draining_unknown_nodes" => at_most(0.0),
         "speed_times" => {

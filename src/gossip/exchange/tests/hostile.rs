@@ -5,6 +5,7 @@ use super::super::super::item::{Item, View};
 use super::super::super::message::{NONE, Report, Update};
 use super::super::super::stats::DropReason;
 use super::*;
+use crate::engine::event::Verdict;
 
 fn forged_update(items: Vec<Vec<u8>>, view: Vec<u8>) -> Update {
     Update {
@@ -28,6 +29,7 @@ fn forged_update(items: Vec<Vec<u8>>, view: Vec<u8>) -> Update {
 fn report(host: usize, generation: u64) -> Report {
     Report {
         node: node(host),
+        core: false,
         generation,
         sequence: 1,
         next_within_s: 5,
@@ -226,4 +228,21 @@ fn any_bytes_are_counted_and_nothing_else() {
     }
     net.run(ms(50));
     assert_eq!(state(&net, 1), before);
+}
+
+#[test]
+fn what_is_reported_from_outside_the_nodes_networks_is_answered_and_does_not_count() {
+    let mut net = Net::cluster(1, 0);
+    let nodes = "10.0.0.0/24".parse().unwrap();
+    net.nodes.get_mut(&1).unwrap().exchange.count_only(2, vec![nodes]);
+    let pods: Vec<usize> = (300..310).collect();
+    for host in [5].iter().chain(&pods) {
+        net.start_worker(*host, 1, &[1]);
+        net.observe(*host, vec![Observation { endpoint: endpoint(1).tag(), rtt: None, verdict: Verdict::Down, connections: 9 }]);
+    }
+    net.run(ms(10_000));
+    let summary = net.exchange(1).summary();
+    assert_eq!((summary.cluster_size, summary.failing.len()), (2, 0));
+    assert_eq!(summary.loads.get(&endpoint(1).tag()), Some(&9));
+    assert!(pods.iter().all(|pod| net.knows(*pod, 1)), "they are served");
 }

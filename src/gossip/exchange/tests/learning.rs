@@ -72,7 +72,7 @@ fn a_removal_reaches_every_node_and_the_record_does_not_come_back() {
     assert!(net.run_until(ms(20_000), gone).is_some(), "handed on by a worker, to the core, to the other workers");
     net.run(ms(60_000));
     assert!(gone(&net));
-    assert!(net.nodes[&1].changes.contains(&Change::Removed(node(3))));
+    assert!(net.nodes[&1].changes.contains(&Change::Removed { node: node(3), dropped: true }));
 }
 
 #[test]
@@ -107,4 +107,26 @@ fn an_idle_worker_sends_at_most_140_bytes_a_second() {
     net.run(ms(600_000));
     let rate = (net.nodes[&4].sent - before) as f64 / 600.0;
     assert!(rate <= 140.0, "{rate}");
+}
+
+#[test]
+fn a_worker_that_runs_from_a_snapshot_hears_so_within_a_second() {
+    let mut net = Net::cluster(3, 1);
+    net.run(ms(60_000));
+    net.start_worker(4, 1, &[1]);
+    let heard = net.run_until(ms(1_000), |net| net.nodes[&4].changes.contains(&Change::HeardAbove(1)));
+    assert!(heard.is_some());
+}
+
+#[test]
+fn two_that_cannot_agree_do_not_ask_without_end() {
+    let mut net = Net::cluster(3, 1);
+    net.run(ms(10_000));
+    // It runs from an old disk, and here nothing makes it go on above what the others hold of it.
+    net.start_core(3, 0, &[]);
+    net.chitchat();
+    let before = net.nodes[&4].sent;
+    net.run(ms(10_000));
+    let rate = (net.nodes[&4].sent - before) / 10;
+    assert!(rate < 3_000, "{rate} bytes a second");
 }

@@ -1,8 +1,8 @@
 //! The peer cache: what a node must know to find its cluster again when every seed is gone and nothing answers.
 //!
-//! It has the endpoints that had proven themselves, the cluster's size, and gossip addresses of members. It is sealed
-//! under a key of its own, bound to the cluster, for a reader of the disk has no business to know the control plane's
-//! addresses, and a writer of it none to choose them.
+//! It has the endpoints that had proven themselves, the cluster's size, the signed items that were held, and addresses at
+//! which somebody may know the core. It is sealed under a key of its own, bound to the cluster, for a reader of the disk has no
+//! business to know the control plane's addresses, and a writer of it none to choose them.
 //!
 //! The file is replaced whole or not at all. A cache that cannot be read is said so once and is as good as none.
 
@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::codec;
+use super::envelope::Sealed;
+use super::exchange::Kept;
 use super::identity::DISK;
-use super::keyring::{KeyId, Keyring};
-use super::seal::{CACHE, Cipher};
+use super::keys::{KeyId, Keyring};
+use super::message::Cookie;
 use super::stats::{DropReason, Stats};
 use crate::engine::Event;
 use crate::engine::endpoint::{Endpoint, NodeId};
@@ -32,14 +34,17 @@ use crate::world::Store;
 /// The file, in the state directory.
 const FILE: &str = "peers";
 /// Bytes of it at most.
-pub const FILE_BYTES: usize = 32 * 1024;
-/// Members' addresses that are kept.
-pub const PEERS: usize = 64;
+pub const FILE_BYTES: usize = 256 * 1024;
+/// Addresses that are kept.
+pub const LEADS: usize = 64;
+/// Signed items that are kept.
+pub const ITEMS: usize = 512;
 /// The format that this build writes.
 pub const FORMAT: u8 = 1;
 /// Between two writes, but for a change of the endpoints themselves.
 const WRITE_GAP: Duration = Duration::from_secs(5);
 
+const PURPOSE: &str = "cache 1";
 const MAGIC: [u8; 8] = *b"prismesh";
 const NONCE: usize = 24;
 const HEAD: usize = MAGIC.len() + 1 + 4 + NONCE;
@@ -51,8 +56,12 @@ pub struct Cache {
     pub endpoints: Vec<KeptEndpoint>,
     /// The cluster's size; 0 if unknown.
     pub cluster_size: u32,
-    /// Members, the most useful first.
-    pub peers: Vec<KeptPeer>,
+    /// Signed items, as they travel.
+    pub items: Vec<Vec<u8>>,
+    /// Addresses at which somebody may know the core.
+    pub leads: Vec<SocketAddr>,
+    /// What core members gave to prove this node's address.
+    pub cookies: Vec<(SocketAddr, Cookie)>,
 }
 
 /// An endpoint that is kept.
@@ -64,15 +73,6 @@ pub struct KeptEndpoint {
     pub node: Option<NodeId>,
     /// When it was last proven: milliseconds since 1970.
     pub proven: u64,
-}
-
-/// A member that is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptPeer {
-    /// Its gossip address.
-    pub addr: SocketAddr,
-    /// When it was last heard: milliseconds since 1970.
-    pub heard: u64,
 }
 
 /// Why a cache cannot be used.
@@ -105,32 +105,32 @@ impl Cache {
             FORMAT => {}
             future => return Err(CacheError::Future(future)),
         }
-        let cipher = Cipher::new(keyring, CACHE, cluster);
-        let plaintext = cipher.open_sealed(KeyId(*key), head, nonce, sealed).map_err(|reason| match reason {
-            DropReason::UnknownKey => CacheError::UnknownKey,
-            DropReason::Short => CacheError::Malformed,
-            _ => CacheError::Unauthentic,
-        })?;
+        let plaintext =
+            Sealed::open(keyring, PURPOSE, cluster, KeyId(*key), head, nonce, sealed).map_err(|reason| match reason {
+                DropReason::UnknownKey => CacheError::UnknownKey,
+                DropReason::Short => CacheError::Malformed,
+                _ => CacheError::Unauthentic,
+            })?;
         let mut cache: Cache = codec::decode(&plaintext).ok_or(CacheError::Malformed)?;
-        cache.endpoints.truncate(policy::ENDPOINTS);
-        cache.peers.truncate(PEERS);
+        cache.bound();
         Ok(cache)
     }
 
     /// Seals a cache file.
     pub fn seal(&self, keyring: &Keyring, cluster: &str) -> Vec<u8> {
-        let cipher = Cipher::new(keyring, CACHE, cluster);
-        let nonce: [u8; NONCE] = rand::random();
-        let mut file = Vec::with_capacity(HEAD);
-        file.extend(MAGIC);
-        file.push(FORMAT);
-        file.extend(cipher.sealing_key().0);
-        file.extend(nonce);
+        let mut head = Vec::with_capacity(HEAD);
+        head.extend(MAGIC);
+        head.push(FORMAT);
         let mut kept = self.clone();
-        kept.endpoints.truncate(policy::ENDPOINTS);
-        kept.peers.truncate(PEERS);
-        cipher.seal_after(&mut file, &nonce, &codec::encode(&kept).unwrap_or_default());
-        file
+        kept.bound();
+        Sealed::seal(keyring, PURPOSE, cluster, head, &codec::encode(&kept).unwrap_or_default())
+    }
+
+    fn bound(&mut self) {
+        self.endpoints.truncate(policy::ENDPOINTS);
+        self.items.truncate(ITEMS);
+        self.leads.truncate(LEADS);
+        self.cookies.truncate(LEADS);
     }
 
     /// What the engine is told of it at the start, at this time of day in milliseconds.
@@ -139,6 +139,12 @@ impl Cache {
         let age = |kept: &KeptEndpoint| Duration::from_millis(now.saturating_sub(kept.proven));
         let told = |kept: &KeptEndpoint| CachedEndpoint { endpoint: kept.endpoint, node: kept.node, age: age(kept) };
         Event::Cached { endpoints: self.endpoints.iter().map(told).collect(), cluster_size: self.cluster_size }
+    }
+
+    /// What the exchange begins with.
+    pub(super) fn kept(&self) -> Kept {
+        let Cache { cluster_size, items, leads, cookies, .. } = self.clone();
+        Kept { cluster_size, items, leads, cookies }
     }
 
     fn same_endpoints(&self, other: &Cache) -> bool {
