@@ -56,7 +56,7 @@ struct Begun {
 }
 
 impl Identity {
-    pub(super) fn new(state_dir: &Path) -> Identity {
+    pub(super) fn new(state_dir: &Path, removed: bool) -> Identity {
         Identity {
             generations: Generations::new(state_dir),
             floor: 0,
@@ -68,7 +68,7 @@ impl Identity {
             look: None,
             moved: None,
             kept: None,
-            removed: false,
+            removed,
         }
     }
 

@@ -11,7 +11,7 @@ use super::super::unpoisoned;
 use super::Node;
 
 /// The subject of its note.
-const SUBJECT: &str = "isolation";
+pub(super) const SUBJECT: &str = "isolation";
 
 impl Node {
     /// A datagram arrived that does not open.
