@@ -407,6 +407,11 @@ impl Reporter {
         self.searching && !self.peers.values().any(Peer::answers)
     }
 
+    /// Whether a question is this node's own, and not answered yet.
+    pub fn has_asked(&self, echo: Echo) -> bool {
+        self.asked.contains_key(&echo)
+    }
+
     /// Who answered last, core member or not, and when.
     pub fn last_answer(&self) -> Option<(Instant, SocketAddr)> {
         self.last_answer

@@ -76,7 +76,11 @@ impl Exchange {
     pub(super) fn take_update(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<NodeId, DropReason> {
         let update = Update::decode(plaintext).ok_or(DropReason::Malformed)?;
         if update.node == self.me.node {
-            return Err(DropReason::Own);
+            // It answers this node's question, and is another: with its cookie it will be told of this one.
+            let answered = self.reporter.answer(now, update.node, update.echo, update.cookie, update.digest);
+            let namesake = answered.ok_or(DropReason::Own).map(|_| super::Change::Namesake(from))?;
+            self.changes.push(namesake);
+            return Ok(update.node);
         }
         let push = update.echo == NONE;
         let answered =
