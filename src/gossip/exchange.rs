@@ -74,6 +74,8 @@ pub struct CoreMember {
     pub heard: Option<Instant>,
     /// What it sees of endpoints.
     pub observations: Vec<Observation>,
+    /// Its version and keys.
+    pub introduction: Option<Introduction>,
 }
 
 /// What has changed.
@@ -454,7 +456,8 @@ impl Exchange {
         reporting.chain(self.leads.iter().copied()).take(LEADS)
     }
 
-    fn introduction(&self) -> Introduction {
+    /// What this node says of its version and keys.
+    pub fn introduction(&self) -> Introduction {
         let keyring = self.catalog.keyring();
         Introduction {
             name: self.me.name.clone(),
