@@ -49,7 +49,8 @@ const QUEUE: usize = 256;
 const JUST_ASKED: Duration = INTERVAL.checked_div(4).expect("not zero").saturating_mul(3);
 /// Addresses of which it is known when they asked.
 const ASKERS: usize = 256;
-/// What makes the library reply is taken of one member once in this time: who sends again what it has recorded makes little traffic.
+/// A SYN or SYN-ACK is accepted from one member at most once in this time, so that recorded ones that are sent again cause little
+/// traffic.
 const TAKEN_APART: Duration = Duration::from_millis(50);
 /// What waits too long for its other fragments is swept out this often.
 const SWEEP: Duration = Duration::from_secs(1);

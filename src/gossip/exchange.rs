@@ -429,7 +429,8 @@ impl Exchange {
         }
     }
 
-    /// Whether a core member answers this worker, or anybody speaks with this core member; and who answered within `recent`.
+    /// Whether a core member answers this worker, or this core member hears any other node; and the node that answered within
+    /// `recent`.
     pub fn answered(&self, now: Instant, recent: Duration) -> (bool, Option<SocketAddr>) {
         let lead = self.reporter.last_answer().filter(|(at, _)| now < *at + recent).map(|(_, by)| by);
         let answered = if self.me.core {

@@ -308,7 +308,7 @@ impl Node {
     }
 
     /// Takes what another core member's library sent. It is answered at the address inside, which must be one that a record names:
-    /// who sends a recorded datagram again cannot have the answer sent elsewhere.
+    /// the answer to a recorded datagram cannot be directed elsewhere.
     fn take_core(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<(), DropReason> {
         let Some(whole) = self.fragments.take(now, from, plaintext, &self.shared.stats)? else { return Ok(()) };
         let Letter { sender, record, message } = Letter::decode(&whole).ok_or(DropReason::Malformed)?;
@@ -326,7 +326,7 @@ impl Node {
 
     async fn send_core(&mut self, to: SocketAddr, message: &ChitchatMessage) {
         let Some(sender) = self.identity.addr() else { return };
-        // Who is not live yet may not hold this node's record.
+        // A member that is not live yet may not hold this node's record.
         let record = {
             let exchange = unpoisoned(&self.shared.exchange);
             let own = exchange.catalog.own().map(|own| Arc::clone(&own.bytes));

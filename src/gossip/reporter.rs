@@ -108,7 +108,7 @@ pub struct Reporter {
     pause: Duration,
     /// Whether leads are asked at all.
     searching: bool,
-    /// Who answered last, core member or not, and when.
+    /// The last answer's time and sender, a core member or not.
     last_answer: Option<(Instant, SocketAddr)>,
 }
 
@@ -412,7 +412,7 @@ impl Reporter {
         self.asked.contains_key(&echo)
     }
 
-    /// Who answered last, core member or not, and when.
+    /// The last answer's time and sender, a core member or not.
     pub fn last_answer(&self) -> Option<(Instant, SocketAddr)> {
         self.last_answer
     }

@@ -1,4 +1,4 @@
-//! A program with the reader keyring of a worker: what it sends, and that nobody is the worse for it.
+//! A program with the reader keyring of a worker: its attacks fail, and all clients are served.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -151,7 +151,7 @@ async fn a_stolen_reader_keyring_names_no_endpoint_and_spoils_none() -> Result<(
     }
     eprintln!("{ADDRESSES} addresses reported 15 times in {:?}", begun.elapsed());
     for agent in [&scene.worker, &scene.teller] {
-        ensure!(agent.upstream(relay).await?.is_none(), "nobody learns the relay: {}", agent.status().await?);
+        ensure!(agent.upstream(relay).await?.is_none(), "no agent learns the relay: {}", agent.status().await?);
         ensure!(agent.verdict(good).await == "ready", "{}", agent.status().await?);
         agent.blames_nobody().await?;
     }

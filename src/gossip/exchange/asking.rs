@@ -27,7 +27,7 @@ impl Exchange {
         }
     }
 
-    /// Where somebody may know the core: seeds, sampled and cached addresses, those in records; never this node's own.
+    /// Addresses of nodes that may know the core: seeds, samples, the cache and records; never this node's own.
     pub fn known_addresses(&self) -> BTreeSet<SocketAddr> {
         let known = self.seeds.iter().chain(&self.leads).copied().chain(self.gossip_addresses());
         known.filter(|addr| Some(*addr) != self.own_addr).collect()
