@@ -253,7 +253,7 @@ fn the_reader_keyring_is_printed_from_the_full_one() {
     assert!(complaint(&place.run("key public none"), 1).contains("cannot read none"));
     assert!(complaint(&place.run("key public ca.pem"), 1).contains("ca.pem is not a keyring: line 1: "));
     assert!(complaint(&place.run("key add reader"), 1).contains("`prismesh key add`, and replace this file"));
-    assert!(complaint(&place.run("key promote reader"), 1).contains("the only key"));
+    assert!(complaint(&place.run("key promote reader --force"), 1).contains("the only key"));
 }
 
 #[test]
@@ -275,11 +275,11 @@ fn keys_are_rotated_in_three_steps_each_naming_the_next() {
     let new = keys()[1];
     let next = format!("key promote {new} link");
     assert!(told.contains(&next), "{told}");
-    let told = step(&next);
+    let told = step(&format!("{next} --force"));
     assert_eq!(keys(), [new, old]);
     let next = format!("key remove {old} link");
     assert!(told.contains(&next), "{told}");
-    assert!(step(&next).contains("the rotation is complete"));
+    assert!(step(&format!("{next} --force")).contains("the rotation is complete"));
     assert_eq!(keys(), [new]);
     assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink(), "the link's target was changed, not the link");
 }
@@ -290,10 +290,10 @@ fn a_key_that_cannot_be_changed_leaves_the_keyring_as_it_was() {
     let before = fs::read_to_string(place.path("k")).unwrap();
     let only = Keyring::parse(before.as_bytes()).unwrap().key_ids()[0];
     let unknown = KeyId(only.0.map(|byte| !byte));
-    for line in ["key promote k".to_owned(), format!("key remove {only} k")] {
+    for line in ["key promote k --force".to_owned(), format!("key remove {only} k --force")] {
         assert!(complaint(&place.run(&line), 1).contains("k was not changed: the only key in this file"), "{line}");
     }
-    let refused = complaint(&place.run(&format!("key remove {unknown} k")), 1);
+    let refused = complaint(&place.run(&format!("key remove {unknown} k --force")), 1);
     assert!(refused.ends_with(&format!("no key {unknown} in this file; it has {only}")), "{refused}");
     assert!(complaint(&place.run("key add none"), 1).contains("none"));
     assert!(complaint(&place.run("key add ca.pem"), 1).contains("ca.pem was not changed"));
@@ -311,8 +311,22 @@ fn without_an_id_the_last_key_is_promoted() {
         assert!(place.run("key add k").status.success());
     }
     let before = keys();
-    assert!(place.run("key promote k").status.success());
+    assert!(place.run("key promote k --force").status.success());
     assert_eq!(keys(), [before[2], before[0], before[1]]);
+}
+
+#[test]
+fn a_key_that_a_live_node_lacks_is_promoted_by_force_alone() {
+    let place = Place::new();
+    assert!(place.run("key add k").status.success());
+    let before = fs::read(place.path("k")).unwrap();
+    let body = r#"{"role":"control-plane","gossip":"10.0.0.1:7447","peers":[{"name":"w-1","alive":true,"keys":["00000000"]}]}"#;
+    let line = |more: &str| format!("key promote k --admin {} {more}", admin("200 OK", body));
+    let refused = complaint(&place.run(&line("")), 1);
+    assert!(refused.contains("1 of 1 nodes do not have the key") && refused.contains(": w-1;"), "{refused}");
+    assert_eq!(fs::read(place.path("k")).unwrap(), before);
+    assert!(place.run(&line("--force")).status.success());
+    assert_ne!(fs::read(place.path("k")).unwrap(), before);
 }
 
 /// Answers one request with this body, in the background, as an agent's admin port would.

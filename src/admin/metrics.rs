@@ -146,7 +146,7 @@ pub struct GossipMetrics {
     pub since_heard: Option<Duration>,
     /// Another machine uses this node's name.
     pub name_conflict: bool,
-    /// Nobody answers this node.
+    /// No other node answers this node.
     pub isolated: bool,
     /// Starts of the gossip task after its first.
     pub restarts: u64,

@@ -4,16 +4,21 @@
 //! verifies what any other node seals and signs: every node has the new key before one node seals with it, and the old key is
 //! removed when no node seals with it any more.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 
+use super::admin::{AgentStatus, Which, runtime};
 use super::keygen::KEYRING_MOST;
-use super::output::{Failure, print};
+use super::output::{Failure, harmless, print};
 use crate::gossip::keys::{EditError, Edited, KeyId, Keyring};
 use crate::world::Store as _;
 use crate::world::real;
+
+/// Nodes that are named in a text.
+const NAMED: usize = 5;
 
 /// What to do with a keyring.
 #[derive(Debug, Subcommand)]
@@ -44,6 +49,8 @@ pub(super) struct Promote {
     id: Option<KeyId>,
     /// The keyring's file
     file: PathBuf,
+    #[command(flatten)]
+    readiness: Readiness,
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +60,18 @@ pub(super) struct Remove {
     id: KeyId,
     /// The keyring's file
     file: PathBuf,
+    #[command(flatten)]
+    readiness: Readiness,
+}
+
+/// Whether all nodes are ready for the step.
+#[derive(Debug, Args)]
+struct Readiness {
+    /// Do it although some nodes are not ready
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    which: Which,
 }
 
 impl Key {
@@ -69,7 +88,11 @@ impl Key {
                 let then = format!("When all nodes have it: prismesh key promote {key} {}", file.display());
                 report(&file, &format!("has the new key {key}, which opens and verifies and is not used yet"), &left, &then)
             }
-            Key::Promote(Promote { id, file }) => {
+            Key::Promote(Promote { id, file, readiness }) => {
+                let key = id.or_else(|| read(&file).ok()?.key_ids().last().copied());
+                if let Some(key) = key {
+                    readiness.check(&format!("do not have the key {key} yet"), |keys| keys.contains(&key.to_string()))?;
+                }
                 let Edited { key, left, .. } = rewrite(&file, |old| Keyring::promote(old, id))?;
                 // The former primary is second now, unless the promoted key was the primary before.
                 let then = left.get(1).map_or_else(String::new, |old| {
@@ -77,13 +100,57 @@ impl Key {
                 });
                 report(&file, &format!("uses the key {key}; any other key still opens and verifies"), &left, &then)
             }
-            Key::Remove(Remove { id, file }) => {
+            Key::Remove(Remove { id, file, readiness }) => {
+                let other = |keys: &[String]| keys.first().is_some_and(|first| *first != id.to_string());
+                readiness.check(&format!("still use the key {id}"), other)?;
                 let Edited { key, left, .. } = rewrite(&file, |old| Keyring::remove(old, id))?;
                 let then = if left.len() == 1 { "When all nodes have it, the rotation is complete." } else { "" };
                 report(&file, &format!("no longer has the key {key}"), &left, then)
             }
         }
     }
+}
+
+impl Readiness {
+    /// Asks the agent here whether the live nodes that it hears are `ready`; `what` says of the others what they lack. Where no agent
+    /// can be asked, people are told so.
+    fn check(&self, what: &str, ready: impl Fn(&[String]) -> bool) -> Result<(), Failure> {
+        if self.force {
+            return Ok(());
+        }
+        let status = match runtime()?.block_on(self.which.ask()) {
+            Ok(answer) => answer.status,
+            Err(Failure::Runtime(error)) => {
+                let _ = writeln!(std::io::stderr(), "prismesh: not checked whether all nodes are ready: {error:#}");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if status.gossip.is_none() {
+            return Ok(());
+        }
+        match not_ready(&status, what, ready) {
+            None => Ok(()),
+            Some(why) => Err(anyhow!("the keyring was not changed: {why}; give --force to do it all the same").into()),
+        }
+    }
+}
+
+/// Which nodes are not ready, in words.
+fn not_ready(status: &AgentStatus, what: &str, ready: impl Fn(&[String]) -> bool) -> Option<String> {
+    if status.role == "worker" {
+        return Some(
+            "the agent here is a worker's, which does not hear all nodes: ask a control plane's with --admin".to_owned(),
+        );
+    }
+    let behind: Vec<&str> =
+        status.peers.iter().filter(|peer| peer.alive && !ready(&peer.keys)).map(|peer| peer.name.as_str()).collect();
+    let named = harmless(&behind.iter().take(NAMED).copied().collect::<Vec<_>>().join(", "));
+    let more = behind.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!behind.is_empty()).then(|| {
+        format!("{} of {} nodes {what}, or have not said which they have: {named}{more}", behind.len(), status.peers.len())
+    })
 }
 
 /// Prints what was done to a keyring, which keys it has, and what is to be done next.
@@ -120,6 +187,32 @@ fn rewrite(path: &Path, change: impl FnOnce(&[u8]) -> Result<Edited, EditError>)
     })
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().context("cannot start the runtime")
+#[cfg(test)]
+mod tests {
+    use super::super::admin::Peer;
+    use super::*;
+
+    fn status(role: &str, peers: &[(&str, bool, &[&str])]) -> AgentStatus {
+        let peer = |(name, alive, keys): &(&str, bool, &[&str])| Peer {
+            name: (*name).to_owned(),
+            alive: *alive,
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            ..Peer::default()
+        };
+        AgentStatus { role: role.to_owned(), peers: peers.iter().map(peer).collect(), ..AgentStatus::default() }
+    }
+
+    #[test]
+    fn nodes_that_lack_a_key_or_still_use_it_are_named() {
+        let has = |keys: &[String]| keys.iter().any(|key| key == "new");
+        let all = [("a", true, &["old", "new"][..]), ("b", true, &["new"]), ("c", false, &["old"])];
+        assert_eq!(not_ready(&status("control-plane", &all), "lack it", has), None, "who is away is not asked");
+        let some = [("a", true, &["old"][..]), ("b", true, &["old", "new"]), ("c", true, &[])];
+        let why = not_ready(&status("control-plane", &some), "lack it", has).unwrap();
+        assert_eq!(why, "2 of 3 nodes lack it, or have not said which they have: a, c");
+        assert!(not_ready(&status("worker", &all), "lack it", has).unwrap().contains("is a worker's"));
+        let many: Vec<(String, bool)> = (0..9).map(|n| (format!("n{n}"), true)).collect();
+        let many: Vec<(&str, bool, &[&str])> = many.iter().map(|(name, alive)| (name.as_str(), *alive, &[][..])).collect();
+        assert!(not_ready(&status("control-plane", &many), "lack it", has).unwrap().ends_with("n4 and 4 more"));
+    }
 }

@@ -238,7 +238,7 @@ fn check_advertised(given: &Layer, config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Who is asked must be able to answer: nobody elsewhere can to a loopback address.
+/// A seed on another machine cannot answer to a loopback address.
 fn check_reachable(given: &Layer, config: &Config) -> Result<(), ConfigError> {
     let Some(gossip) = &config.gossip else { return Ok(()) };
     let elsewhere = gossip.seeds.iter().find(|seed| matches!(seed.host, Host::Ip(ip) if !ip.is_loopback()));

@@ -20,7 +20,7 @@ use tokio::sync::{MutexGuard, Notify, mpsc};
 use tokio::time::Instant;
 
 use super::fragment::{Assembler, Splitter};
-use super::message::SeenEndpoint;
+use super::message::{Introduction, SeenEndpoint};
 use super::packet::{Letter, Packet};
 use super::stats::{DropReason, Stats};
 use super::{GRACE, INTERVAL, codec};
@@ -32,6 +32,8 @@ use crate::world::BoxFuture;
 pub(super) const RECORD: &str = "r";
 /// The keys of removals begin so.
 const REMOVAL: &str = "x";
+/// The key of a core member's version and key ids.
+pub(super) const INTRODUCTION: &str = "i";
 /// The key of what a core member sees of endpoints.
 pub(super) const OBSERVATIONS: &str = "o";
 /// Elapsed time over the mean interval, above which a member counts as dead: with one exchange in 250 ms a crash is seen in about 2 s,
@@ -47,7 +49,8 @@ const QUEUE: usize = 256;
 const JUST_ASKED: Duration = INTERVAL.checked_div(4).expect("not zero").saturating_mul(3);
 /// Addresses of which it is known when they asked.
 const ASKERS: usize = 256;
-/// What makes the library reply is taken of one member once in this time: who sends again what it has recorded makes little traffic.
+/// A SYN or SYN-ACK is accepted from one member at most once in this time, so that recorded ones that are sent again cause little
+/// traffic.
 const TAKEN_APART: Duration = Duration::from_millis(50);
 /// What waits too long for its other fragments is swept out this often.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -67,12 +70,14 @@ impl Life {
         cluster: String,
         id: ChitchatId,
         record: &[u8],
+        introduction: &Introduction,
         outgoing: mpsc::Sender<Addressed>,
         stats: Arc<Stats>,
     ) -> anyhow::Result<Life> {
         let (inbox, messages) = mpsc::channel(QUEUE);
         let carrier = Carrier { outgoing, messages: std::sync::Mutex::new(Some(messages)), stats };
-        let first = vec![(RECORD.to_owned(), text(record))];
+        let introduced = text(&codec::encode(introduction).unwrap_or_default());
+        let first = vec![(RECORD.to_owned(), text(record)), (INTRODUCTION.to_owned(), introduced)];
         let handle = spawn_chitchat(config(cluster, id), first, &carrier).await?;
         let library = handle.chitchat();
         let changed = Arc::new(Notify::new());
@@ -105,6 +110,12 @@ impl Life {
     /// Publishes the record.
     pub(super) async fn publish(&self, record: &[u8]) {
         self.library().await.self_node_state().set(RECORD, text(record));
+    }
+
+    /// Publishes which version and which keys this node has.
+    pub(super) async fn introduce(&self, introduction: &Introduction) {
+        let text = text(&codec::encode(introduction).unwrap_or_default());
+        self.library().await.self_node_state().set(INTRODUCTION, text);
     }
 
     /// Publishes what this node sees of endpoints.
@@ -176,6 +187,11 @@ pub(super) fn text(bytes: &[u8]) -> String {
 /// The bytes of a published value.
 pub(super) fn bytes(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// What a core member published of its version and keys.
+pub(super) fn introduction(text: &str) -> Option<Introduction> {
+    codec::decode(&bytes(text)?).filter(Introduction::is_plain)
 }
 
 /// What a core member published of what it sees.

@@ -74,6 +74,8 @@ pub struct CoreMember {
     pub heard: Option<Instant>,
     /// What it sees of endpoints.
     pub observations: Vec<Observation>,
+    /// Its version and keys.
+    pub introduction: Option<Introduction>,
 }
 
 /// What has changed.
@@ -427,7 +429,8 @@ impl Exchange {
         }
     }
 
-    /// Whether a core member answers this worker, or anybody speaks with this core member; and who answered within `recent`.
+    /// Whether a core member answers this worker, or this core member hears any other node; and the node that answered within
+    /// `recent`.
     pub fn answered(&self, now: Instant, recent: Duration) -> (bool, Option<SocketAddr>) {
         let lead = self.reporter.last_answer().filter(|(at, _)| now < *at + recent).map(|(_, by)| by);
         let answered = if self.me.core {
@@ -454,7 +457,8 @@ impl Exchange {
         reporting.chain(self.leads.iter().copied()).take(LEADS)
     }
 
-    fn introduction(&self) -> Introduction {
+    /// What this node says of its version and keys.
+    pub fn introduction(&self) -> Introduction {
         let keyring = self.catalog.keyring();
         Introduction {
             name: self.me.name.clone(),

@@ -1,7 +1,7 @@
-//! Whether anybody answers this node, and where nobody does, the likeliest cause by what is seen here.
+//! Detects that no other node answers this node, and finds the likeliest cause.
 //!
-//! It is told what arrives and what is refused, and decides nothing but what people are told: after ten seconds without an
-//! answer, again when the cause has changed, and when it is over.
+//! The input is what arrives and what is refused. The output is text for the log and `status`: after ten seconds without an
+//! answer, when the cause changes, and when it is over. No other decision depends on it.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
@@ -25,9 +25,9 @@ const NAMED: usize = 3;
 /// What a node knows of its own questions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Situation {
-    /// A core member answers, or, on a core member, anybody speaks with it.
+    /// A core member answers; on a core member: any other node is heard.
     pub(super) answered: bool,
-    /// Somebody answers who is no core member and reaches none.
+    /// A node that answers without being a core member, and that knows no core member that answers.
     pub(super) lead: Option<SocketAddr>,
     /// It has found no address under which others could answer.
     pub(super) no_address: bool,
@@ -35,13 +35,13 @@ pub(super) struct Situation {
     pub(super) seeds_given: bool,
     /// Addresses that the seeds have.
     pub(super) seeds: Vec<SocketAddr>,
-    /// Whom it asks: never itself.
+    /// The addresses that are asked, never this node's own.
     pub(super) asked: Vec<SocketAddr>,
-    /// It is a core member: one that knows of nobody else is alone, and not isolated.
+    /// This node is a core member. A core member without seeds and without known peers is alone, not isolated.
     pub(super) core: bool,
 }
 
-/// Why nobody answers.
+/// The cause of an isolation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Cause {
     NoAddress,
@@ -53,14 +53,14 @@ enum Cause {
     OneWay(SocketAddr),
     Unresolved,
     OnlyItself,
-    Nobody,
+    NothingToAsk,
     Silence,
 }
 
 /// What people are to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// Nobody answers, and why.
+    /// The node is isolated, with the cause.
     Isolated(String),
     /// It is over, after so long.
     Over(Duration),
@@ -69,7 +69,7 @@ pub(super) enum Told {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Isolation {
-    /// Since when nobody answers; [`None`] while somebody does.
+    /// When the last answer ended; [`None`] while there are answers.
     since: Option<Instant>,
     told: Option<(Instant, Cause, String)>,
     opened: Option<(Instant, SocketAddr)>,
@@ -160,7 +160,7 @@ impl Isolation {
             return match (situation.seeds_given, situation.seeds.is_empty()) {
                 (true, true) => Cause::Unresolved,
                 (true, false) => Cause::OnlyItself,
-                (false, _) => Cause::Nobody,
+                (false, _) => Cause::NothingToAsk,
             };
         }
         match &self.unsendable {
@@ -214,7 +214,7 @@ impl Display for Cause {
             }
             Cause::Unresolved => f.write_str("no seed has an address; `prismesh status` says which names cannot be resolved"),
             Cause::OnlyItself => f.write_str("the only seed is this node itself; give the address of another node"),
-            Cause::Nobody => f.write_str("no seed is given, and no other node is known from before; give --seed"),
+            Cause::NothingToAsk => f.write_str("no seed is given, and no other node is known from before; give --seed"),
             Cause::Silence => f.write_str(
                 "nothing arrives: nothing runs at these addresses, UDP to or from them is blocked, or the nodes there have another keyring or cluster id (then they say so in their logs)",
             ),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_sends_junk_of_every_kind_makes_one_line_in_ten_seconds_and_one_warning_a_minute() {
+    fn junk_of_every_kind_causes_one_line_in_ten_seconds_and_one_warning_a_minute() {
         let now = Instant::now();
         let mut seen = Isolation::new(now);
         let (mut lines, mut warnings) = (0, 0);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_member_that_knows_of_nobody_is_alone_and_not_isolated() {
+    fn a_core_member_without_known_peers_is_alone_and_not_isolated() {
         let now = Instant::now();
         let mut seen = Isolation::new(now);
         let alone = Situation { core: true, ..Situation::default() };

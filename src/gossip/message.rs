@@ -180,7 +180,8 @@ impl Report {
 }
 
 impl Introduction {
-    fn is_plain(&self) -> bool {
+    /// Whether it can be shown to people as it is.
+    pub(super) fn is_plain(&self) -> bool {
         let plain = |text: &str| text.len() <= 64 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         super::item::is_name(&self.name) && plain(&self.version) && self.keys.len() <= KEYS
     }

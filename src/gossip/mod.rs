@@ -288,7 +288,7 @@ impl Gossip {
         Arc::clone(&self.shared.stats)
     }
 
-    /// What people should know: that nobody answers and why, that another machine has this node's name, that it was removed.
+    /// Notes for people: an isolation and its cause, another machine with this node's name, this node's removal.
     pub fn notes(&self) -> Vec<String> {
         unpoisoned(&self.shared.notes).values().cloned().collect()
     }

@@ -206,17 +206,23 @@ impl Node {
         let cache = cache::load(&*world.store, &state_dir, &keyring, &cluster, &shared.stats).await;
         let mut outbox = Outbox::default();
         outbox.cached(cache.event(super::identity::millis(&*world.wall)));
-        {
+        let up_to = {
             let mut exchange = unpoisoned(&shared.exchange);
             exchange.restore(now, &cache.kept());
-        }
+            exchange.catalog.removed_up_to(shared.node)
+        };
+        // A node that was removed stays away until its process is started again: a panic of this task is no such start.
+        let ran = u64::try_from(shared.stats.generation.get()).unwrap_or(0);
+        let removed = ran > 0 && up_to.is_some_and(|up_to| ran <= up_to);
+        shared.stats.isolated.set(0);
+        shared.set_note(isolated::SUBJECT, None);
         let contacts = Contacts::new(now, cache.leads.iter().copied());
         let bound = socket.local_addr().inspect_err(|error| error!("the gossip socket has no address: {error}")).ok();
         let stats = Arc::clone(&shared.stats);
         let keeper = Keeper::start(Arc::clone(&world.store), &state_dir, cluster.clone(), keyring, cache, stats);
         let (to_socket, from_library) = core::queue();
         let mut node = Node {
-            identity: Identity::new(&state_dir),
+            identity: Identity::new(&state_dir, removed),
             settings: Fixed { cluster, core, advertise, apiservers, bound, seeds },
             rule: NamingRule { loopback: false, allow },
             fragments: Fragments::new(now),
@@ -302,7 +308,7 @@ impl Node {
     }
 
     /// Takes what another core member's library sent. It is answered at the address inside, which must be one that a record names:
-    /// who sends a recorded datagram again cannot have the answer sent elsewhere.
+    /// the answer to a recorded datagram cannot be directed elsewhere.
     fn take_core(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<(), DropReason> {
         let Some(whole) = self.fragments.take(now, from, plaintext, &self.shared.stats)? else { return Ok(()) };
         let Letter { sender, record, message } = Letter::decode(&whole).ok_or(DropReason::Malformed)?;
@@ -320,7 +326,7 @@ impl Node {
 
     async fn send_core(&mut self, to: SocketAddr, message: &ChitchatMessage) {
         let Some(sender) = self.identity.addr() else { return };
-        // Who is not live yet may not hold this node's record.
+        // A member that is not live yet may not hold this node's record.
         let record = {
             let exchange = unpoisoned(&self.shared.exchange);
             let own = exchange.catalog.own().map(|own| Arc::clone(&own.bytes));

@@ -33,7 +33,7 @@ const PART: u8 = 2;
 const V4: u8 = 4;
 const V6: u8 = 6;
 
-/// A message of chitchat, and who sends it.
+/// A message of chitchat, and its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Letter<'a> {
     /// Where the sender wants the reply.

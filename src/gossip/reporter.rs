@@ -108,7 +108,7 @@ pub struct Reporter {
     pause: Duration,
     /// Whether leads are asked at all.
     searching: bool,
-    /// Who answered last, core member or not, and when.
+    /// The last answer's time and sender, a core member or not.
     last_answer: Option<(Instant, SocketAddr)>,
 }
 
@@ -407,7 +407,12 @@ impl Reporter {
         self.searching && !self.peers.values().any(Peer::answers)
     }
 
-    /// Who answered last, core member or not, and when.
+    /// Whether a question is this node's own, and not answered yet.
+    pub fn has_asked(&self, echo: Echo) -> bool {
+        self.asked.contains_key(&echo)
+    }
+
+    /// The last answer's time and sender, a core member or not.
     pub fn last_answer(&self) -> Option<(Instant, SocketAddr)> {
         self.last_answer
     }

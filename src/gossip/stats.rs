@@ -166,7 +166,7 @@ pub struct Stats {
     pub restarts: Counter,
     /// 1 while another machine uses this node's name.
     pub name_conflict: Gauge,
-    /// 1 while no core member answers this node, or nobody speaks with this core member.
+    /// 1 while this node is isolated.
     pub isolated: Gauge,
     /// The generation this process publishes under.
     pub generation: Gauge,

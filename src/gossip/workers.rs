@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_secs(40);
 const REPORTERS: usize = 2;
 /// Between two samples for one node, at first and at most.
 const SAMPLES_APART: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3_600));
-/// Who counts further than this below its own last Report runs from a snapshot: no network reorders that many.
+/// A sequence number further below the last one comes from a resumed snapshot: no network reorders that many Reports.
 const REORDERED: u32 = 16;
 /// Nodes whose round trips make a prior.
 const NEIGHBOURS: usize = 5;

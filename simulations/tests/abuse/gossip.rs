@@ -66,7 +66,7 @@ impl Scene {
         Scene::of(Rig::new().await?).await
     }
 
-    async fn of(rig: Rig) -> Result<Scene> {
+    pub(crate) async fn of(rig: Rig) -> Result<Scene> {
         make_keyring(&rig.dir().join("keyring"))?;
         let apiserver = rig.apiserver(11).await?;
         let teller = teller(&rig, "teller", CONTROL_PLANE, 11).ready(&[11]).await?;
@@ -79,7 +79,7 @@ impl Scene {
         member(&self.rig, "newcomer", 43)
     }
 
-    async fn serves(&self) -> Result<()> {
+    pub(crate) async fn serves(&self) -> Result<()> {
         let answer = self.rig.client(&self.worker, "/")?.get(SOON).await;
         ensure!(answer.as_ref().is_ok_and(|answer| answer.server.as_deref() == Some("api-11")), "it serves: {answer:?}");
         Ok(())
@@ -287,6 +287,23 @@ async fn two_machines_with_one_name_are_told_with_both_addresses_and_both_serve_
         agent.blames_nobody().await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_with_a_control_planes_name_is_told_and_changes_nothing_for_others() -> Result<()> {
+    let scene = Scene::new().await?;
+    let rig = &scene.rig;
+    let plan = member(rig, "imitator", 43).instead("--node", "teller");
+    let imitator = plan.instead("--state-dir", rig.dir().join("imitator-state")).start().await?;
+    let (ours, theirs) = (gossip_at(rig, CONTROL_PLANE).to_string(), gossip_at(rig, 43).to_string());
+    for agent in [&scene.teller, &imitator] {
+        agent.says(&["ERROR", "name", &ours, &theirs], secs(12)).await?;
+        ensure!(agent.metric("prismesh_gossip_name_conflict").await? == 1.0, "the gauge says so");
+        ensure!(agent.status().await?["notes"].to_string().contains("two machines have the name"), "so does status");
+    }
+    scene.serves().await?;
+    ensure!(peers(&scene.worker).await? == ["teller"], "the control plane is known as before");
+    scene.worker.blames_nobody().await
 }
 
 #[tokio::test]

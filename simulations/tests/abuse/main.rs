@@ -32,6 +32,7 @@ mod rig;
 mod secrets;
 mod signals;
 mod starting;
+mod stolen;
 mod systemd;
 mod trust;
 mod trust_changes;

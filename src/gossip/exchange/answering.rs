@@ -68,7 +68,9 @@ impl Exchange {
         len: usize,
     ) -> Result<NodeId, DropReason> {
         let report = Report::decode(&opened.plaintext).ok_or(DropReason::Malformed)?;
-        if report.node == self.me.node && report.generation == self.generation && Some(from) == self.own_addr {
+        let own_address = report.generation == self.generation && Some(from) == self.own_addr;
+        // By another address of this machine its own question comes back too.
+        if report.node == self.me.node && (own_address || self.reporter.has_asked(report.echo)) {
             return Err(DropReason::Own);
         }
         let valid = self.cookies.is_valid(now, from, report.cookie);

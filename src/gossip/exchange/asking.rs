@@ -27,7 +27,7 @@ impl Exchange {
         }
     }
 
-    /// Where somebody may know the core: seeds, sampled and cached addresses, those in records; never this node's own.
+    /// Addresses of nodes that may know the core: seeds, samples, the cache and records; never this node's own.
     pub fn known_addresses(&self) -> BTreeSet<SocketAddr> {
         let known = self.seeds.iter().chain(&self.leads).copied().chain(self.gossip_addresses());
         known.filter(|addr| Some(*addr) != self.own_addr).collect()
@@ -76,7 +76,11 @@ impl Exchange {
     pub(super) fn take_update(&mut self, now: Instant, from: SocketAddr, plaintext: &[u8]) -> Result<NodeId, DropReason> {
         let update = Update::decode(plaintext).ok_or(DropReason::Malformed)?;
         if update.node == self.me.node {
-            return Err(DropReason::Own);
+            // It answers this node's question, and is another: with its cookie it will be told of this one.
+            let answered = self.reporter.answer(now, update.node, update.echo, update.cookie, update.digest);
+            let namesake = answered.ok_or(DropReason::Own).map(|_| super::Change::Namesake(from))?;
+            self.changes.push(namesake);
+            return Ok(update.node);
         }
         let push = update.echo == NONE;
         let answered =

@@ -36,6 +36,7 @@ impl Exchange {
     fn core_member(&self, now: Instant, node: NodeId, record: &Record) -> Option<MemberStatus> {
         let (rtt, answered) = self.reporter.reached(node);
         let in_core = self.core.get(&node);
+        let introduction = in_core.and_then(|member| member.introduction.as_ref());
         let alive = self.is_live(now, node);
         let last_heard_s = answered.or(self.core_heard.get(&node).copied()).map(|heard| seconds(now, heard));
         Some(MemberStatus {
@@ -50,9 +51,9 @@ impl Exchange {
             rtt_ms: rtt.map(|rtt: Duration| rtt.as_secs_f64() * 1e3),
             last_heard_s,
             generation: record.generation,
-            version: None,
-            keys: Vec::new(),
-            full_keyring: None,
+            version: introduction.map(|introduction| introduction.version.clone()),
+            keys: introduction.into_iter().flat_map(|introduction| introduction.keys.iter().copied().map(KeyId)).collect(),
+            full_keyring: introduction.map(|introduction| introduction.full),
             connections: in_core.filter(|_| alive).map(|member| connections(&member.observations)),
             away_s: last_heard_s.filter(|_| !alive),
         })

@@ -166,6 +166,7 @@ impl Net {
                     live: *up,
                     heard: None,
                     observations: Vec::new(),
+                    introduction: None,
                 };
                 (node(*other), member)
             });

@@ -56,7 +56,7 @@ struct Begun {
 }
 
 impl Identity {
-    pub(super) fn new(state_dir: &Path) -> Identity {
+    pub(super) fn new(state_dir: &Path, removed: bool) -> Identity {
         Identity {
             generations: Generations::new(state_dir),
             floor: 0,
@@ -68,7 +68,7 @@ impl Identity {
             look: None,
             moved: None,
             kept: None,
-            removed: false,
+            removed,
         }
     }
 
@@ -162,9 +162,10 @@ impl Node {
     async fn begin_chitchat(&mut self, generation: u64, addr: SocketAddr) -> anyhow::Result<()> {
         let record = unpoisoned(&self.shared.exchange).catalog.own().map(|own| Arc::clone(&own.bytes));
         let record = record.ok_or_else(|| anyhow::anyhow!("this node's record cannot be signed: it needs a full keyring"))?;
+        let introduction = unpoisoned(&self.shared.exchange).introduction();
         let id = ChitchatId::new(self.shared.node.as_str(), generation, addr);
         let (cluster, outgoing) = (self.settings.cluster.clone(), self.to_socket.clone());
-        self.life = Some(Life::begin(cluster, id, &record, outgoing, Arc::clone(&self.shared.stats)).await?);
+        self.life = Some(Life::begin(cluster, id, &record, &introduction, outgoing, Arc::clone(&self.shared.stats)).await?);
         self.removals.clear();
         self.identity.namesakes.begin_life();
         self.contacts.begin_life();

@@ -1,4 +1,4 @@
-//! Tells people when nobody answers this node, why, and when that is over.
+//! Logs and notes an isolation, its cause and its end.
 
 use std::net::SocketAddr;
 
@@ -11,12 +11,12 @@ use super::super::unpoisoned;
 use super::Node;
 
 /// The subject of its note.
-const SUBJECT: &str = "isolation";
+pub(super) const SUBJECT: &str = "isolation";
 
 impl Node {
     /// A datagram arrived that does not open.
     pub(super) fn refused(&mut self, now: Instant, from: SocketAddr, refused: Refused) {
-        // A worker hears from others only what it asked for: what it should be told is why nobody answers.
+        // A worker receives only answers and pushes. If these do not open, the report of its isolation says so.
         if let Some(warning) = self.isolation.refused(now, from, refused).filter(|_| self.settings.core) {
             warn!("{warning}");
         }

@@ -6,7 +6,7 @@ use chitchat::{Chitchat, ChitchatId};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::super::core::{self, OBSERVATIONS, RECORD};
+use super::super::core::{self, INTRODUCTION, OBSERVATIONS, RECORD};
 use super::super::exchange::{CoreMember, Exchange};
 use super::super::identity::Namesake;
 use super::super::unpoisoned;
@@ -24,6 +24,7 @@ struct Seen {
     live: bool,
     record: Option<String>,
     observations: Option<String>,
+    introduction: Option<String>,
     removals: Vec<(NodeId, u64, String)>,
 }
 
@@ -64,6 +65,7 @@ impl Node {
                 live: seen.live,
                 heard: None,
                 observations: seen.observations.as_deref().map(core::observations).unwrap_or_default(),
+                introduction: seen.introduction.as_deref().and_then(core::introduction),
             };
             let newer = members
                 .get(&seen.node)
@@ -130,6 +132,7 @@ fn read(library: &Chitchat) -> Vec<Seen> {
                 live: live.contains(id),
                 record: state.get(RECORD).filter(|_| id != own).map(str::to_owned),
                 observations: state.get(OBSERVATIONS).map(str::to_owned),
+                introduction: state.get(INTRODUCTION).map(str::to_owned),
                 removals: core::removals(state)
                     .filter(|_| id != own)
                     .map(|(node, up_to, text)| (node, up_to, text.to_owned()))

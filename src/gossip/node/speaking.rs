@@ -74,6 +74,10 @@ impl Node {
             self.rule.allow = allow;
             self.tell_all();
         }
+        let introduction = unpoisoned(&self.shared.exchange).introduction();
+        if let Some(life) = &self.life {
+            life.introduce(&introduction).await;
+        }
         // Signed anew, with the key that is the first one now.
         self.published = self.published.take().map(|published| Record { name: String::new(), ..published });
         let say = unpoisoned(&self.shared.said).clone();

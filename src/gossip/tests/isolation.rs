@@ -1,4 +1,4 @@
-//! A node that nobody answers says so, and why.
+//! An isolated node reports that it is, and the cause.
 
 use std::time::Duration;
 

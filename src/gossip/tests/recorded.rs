@@ -1,4 +1,4 @@
-//! Datagrams of the core that somebody recorded and sends again, from where he likes.
+//! Recorded datagrams of the core, sent again from another address.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn next_of_the_core(here: &LanSocket, ring: &Keyring) -> Option<Vec<u8>> {
 async fn a_recorded_question_is_answered_at_the_signed_address_alone() {
     let (lan, ring) = (Lan::default(), Keyring::random());
     let elsewhere = lan.bind(at(66));
-    // It has a seed at which somebody listens.
+    // The test listens at its seed's address.
     let mut asker = Machine::new(&lan, 2, Role::ControlPlane).start(&ring, &[at(66)]);
     let recorded = next_of_the_core(&elsewhere, &ring).await.unwrap();
     let mut asked = Machine::new(&lan, 1, Role::ControlPlane).start(&ring, &[]);
@@ -57,5 +57,5 @@ async fn a_recorded_question_is_answered_at_the_signed_address_alone() {
     let before = asked.gossip.stats().dropped(DropReason::UnknownAddress);
     lan.inject(at(66), at(1), &recorded);
     asked.idle(SECOND).await;
-    assert!(asked.gossip.stats().dropped(DropReason::UnknownAddress) > before, "nobody answers a member that was removed");
+    assert!(asked.gossip.stats().dropped(DropReason::UnknownAddress) > before, "a member that was removed is not answered");
 }

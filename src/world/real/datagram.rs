@@ -13,8 +13,9 @@ use tokio::net::UdpSocket;
 use super::net::bind_anywhere;
 use crate::world::{BoxFuture, Datagram, DatagramSocket};
 
-/// What the kernel may keep for us while we are busy; the default of 208 KiB is about 100 full datagrams as the kernel counts.
-const RECEIVE_BUFFER: usize = 1024 * 1024;
+/// What the kernel may keep for us while we are busy: the Reports of 5,000 workers that start at once. The default of 208 KiB is about
+/// 100 full datagrams as the kernel counts.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
 /// UDP.
 #[derive(Clone, Copy, Debug, Default)]

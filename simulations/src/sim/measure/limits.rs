@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_limit_grows_with_the_cluster_where_it_should_and_speed_binds_nobody() {
-        assert!((limit("gossip_kB_per_node_s", 50).unwrap().bound - 15.25).abs() < 1e-9);
+        assert!((limit("gossip_kB_per_node_s", 50).unwrap().bound - 22.75).abs() < 1e-9);
         assert_eq!(limit("new_control_plane_known_last_s", 200), None);
         assert_eq!(limit("probes_per_apiserver_s", 500), None);
         let speeds = [5, 8, 50, 200].map(|nodes| limit("speed_times", nodes).unwrap().bound);

@@ -44,7 +44,8 @@ fn a_control_plane_that_is_gone_is_away_since_it_was_heard_and_not_ready() {
 fn a_control_plane_that_chitchat_has_forgotten_keeps_the_time_when_it_was_heard() {
     let mut net = Net::cluster(2, 0);
     let heard = net.now;
-    let member = CoreMember { generation: 1, addr: addr(2), live: true, heard: Some(heard), observations: Vec::new() };
+    let member =
+        CoreMember { generation: 1, addr: addr(2), live: true, heard: Some(heard), observations: Vec::new(), introduction: None };
     let exchange = &mut net.nodes.get_mut(&1).unwrap().exchange;
     exchange.set_core(heard, [(node(2), member)].into(), false);
     exchange.set_core(heard, BTreeMap::new(), false);

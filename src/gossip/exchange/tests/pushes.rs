@@ -54,7 +54,10 @@ fn a_core_member_that_others_take_for_gone_and_that_answers_stays_live() {
     for host in [1, 3] {
         let others = [1, 2, 3].into_iter().filter(|other| *other != host).map(|other| {
             let live = other != 2;
-            (node(other), CoreMember { generation: 1, addr: addr(other), live, heard: None, observations: Vec::new() })
+            (
+                node(other),
+                CoreMember { generation: 1, addr: addr(other), live, heard: None, observations: Vec::new(), introduction: None },
+            )
         });
         let core = others.collect();
         net.nodes.get_mut(&host).unwrap().exchange.set_core(now, core, false);
