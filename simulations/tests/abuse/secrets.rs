@@ -319,7 +319,8 @@ async fn the_documented_steps_to_a_service_work_in_order() -> Result<()> {
     // What the unit starts, as the unit's user; on addresses of this test.
     let config = etc.join("prismesh/config.yaml");
     let plan = rig.agent().without("--cluster").without("--gossip-listen").without("--ca").flag("--config", config);
-    let plan = plan.flag("--gossip-listen", rig.subnet.at(31, 7447).to_string()).instead("--state-dir", open.at("state"));
+    let gossip = rig.subnet.at(31, 7447).to_string();
+    let plan = plan.flag("--gossip-listen", &gossip).flag("--seed", &gossip).instead("--state-dir", open.at("state"));
     fs::create_dir(open.at("state"))?;
     chown(open.at("state"), Some(USER), Some(USER))?;
     let mut agent = plan.run_by(USER, open.program()).launch()?;
